@@ -1,0 +1,1 @@
+//! Snapshots, logs and outputs in an object store.

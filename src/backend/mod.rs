@@ -1,0 +1,210 @@
+//! Reaching compute. A backend starts, watches and ends the processes of one attempt, and knows nothing of HTTP
+//! or the database. Every operation is idempotent: after a crash it is simply asked again.
+
+pub mod process;
+
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::{compute_target, ids::RunId, plan::Plan};
+
+/// One attempt of a run, as a backend needs to know it. Its external name is made of `run_id` and `number`.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The run.
+    pub run_id: RunId,
+    /// 1 for the first attempt.
+    pub number: u32,
+    /// The experiment; the script sees it as `AZUREML_ARM_PROJECT_NAME`.
+    pub experiment_name: String,
+    /// What to start.
+    pub plan: Plan,
+    /// The target's backend settings.
+    pub backend: compute_target::Backend,
+}
+
+/// Where the snapshot comes from; the worker implements it over the artifact store.
+pub trait SourceTree: Send + Sync {
+    /// Unpacks the attempt's snapshot into `directory`, which exists and is empty.
+    fn unpack(&self, directory: &Path) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// One thing that was asked for and could not be had as asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Substitution {
+    /// What the definition or the documentation asks for, e.g. `python 3.6.2`.
+    #[schema(example = "python 3.6.2")]
+    pub asked: String,
+    /// What is used, e.g. `python 3.11.7`; null when it is left out.
+    #[schema(example = "python 3.11.7")]
+    pub used: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The environment that a run really got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ActualEnvironment {
+    /// `virtual_environment` or `user_managed`.
+    pub kind: String,
+    /// The interpreter's path on the compute.
+    pub interpreter: String,
+    /// Its version, e.g. `3.11.7`.
+    pub python_version: String,
+    /// Installed distributions as `name==version`, sorted; empty when user managed.
+    pub packages: Vec<String>,
+    /// What differs from what was asked.
+    pub substitutions: Vec<Substitution>,
+    /// The key under which the built environment is kept and reused; null when user managed.
+    pub build_key: Option<String>,
+    /// Whether an environment that was there already was used.
+    pub reused: bool,
+}
+
+/// Why an attempt could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The definition's environment cannot be had; trying again will not help.
+    #[error("environment build failed: {message}")]
+    EnvironmentBuild {
+        /// What the resolver or builder said, shortened to what a person needs.
+        message: String,
+    },
+    /// The source tree could not be unpacked, or the machine would not do as told (disk full, permissions).
+    #[error("cannot prepare {}: {source}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What the machine said.
+        source: io::Error,
+    },
+}
+
+/// Why an attempt could not be started, watched or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The machine would not do as told.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was being done, with the path or pid.
+        action: String,
+        /// What the machine said.
+        source: io::Error,
+    },
+    /// Something that the backend itself wrote cannot be read back.
+    #[error("{} is damaged: {detail}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+/// Why the processes of an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitReason {
+    /// By themselves.
+    Exited,
+    /// They were told to by [`Backend::cancel`].
+    Canceled,
+    /// They ran longer than `max_run_duration_seconds`.
+    MaxRunDurationExceeded,
+}
+
+/// How the processes of an attempt ended. When this exists, none of them is left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Why.
+    pub reason: ExitReason,
+    /// The exit code of the script (of the launcher under MPI), unless a signal ended it.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// When the script was started; null when it never was.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When the last process was gone.
+    pub finished_at: DateTime<Utc>,
+    /// User and system time of all processes, in seconds.
+    pub cpu_seconds: Option<f64>,
+    /// The largest resident set of any one process, in bytes.
+    pub peak_memory_bytes: Option<u64>,
+    /// Set when the script could not be started at all (no such interpreter, no permission).
+    pub start_error: Option<String>,
+}
+
+/// What the backend says of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observation {
+    /// Nothing was ever started under this name.
+    NotFound,
+    /// Accepted; the script has not begun.
+    Starting,
+    /// The script runs.
+    Running {
+        /// Since when.
+        started_at: DateTime<Utc>,
+    },
+    /// Ended, and every process is gone.
+    Exited(Exit),
+    /// It was started and is no longer there, and nothing tells how it ended. Every process of it is gone.
+    Lost {
+        /// What was found.
+        detail: String,
+    },
+}
+
+/// A file of an attempt on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptFile {
+    /// The name it is known by, with `/`: `user_logs/std_log.txt`, `logs/tb/events`, or (outputs) `model.npz`.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size when it was listed.
+    pub bytes: u64,
+}
+
+/// What every kind of compute can do. One conformance suite (`tests/backends`) holds for all.
+pub trait Backend: Send + Sync {
+    /// Makes everything ready that must be there before the start: working directory with the source tree,
+    /// environment. What an interrupted call left behind is never used half-done.
+    fn prepare(
+        &self,
+        attempt: &Attempt,
+        source: &impl SourceTree,
+    ) -> impl Future<Output = Result<ActualEnvironment, PrepareError>> + Send;
+
+    /// Starts the attempt unless it was started before: looks its name up first, so that two calls, also by two
+    /// workers or before and after a crash, start it once.
+    fn ensure_submitted(
+        &self,
+        attempt: &Attempt,
+        environment: &ActualEnvironment,
+    ) -> impl Future<Output = Result<(), BackendError>> + Send;
+
+    /// What has become of it.
+    fn observe(&self, attempt: &Attempt) -> impl Future<Output = Result<Observation, BackendError>> + Send;
+
+    /// Asks its processes to end: TERM, grace, KILL, without waiting for it. [`Backend::observe`] tells when they
+    /// are gone. An attempt that was never started can never be started after this (`observe` then says
+    /// `Exited` with reason `Canceled`).
+    fn cancel(&self, attempt: &Attempt) -> impl Future<Output = Result<(), BackendError>> + Send;
+
+    /// Its logs so far: standard output and error per rank, build log, files below `./logs`.
+    fn log_files(&self, attempt: &Attempt) -> impl Future<Output = io::Result<Vec<AttemptFile>>> + Send;
+
+    /// The regular files below `./outputs`, links left out.
+    fn output_files(&self, attempt: &Attempt) -> impl Future<Output = io::Result<Vec<AttemptFile>>> + Send;
+
+    /// Removes what the attempt left on the compute, once everything was collected.
+    fn remove(&self, attempt: &Attempt) -> impl Future<Output = io::Result<()>> + Send;
+}

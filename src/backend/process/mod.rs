@@ -1,0 +1,1 @@
+//! Processes on the worker's own machine.

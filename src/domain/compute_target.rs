@@ -1,0 +1,196 @@
+//! Compute targets: a type (Azure ML's word, which the rules look at) and a backend (how this service reaches it).
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The name of the target that exists from the start.
+pub const LOCAL: &str = "local";
+
+/// Azure ML's words for kinds of compute. `KubernetesCompute` is read as `Kubernetes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub enum ComputeTargetType {
+    /// The machine of the service.
+    #[serde(rename = "local")]
+    Local,
+    /// A cluster: the only type that runs more than one process.
+    AmlCompute,
+    /// A machine of the user's own.
+    RemoteCompute,
+    /// A Kubernetes cluster.
+    #[serde(alias = "KubernetesCompute")]
+    Kubernetes,
+    /// Azure Kubernetes Service.
+    #[serde(alias = "AKS")]
+    AksCompute,
+    /// Azure Batch.
+    BatchCompute,
+    /// Databricks.
+    DatabricksCompute,
+    /// Data Factory.
+    DataFactoryCompute,
+    /// Data Lake Analytics.
+    AdlaCompute,
+    /// A Data Science Virtual Machine.
+    DsvmCompute,
+    /// HDInsight: runs no estimator.
+    HDInsightCompute,
+    /// A single managed machine.
+    ComputeInstance,
+    /// Synapse Spark.
+    SynapseCompute,
+    /// Azure Container Instances.
+    ContainerInstance,
+}
+
+impl ComputeTargetType {
+    /// Every type, in the order of the documentation.
+    pub const ALL: [Self; 14] = [
+        Self::Local,
+        Self::AmlCompute,
+        Self::RemoteCompute,
+        Self::Kubernetes,
+        Self::AksCompute,
+        Self::BatchCompute,
+        Self::DatabricksCompute,
+        Self::DataFactoryCompute,
+        Self::AdlaCompute,
+        Self::DsvmCompute,
+        Self::HDInsightCompute,
+        Self::ComputeInstance,
+        Self::SynapseCompute,
+        Self::ContainerInstance,
+    ];
+
+    /// The word as it is written in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::AmlCompute => "AmlCompute",
+            Self::RemoteCompute => "RemoteCompute",
+            Self::Kubernetes => "Kubernetes",
+            Self::AksCompute => "AksCompute",
+            Self::BatchCompute => "BatchCompute",
+            Self::DatabricksCompute => "DatabricksCompute",
+            Self::DataFactoryCompute => "DataFactoryCompute",
+            Self::AdlaCompute => "AdlaCompute",
+            Self::DsvmCompute => "DsvmCompute",
+            Self::HDInsightCompute => "HDInsightCompute",
+            Self::ComputeInstance => "ComputeInstance",
+            Self::SynapseCompute => "SynapseCompute",
+            Self::ContainerInstance => "ContainerInstance",
+        }
+    }
+}
+
+impl fmt::Display for ComputeTargetType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How this service reaches a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// Processes on the worker's own machine.
+    Process,
+}
+
+/// The backend of a target and its settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Which backend.
+    pub kind: BackendKind,
+    /// How many runs may be active on the target at once; the worker's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10000)]
+    pub max_concurrent_runs: Option<u32>,
+    /// The interpreter that runs `user_managed` definitions (absolute path, or a name looked up on PATH);
+    /// `python3` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
+}
+
+impl Backend {
+    /// Processes on the worker's own machine, with defaults for the rest.
+    #[must_use]
+    pub const fn process() -> Self {
+        Self { kind: BackendKind::Process, max_concurrent_runs: None, python: None }
+    }
+}
+
+/// A registered compute target, as it is sent and stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ComputeTarget {
+    /// Its name: `[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}`.
+    pub name: ComputeTargetName,
+    /// Azure ML's word for it.
+    #[serde(rename = "type")]
+    pub kind: ComputeTargetType,
+    /// How it is reached.
+    pub backend: Backend,
+    /// The most nodes that one run may ask for.
+    #[schema(minimum = 1, maximum = 100_000)]
+    pub max_nodes: u32,
+    /// The size of its nodes, for information.
+    pub vm_size: Option<String>,
+    /// The priority of its nodes, for information.
+    pub vm_priority: Option<String>,
+    /// How many GPUs each of its nodes has.
+    #[schema(minimum = 0, maximum = 1024)]
+    pub gpus_per_node: u32,
+}
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a name is 1 to 63 characters: a letter or digit, then letters, digits, `_`, `-`")]
+pub struct NameError;
+
+/// The name of a compute target (and of a datastore): `[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$", example = "cpu-cluster")]
+pub struct ComputeTargetName(String);
+
+impl ComputeTargetName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ComputeTargetName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = text.bytes();
+        let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let rest = bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if first && rest && text.len() <= 63 { Ok(Self(text.to_owned())) } else { Err(NameError) }
+    }
+}
+
+impl TryFrom<String> for ComputeTargetName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ComputeTargetName> for String {
+    fn from(name: ComputeTargetName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for ComputeTargetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

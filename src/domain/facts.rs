@@ -1,0 +1,38 @@
+//! What the rules need to know of the world, collected before they are asked.
+//!
+//! The rules are pure: whoever calls them first asks [`wanted`](crate::domain::judge::wanted) what a body
+//! refers to, looks that up, and passes the answer in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::compute_target::ComputeTarget;
+
+/// What a body refers to and somebody has to look up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The text of `source_directory`, when it has the form of a snapshot id.
+    pub snapshot: Option<super::ids::SnapshotId>,
+    /// Files of the snapshot whose content the rules read (conda and requirements files, the script when it
+    /// is to be parsed). Not every one need exist. Never absolute, never with `..`.
+    pub contents: BTreeSet<String>,
+}
+
+/// The files of one snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotFacts {
+    /// Path (with `/`, relative) to size in bytes, of every regular file.
+    pub files: BTreeMap<String, u64>,
+    /// The bytes of those wanted files that exist (at most 1 MiB each are read).
+    pub contents: BTreeMap<String, Vec<u8>>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The snapshot, when it exists.
+    pub snapshot: Option<SnapshotFacts>,
+    /// Every registered target, `local` included.
+    pub targets: Vec<ComputeTarget>,
+    /// The names of the registered datastores.
+    pub datastores: BTreeSet<String>,
+}

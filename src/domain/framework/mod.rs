@@ -1,0 +1,1 @@
+//! What the documentation says of the Chainer framework images.

@@ -1,0 +1,16 @@
+//! Everything that decides, and nothing that does: no HTTP, SQL, process, file or clock in here.
+//!
+//! `tests/architecture.rs` reads the sources and fails when this module reaches for I/O.
+
+pub mod compute_target;
+pub mod definition;
+pub mod environment;
+pub mod facts;
+pub mod finding;
+pub mod framework;
+pub mod ids;
+pub mod json;
+pub mod judge;
+pub mod plan;
+pub mod rules;
+pub mod run;

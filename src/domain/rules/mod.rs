@@ -1,0 +1,1 @@
+//! One small piece per rule, and the catalogue of all.

@@ -1,0 +1,10 @@
+//! estimatord: runs Azure ML SDK v1 `Chainer` estimator definitions on the user's own compute.
+//!
+//! `main → { api, worker, client } → { storage, backend, artifacts } → domain`; `tests/architecture.rs` holds the arrows.
+
+pub mod artifacts;
+pub mod backend;
+pub mod client;
+pub mod clock;
+pub mod domain;
+pub mod embedded_postgres;
