@@ -8,3 +8,4 @@ pub mod client;
 pub mod clock;
 pub mod domain;
 pub mod embedded_postgres;
+pub mod storage;

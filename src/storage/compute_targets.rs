@@ -1,0 +1,229 @@
+//! Compute targets.
+
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+
+use super::{Storage, StorageError};
+use crate::domain::compute_target::{Backend, ComputeTarget, ComputeTargetName, ComputeTargetType};
+
+/// A target with what is kept beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredComputeTarget {
+    /// The target.
+    pub target: ComputeTarget,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+    /// What the last worker that looked found.
+    pub health: Option<Health>,
+}
+
+/// Whether a target can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it can.
+    pub reachable: bool,
+    /// Since when it is so.
+    pub since: DateTime<Utc>,
+    /// Why not, or what was found.
+    pub detail: Option<String>,
+}
+
+/// What became of a request to delete a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is gone.
+    Deleted,
+    /// There is none of that name.
+    NotFound,
+    /// Runs that have not ended are on it.
+    InUse {
+        /// How many.
+        runs: u64,
+    },
+}
+
+struct Row {
+    name: String,
+    kind: String,
+    backend: Json<Backend>,
+    max_nodes: i32,
+    vm_size: Option<String>,
+    vm_priority: Option<String>,
+    gpus_per_node: i32,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    reachable: Option<bool>,
+    health_since: Option<DateTime<Utc>>,
+    health_detail: Option<String>,
+}
+
+impl TryFrom<Row> for StoredComputeTarget {
+    type Error = StorageError;
+
+    fn try_from(row: Row) -> Result<Self, StorageError> {
+        let bad =
+            |column, detail: String| StorageError::inconsistent("compute_targets", column, &row.name, detail);
+        let name: ComputeTargetName =
+            row.name.parse().map_err(|_| bad("name", "no valid name".to_owned()))?;
+        let kind = ComputeTargetType::ALL
+            .into_iter()
+            .find(|t| t.as_str() == row.kind)
+            .ok_or_else(|| bad("type", format!("`{}` is no type", row.kind)))?;
+        let health = match (row.reachable, row.health_since) {
+            (Some(reachable), Some(since)) => Some(Health { reachable, since, detail: row.health_detail }),
+            _ => None,
+        };
+        Ok(Self {
+            target: ComputeTarget {
+                name,
+                kind,
+                backend: row.backend.0,
+                max_nodes: u32::try_from(row.max_nodes).unwrap_or(1),
+                vm_size: row.vm_size,
+                vm_priority: row.vm_priority,
+                gpus_per_node: u32::try_from(row.gpus_per_node).unwrap_or(0),
+            },
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            health,
+        })
+    }
+}
+
+impl Storage {
+    /// Makes or replaces a target. Answers it, and whether it is new.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn put_compute_target(
+        &self,
+        target: &ComputeTarget,
+        now: DateTime<Utc>,
+    ) -> Result<(StoredComputeTarget, bool), StorageError> {
+        // xmax is 0 on a row that this very statement inserted.
+        let row = sqlx::query!(
+            r#"INSERT INTO compute_targets
+                   (name, type, backend, max_nodes, vm_size, vm_priority, gpus_per_node, created_at, updated_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+               ON CONFLICT (name) DO UPDATE SET
+                   type = excluded.type, backend = excluded.backend, max_nodes = excluded.max_nodes,
+                   vm_size = excluded.vm_size, vm_priority = excluded.vm_priority,
+                   gpus_per_node = excluded.gpus_per_node, updated_at = excluded.updated_at
+               RETURNING (xmax = 0) AS "created!", created_at, updated_at, reachable, health_since, health_detail"#,
+            target.name.as_str(),
+            target.kind.as_str(),
+            Json(&target.backend) as _,
+            i32::try_from(target.max_nodes).unwrap_or(i32::MAX),
+            target.vm_size.as_deref(),
+            target.vm_priority.as_deref(),
+            i32::try_from(target.gpus_per_node).unwrap_or(i32::MAX),
+            now,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let health = match (row.reachable, row.health_since) {
+            (Some(reachable), Some(since)) => Some(Health { reachable, since, detail: row.health_detail }),
+            _ => None,
+        };
+        let stored = StoredComputeTarget {
+            target: target.clone(),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            health,
+        };
+        Ok((stored, row.created))
+    }
+
+    /// A target by its name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn get_compute_target(&self, name: &str) -> Result<Option<StoredComputeTarget>, StorageError> {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
+                      gpus_per_node, created_at, updated_at, reachable, health_since, health_detail
+               FROM compute_targets WHERE name = $1"#,
+            name
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .map(TryInto::try_into)
+        .transpose()
+    }
+
+    /// Every target, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list_compute_targets(&self) -> Result<Vec<StoredComputeTarget>, StorageError> {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
+                      gpus_per_node, created_at, updated_at, reachable, health_since, health_detail
+               FROM compute_targets ORDER BY name"#
+        )
+        .fetch_all(&self.pool)
+        .await?
+        .into_iter()
+        .map(TryInto::try_into)
+        .collect()
+    }
+
+    /// Deletes a target on which no run is waiting or active.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_compute_target(&self, name: &str) -> Result<Deletion, StorageError> {
+        let mut tx = self.pool.begin().await?;
+        // The row lock keeps a worker from admitting a run, and a new run from being accepted, meanwhile.
+        let found = sqlx::query_scalar!(
+            r#"SELECT 1 AS "one!" FROM compute_targets WHERE name = $1 FOR UPDATE"#,
+            name
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if found.is_none() {
+            return Ok(Deletion::NotFound);
+        }
+        let runs = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "runs!" FROM runs
+               WHERE compute_target = $1 AND status NOT IN ('Completed', 'Failed', 'Canceled')"#,
+            name
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if runs > 0 {
+            return Ok(Deletion::InUse { runs: super::snapshots::to_u64(runs) });
+        }
+        sqlx::query!("DELETE FROM compute_targets WHERE name = $1", name).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(Deletion::Deleted)
+    }
+
+    /// Records what a worker found of every target with a process backend: it can be reached where the worker is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record_process_health(
+        &self,
+        reachable: bool,
+        detail: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), StorageError> {
+        sqlx::query!(
+            "UPDATE compute_targets SET
+                 health_since = CASE WHEN reachable IS NOT DISTINCT FROM $1 THEN health_since ELSE $3 END,
+                 reachable = $1, health_detail = $2
+             WHERE backend->>'kind' = 'process' AND (reachable, health_detail) IS DISTINCT FROM ($1, $2)",
+            reachable,
+            detail,
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}

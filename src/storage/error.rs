@@ -1,0 +1,67 @@
+//! What can go wrong with the database, told apart by what the caller can do about it.
+
+use std::fmt;
+
+/// A row that says something the code cannot understand: a fault of ours or of somebody's hand in the database.
+#[derive(Debug)]
+pub struct Inconsistency {
+    /// The table.
+    pub table: &'static str,
+    /// The column.
+    pub column: &'static str,
+    /// The row's key.
+    pub row: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl fmt::Display for Inconsistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{} of {}: {}", self.table, self.column, self.row, self.detail)
+    }
+}
+
+/// A failed database operation.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The database cannot be reached, or will not answer now. Trying again later makes sense.
+    #[error("the database is not available: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// The database refused the statement: a fault of ours.
+    #[error("the database refused a statement: {0}")]
+    Refused(#[source] sqlx::Error),
+    /// A row makes no sense.
+    #[error("inconsistent row: {0}")]
+    Inconsistent(Inconsistency),
+}
+
+impl StorageError {
+    /// An inconsistency at the given place.
+    pub(in crate::storage) fn inconsistent(
+        table: &'static str,
+        column: &'static str,
+        row: impl fmt::Display,
+        detail: impl fmt::Display,
+    ) -> Self {
+        Self::Inconsistent(Inconsistency { table, column, row: row.to_string(), detail: detail.to_string() })
+    }
+}
+
+impl From<sqlx::Error> for StorageError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error as E;
+        let unavailable = match &error {
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => {
+                true
+            }
+            // SQLSTATE classes (PostgreSQL manual, appendix A): 08 connection, 53 out of resources, 57P0x the server is
+            // shutting down or starting, 40 serialization failures and deadlocks, 58 system errors, 25006 a read-only
+            // server (after a fail-over).
+            E::Database(e) => e.code().is_some_and(|code| {
+                ["08", "53", "57P", "40", "58"].iter().any(|class| code.starts_with(class)) || code == "25006"
+            }),
+            _ => false,
+        };
+        if unavailable { Self::Unavailable(error) } else { Self::Refused(error) }
+    }
+}

@@ -1,0 +1,163 @@
+//! Stored estimators.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
+
+use super::{
+    Storage, StorageError,
+    idempotency::{Idempotency, Keyed, Recorded},
+};
+use crate::domain::{environment::Environment, finding::Finding, ids::EstimatorId};
+
+/// A stored estimator. Its secrets were taken out before it came here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimator {
+    /// Its id.
+    pub id: EstimatorId,
+    /// `Chainer`.
+    pub framework: String,
+    /// The definition, key for key in the order in which it was sent.
+    pub definition: Map<String, Value>,
+    /// What validation said of it when it was accepted (no errors).
+    pub findings: Vec<Finding>,
+    /// What it resolves to.
+    pub environment: Environment,
+    /// When it was stored.
+    pub created_at: DateTime<Utc>,
+    /// When it was archived.
+    pub archived_at: Option<DateTime<Utc>>,
+}
+
+struct Row {
+    id: Uuid,
+    framework: String,
+    definition: Json<Map<String, Value>>,
+    findings: Json<Vec<Finding>>,
+    environment: Json<Environment>,
+    created_at: DateTime<Utc>,
+    archived_at: Option<DateTime<Utc>>,
+}
+
+impl From<Row> for Estimator {
+    fn from(row: Row) -> Self {
+        Self {
+            id: EstimatorId::from_uuid(row.id),
+            framework: row.framework,
+            definition: row.definition.0,
+            findings: row.findings.0,
+            environment: row.environment.0,
+            created_at: row.created_at,
+            archived_at: row.archived_at,
+        }
+    }
+}
+
+/// Inserts an estimator within somebody's transaction.
+pub(in crate::storage) async fn insert(
+    connection: &mut PgConnection,
+    estimator: &Estimator,
+) -> Result<(), StorageError> {
+    sqlx::query!(
+        "INSERT INTO estimators (id, framework, definition, findings, environment, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        estimator.id.as_uuid(),
+        estimator.framework,
+        Json(&estimator.definition) as _,
+        Json(&estimator.findings) as _,
+        Json(&estimator.environment) as _,
+        estimator.created_at,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+impl Storage {
+    /// Stores an estimator, together with the answer to an idempotent request. `answer` renders what the client gets.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn insert_estimator(
+        &self,
+        estimator: &Estimator,
+        idempotency: Option<&Idempotency>,
+        answer: impl FnOnce() -> Recorded,
+    ) -> Result<Keyed, StorageError> {
+        let mut tx = self.pool.begin().await?;
+        if let Some(key) = idempotency
+            && let Some(earlier) = super::idempotency::begin(&mut tx, key).await?
+        {
+            return Ok(earlier);
+        }
+        insert(&mut tx, estimator).await?;
+        let recorded = answer();
+        if let Some(key) = idempotency {
+            super::idempotency::record(&mut tx, key, &recorded, estimator.created_at).await?;
+        }
+        tx.commit().await?;
+        Ok(Keyed::Done(recorded))
+    }
+
+    /// An estimator by its id, archived ones included.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn get_estimator(&self, id: EstimatorId) -> Result<Option<Estimator>, StorageError> {
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT id, framework, definition AS "definition: Json<Map<String, Value>>",
+                      findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
+                      created_at, archived_at
+               FROM estimators WHERE id = $1"#,
+            id.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(Into::into))
+    }
+
+    /// Estimators that are not archived, newest first, those before `before` only, `limit` at most.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list_estimators(
+        &self,
+        before: Option<(DateTime<Utc>, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<Estimator>, StorageError> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT id, framework, definition AS "definition: Json<Map<String, Value>>",
+                      findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
+                      created_at, archived_at
+               FROM estimators
+               WHERE archived_at IS NULL
+                 AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2::uuid))
+               ORDER BY created_at DESC, id DESC LIMIT $3"#,
+            before.map(|b| b.0),
+            before.map(|b| b.1),
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    /// Archives an estimator: no list shows it and no new run may name it. Answers false when there is none.
+    /// Archiving twice changes nothing.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn archive_estimator(&self, id: EstimatorId, now: DateTime<Utc>) -> Result<bool, StorageError> {
+        let result = sqlx::query!(
+            "UPDATE estimators SET archived_at = coalesce(archived_at, $2) WHERE id = $1",
+            id.as_uuid(),
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(result.rows_affected() == 1)
+    }
+}

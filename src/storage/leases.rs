@@ -1,0 +1,270 @@
+//! Who works on a run. A lease is a token with an expiry; the database's clock decides, and every write of a worker
+//! carries the token, so that one whose lease was taken over can change nothing any more.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{
+    Storage, StorageError, events,
+    runs::{Row, Run},
+    snapshots::to_i64,
+};
+use crate::domain::{compute_target::Backend, finding::Finding, ids::RunId, plan::Plan, run::Status};
+
+/// The right to write to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The run.
+    pub run_id: RunId,
+    /// The fence: only writes with this token count.
+    pub token: Uuid,
+}
+
+/// Who asks for work, and on what terms.
+#[derive(Clone, Debug)]
+pub struct Claimant {
+    /// Names the worker node: stable across restarts on one data directory, unique among data directories.
+    pub node: String,
+    /// How long a lease lasts unless it is renewed.
+    pub ttl: Duration,
+    /// Active runs on a target that sets no limit of its own.
+    pub default_target_limit: u32,
+}
+
+/// A run that was claimed.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The right to write to it.
+    pub lease: Lease,
+    /// What it is.
+    pub run: Run,
+}
+
+/// The answer to a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The lease that goes on.
+    pub run_id: RunId,
+    /// Whether somebody asked for the run's end.
+    pub cancel_requested: bool,
+}
+
+/// The order in which advisory locks are taken is nobody's business but this file's: one number per purpose.
+const ADMISSION_LOCK: i64 = 0x6573_7469_6d01;
+
+impl Storage {
+    /// Gives queued runs their places: as many per target as its limit leaves free, highest priority first, then oldest;
+    /// `room` at most. Each becomes `Preparing`, gets its next attempt and a lease.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn admit_runs(
+        &self,
+        claimant: &Claimant,
+        room: u32,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Claimed>, StorageError> {
+        let mut tx = self.pool.begin().await?;
+        // Counting and admitting must be one thing, or two workers would both see the last free place. Whoever does
+        // not get the lock need not wait: the other one is admitting right now.
+        let free = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "free!""#, ADMISSION_LOCK)
+            .fetch_one(&mut *tx)
+            .await?;
+        if !free {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query_as!(
+            Row,
+            r#"WITH active AS (
+                   SELECT compute_target, count(*) AS runs FROM runs
+                   WHERE status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled') GROUP BY compute_target
+               ), ranked AS (
+                   SELECT runs.id, runs.priority, runs.created_at, runs.compute_target,
+                          row_number() OVER (PARTITION BY runs.compute_target
+                                             ORDER BY runs.priority DESC, runs.created_at, runs.id) AS place
+                   FROM runs WHERE status = 'Queued' AND next_step_at <= $5
+               ), admitted AS (
+                   SELECT ranked.id FROM ranked
+                   JOIN compute_targets ON compute_targets.name = ranked.compute_target
+                   LEFT JOIN active ON active.compute_target = ranked.compute_target
+                   WHERE ranked.place <= coalesce((compute_targets.backend->>'max_concurrent_runs')::bigint, $3)
+                                         - coalesce(active.runs, 0)
+                   ORDER BY ranked.priority DESC, ranked.created_at, ranked.id LIMIT $4
+               )
+               UPDATE runs SET
+                   status = 'Preparing', attempt = attempt + 1, detail = NULL, exit_code = NULL, signal = NULL,
+                   lease_token = gen_random_uuid(), lease_owner = $1, lease_expires_at = now() + make_interval(secs => $2),
+                   node = $1, next_step_at = $5, event_count = event_count + 1
+               FROM admitted WHERE runs.id = admitted.id AND runs.status = 'Queued'
+               RETURNING runs.id, experiment_name, display_name, estimator_id, compute_target,
+                   backend AS "backend: Json<Backend>",
+                   definition AS "definition: Json<Map<String, Value>>", findings AS "findings: Json<Vec<Finding>>",
+                   plan AS "plan: Json<Plan>", actual_environment AS "actual_environment: Json<Value>",
+                   tags AS "tags: Json<BTreeMap<String, String>>", priority, max_attempts, status, cause, detail,
+                   exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at"#,
+            claimant.node,
+            claimant.ttl.as_secs_f64(),
+            i64::from(claimant.default_target_limit),
+            i64::from(room),
+            now,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut claimed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let run = Run::try_from(row)?;
+            let held = sqlx::query!(
+                r#"SELECT lease_token AS "token!", event_count FROM runs WHERE id = $1"#,
+                run.id.as_uuid()
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "INSERT INTO run_attempts (run_id, number, node, created_at) VALUES ($1, $2, $3, $4)",
+                run.id.as_uuid(),
+                i32::try_from(run.attempt).unwrap_or(i32::MAX),
+                claimant.node,
+                now,
+            )
+            .execute(&mut *tx)
+            .await?;
+            let event =
+                events::NewEvent::status(run.id, held.event_count, now, run.attempt, Status::Preparing);
+            events::append(&mut tx, &event).await?;
+            claimed.push(Claimed { lease: Lease { run_id: run.id, token: held.token }, run });
+        }
+        tx.commit().await?;
+        Ok(claimed)
+    }
+
+    /// Takes over active runs whose lease has ended and which this node can reach; `room` at most.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn adopt_runs(
+        &self,
+        claimant: &Claimant,
+        room: u32,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Claimed>, StorageError> {
+        let rows = sqlx::query!(
+            r#"UPDATE runs SET lease_token = gen_random_uuid(), lease_owner = $1,
+                               lease_expires_at = now() + make_interval(secs => $2)
+               WHERE id IN (
+                   SELECT id FROM runs
+                   WHERE status IN ('Provisioning', 'Preparing', 'Starting', 'Running', 'NotResponding', 'Finalizing',
+                                    'CancelRequested')
+                     AND lease_expires_at <= now() AND next_step_at <= $4 AND (node IS NULL OR node = $1)
+                   ORDER BY next_step_at LIMIT $3 FOR UPDATE SKIP LOCKED
+               ) RETURNING id, lease_token AS "token!""#,
+            claimant.node,
+            claimant.ttl.as_secs_f64(),
+            i64::from(room),
+            now,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut claimed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let run_id = RunId::from_uuid(row.id);
+            if let Some(run) = self.get_run(run_id).await? {
+                claimed.push(Claimed { lease: Lease { run_id, token: row.token }, run });
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Renews leases, all in one statement. Those missing in the answer are lost.
+    ///
+    /// # Errors
+    /// When the database fails; nothing was renewed then.
+    pub async fn renew_leases(&self, leases: &[Lease], ttl: Duration) -> Result<Vec<Renewed>, StorageError> {
+        let ids: Vec<Uuid> = leases.iter().map(|l| l.run_id.as_uuid()).collect();
+        let tokens: Vec<Uuid> = leases.iter().map(|l| l.token).collect();
+        let rows = sqlx::query!(
+            r#"UPDATE runs SET lease_expires_at = now() + make_interval(secs => $3)
+               FROM unnest($1::uuid[], $2::uuid[]) AS held (id, token)
+               WHERE runs.id = held.id AND runs.lease_token = held.token
+               RETURNING runs.id AS "id!", cancel_requested_at IS NOT NULL AS "cancel_requested!""#,
+            &ids,
+            &tokens,
+            ttl.as_secs_f64(),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let renewed = rows
+            .into_iter()
+            .map(|row| Renewed { run_id: RunId::from_uuid(row.id), cancel_requested: row.cancel_requested });
+        Ok(renewed.collect())
+    }
+
+    /// Gives a lease back; the run is due again after `pause`.
+    ///
+    /// # Errors
+    /// When the database fails; the lease then ends by itself.
+    pub async fn release_lease(&self, lease: &Lease, pause: Duration) -> Result<(), StorageError> {
+        sqlx::query!(
+            "UPDATE runs SET lease_token = NULL, lease_owner = NULL, lease_expires_at = '-infinity',
+                             next_step_at = now() + make_interval(secs => $3)
+             WHERE id = $1 AND lease_token = $2",
+            lease.run_id.as_uuid(),
+            lease.token,
+            pause.as_secs_f64(),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Gives back every lease of a node at once. Only the node itself may ask, at its start: the lock on its data
+    /// directory proves that whoever held them before is dead.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn release_leases_of(&self, node: &str) -> Result<u64, StorageError> {
+        let result = sqlx::query!(
+            "UPDATE runs SET lease_token = NULL, lease_owner = NULL, lease_expires_at = '-infinity'
+             WHERE lease_owner = $1 AND lease_token IS NOT NULL",
+            node
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(result.rows_affected())
+    }
+
+    /// Seconds until a lease ends by the database's clock; negative when it has, `None` when the token is not current.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lease_remaining(&self, lease: &Lease) -> Result<Option<f64>, StorageError> {
+        let remaining = sqlx::query_scalar!(
+            r#"SELECT extract(epoch FROM lease_expires_at - now())::float8 AS "remaining!"
+               FROM runs WHERE id = $1 AND lease_token = $2"#,
+            lease.run_id.as_uuid(),
+            lease.token,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(remaining)
+    }
+
+    /// The number of runs that wait for a place.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_queued(&self) -> Result<u64, StorageError> {
+        let queued = sqlx::query_scalar!(r#"SELECT count(*) AS "queued!" FROM runs WHERE status = 'Queued'"#)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(queued.max(0).unsigned_abs())
+    }
+}
+
+/// Keeps the conversion in one place for the files of this module.
+pub(in crate::storage) fn attempt_number(attempt: u32) -> i32 {
+    i32::try_from(to_i64(u64::from(attempt))).unwrap_or(i32::MAX)
+}

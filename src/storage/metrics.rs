@@ -1,0 +1,41 @@
+//! Figures of the whole service, read from the database when somebody asks for metrics.
+
+use super::{Storage, StorageError, snapshots::to_u64};
+use crate::domain::run::Status;
+
+/// Counts and ages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServiceFigures {
+    /// Runs by status.
+    pub runs: Vec<(Status, u64)>,
+    /// Seconds that the oldest queued run has waited; 0 when none waits.
+    pub oldest_queued_seconds: f64,
+}
+
+impl Storage {
+    /// The figures now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn service_figures(&self) -> Result<ServiceFigures, StorageError> {
+        let rows = sqlx::query!(r#"SELECT status, count(*) AS "runs!" FROM runs GROUP BY status"#)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut runs = Vec::with_capacity(rows.len());
+        for row in rows {
+            let status = row
+                .status
+                .parse()
+                .map_err(|e| StorageError::inconsistent("runs", "status", "group by", e))?;
+            runs.push((status, to_u64(row.runs)));
+        }
+        runs.sort();
+        let oldest_queued_seconds = sqlx::query_scalar!(
+            r#"SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS "age!"
+               FROM runs WHERE status = 'Queued'"#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(ServiceFigures { runs, oldest_queued_seconds })
+    }
+}

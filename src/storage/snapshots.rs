@@ -1,0 +1,151 @@
+//! Snapshots: what is known of them. Their bytes lie in the artifact store.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use super::{Storage, StorageError};
+use crate::domain::ids::SnapshotId;
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its content address.
+    pub id: SnapshotId,
+    /// How many files it has.
+    pub files: u64,
+    /// Their bytes in all.
+    pub bytes: u64,
+    /// When it was first received.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotFile {
+    /// Relative, with `/`.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether its owner may execute it.
+    pub executable: bool,
+}
+
+impl Storage {
+    /// Records a snapshot whose bytes are in the artifact store already. Answers it, and whether it is new.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn insert_snapshot(
+        &self,
+        id: &SnapshotId,
+        files: &[SnapshotFile],
+        now: DateTime<Utc>,
+    ) -> Result<(Snapshot, bool), StorageError> {
+        let bytes: u64 = files.iter().map(|f| f.bytes).sum();
+        let mut tx = self.pool.begin().await?;
+        let inserted = sqlx::query!(
+            "INSERT INTO snapshots (id, file_count, bytes, created_at) VALUES ($1, $2, $3, $4)
+             ON CONFLICT DO NOTHING",
+            id.as_str(),
+            to_i64(files.len() as u64),
+            to_i64(bytes),
+            now,
+        )
+        .execute(&mut *tx)
+        .await?
+        .rows_affected()
+            == 1;
+        if inserted {
+            let paths: Vec<String> = files.iter().map(|f| f.path.clone()).collect();
+            let sizes: Vec<i64> = files.iter().map(|f| to_i64(f.bytes)).collect();
+            let executables: Vec<bool> = files.iter().map(|f| f.executable).collect();
+            sqlx::query!(
+                "INSERT INTO snapshot_files (snapshot_id, path, bytes, executable)
+                 SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::boolean[])",
+                id.as_str(),
+                &paths,
+                &sizes,
+                &executables,
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        let snapshot = self.get_snapshot(id).await?.ok_or_else(|| {
+            StorageError::inconsistent("snapshots", "id", id, "gone right after it was inserted")
+        })?;
+        Ok((snapshot, inserted))
+    }
+
+    /// A snapshot by its id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn get_snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, StorageError> {
+        let row =
+            sqlx::query!("SELECT file_count, bytes, created_at FROM snapshots WHERE id = $1", id.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(row.map(|row| Snapshot {
+            id: id.clone(),
+            files: to_u64(row.file_count),
+            bytes: to_u64(row.bytes),
+            created_at: row.created_at,
+        }))
+    }
+
+    /// The files of a snapshot in the order of their paths, those after `after` only, `limit` at most.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list_snapshot_files(
+        &self,
+        id: &SnapshotId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<SnapshotFile>, StorageError> {
+        let rows = sqlx::query!(
+            "SELECT path, bytes, executable FROM snapshot_files
+             WHERE snapshot_id = $1 AND path > $2 ORDER BY path LIMIT $3",
+            id.as_str(),
+            after.unwrap_or(""),
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let files = rows.into_iter().map(|row| SnapshotFile {
+            path: row.path,
+            bytes: to_u64(row.bytes),
+            executable: row.executable,
+        });
+        Ok(files.collect())
+    }
+
+    /// Path and size of every file of a snapshot; `None` when there is no such snapshot.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn snapshot_sizes(
+        &self,
+        id: &SnapshotId,
+    ) -> Result<Option<BTreeMap<String, u64>>, StorageError> {
+        if self.get_snapshot(id).await?.is_none() {
+            return Ok(None);
+        }
+        let rows = sqlx::query!("SELECT path, bytes FROM snapshot_files WHERE snapshot_id = $1", id.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(Some(rows.into_iter().map(|row| (row.path, to_u64(row.bytes))).collect()))
+    }
+}
+
+/// A size for a `bigint` column. No size here comes near 2^63.
+pub(in crate::storage) fn to_i64(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A size from a `bigint` column that a CHECK keeps from being negative.
+pub(in crate::storage) fn to_u64(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

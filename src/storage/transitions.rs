@@ -1,0 +1,298 @@
+//! A worker's writes. Each says which token it holds and which status it starts from, and must hit one row.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::types::Json;
+
+use super::{
+    Storage, StorageError, events,
+    leases::{Lease, attempt_number},
+    snapshots::to_i64,
+};
+use crate::domain::run::{Cause, Status};
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is durable.
+    Done,
+    /// The lease still holds, but the run is in another status: somebody asked for its end meanwhile.
+    StatusIs(Status),
+    /// Somebody else holds the run; whatever this worker was about to do is dropped.
+    LeaseLost,
+}
+
+/// How an attempt ended, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ending {
+    /// Why; null for an ordinary completion.
+    pub cause: Option<Cause>,
+    /// In words.
+    pub detail: Option<String>,
+    /// Of the script.
+    pub exit_code: Option<i32>,
+    /// Of the script.
+    pub signal: Option<i32>,
+    /// When its script started, if it did.
+    pub started_at: Option<DateTime<Utc>>,
+    /// User and system time of all its processes.
+    pub cpu_seconds: Option<f64>,
+    /// The largest resident set of any one process.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// What a worker wants written.
+#[derive(Clone, Debug)]
+pub enum Move {
+    /// To another status of the same attempt.
+    To {
+        /// The status.
+        status: Status,
+        /// In words, for the event.
+        detail: Option<String>,
+        /// When the script started, for `Running`.
+        started_at: Option<DateTime<Utc>>,
+        /// What the backend reported of the environment, once it is known.
+        actual_environment: Option<Value>,
+    },
+    /// The run has ended: status, and how.
+    End {
+        /// `Completed`, `Failed` or `Canceled`.
+        status: Status,
+        /// How.
+        ending: Ending,
+    },
+    /// The attempt has ended by a fault of the system; the run goes back to the queue.
+    Requeue {
+        /// How.
+        ending: Ending,
+        /// Not before this.
+        not_before: DateTime<Utc>,
+    },
+}
+
+impl Storage {
+    /// Writes a move that starts from `from`.
+    ///
+    /// # Errors
+    /// When the database fails. Whether the write happened is then not known; the same move can be tried again.
+    pub async fn move_run(
+        &self,
+        lease: &Lease,
+        from: Status,
+        step: &Move,
+        now: DateTime<Utc>,
+    ) -> Result<Written, StorageError> {
+        let (status, ending, keeps_lease) = match step {
+            Move::To { status, .. } => (*status, None, true),
+            Move::End { status, ending } => (*status, Some(ending), false),
+            Move::Requeue { ending, .. } => (Status::Queued, Some(ending), false),
+        };
+        let (detail, started_at, environment) = match step {
+            Move::To { detail, started_at, actual_environment, .. } => {
+                (detail.as_ref(), *started_at, actual_environment.as_ref())
+            }
+            Move::End { ending, .. } | Move::Requeue { ending, .. } => {
+                (ending.detail.as_ref(), ending.started_at, None)
+            }
+        };
+        let terminal = status.is_terminal();
+        let next_step_at = match step {
+            Move::Requeue { not_before, .. } => *not_before,
+            _ => now,
+        };
+        // A requeued run carries no cause: it has not ended. Its attempt does.
+        let run_cause = if terminal { ending.and_then(|e| e.cause) } else { None };
+
+        let mut tx = self.pool.begin().await?;
+        let row = sqlx::query!(
+            "UPDATE runs SET
+                 status = $4, cause = $5, detail = coalesce($6, detail),
+                 exit_code = coalesce($7, exit_code), signal = coalesce($8, signal),
+                 started_at = coalesce(started_at, $9), finished_at = CASE WHEN $10 THEN $11::timestamptz END,
+                 actual_environment = coalesce($12, actual_environment), next_step_at = $13,
+                 lease_token = CASE WHEN $14 THEN lease_token END,
+                 lease_owner = CASE WHEN $14 THEN lease_owner END,
+                 lease_expires_at = CASE WHEN $14 THEN lease_expires_at ELSE '-infinity' END,
+                 node = CASE WHEN $4 = 'Queued' THEN NULL ELSE node END,
+                 event_count = event_count + 1
+             WHERE id = $1 AND lease_token = $2 AND status = $3
+             RETURNING event_count, attempt",
+            lease.run_id.as_uuid(),
+            lease.token,
+            from.as_str(),
+            status.as_str(),
+            run_cause.map(Cause::as_str),
+            detail,
+            ending.and_then(|e| e.exit_code),
+            ending.and_then(|e| e.signal),
+            started_at,
+            terminal,
+            now,
+            environment.map(Json) as _,
+            next_step_at,
+            keeps_lease,
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else {
+            tx.rollback().await?;
+            return self.why_not_written(lease).await;
+        };
+        let event = events::NewEvent {
+            cause: ending.and_then(|e| e.cause),
+            detail: detail.cloned(),
+            ..events::NewEvent::status(
+                lease.run_id,
+                row.event_count,
+                now,
+                u32::try_from(row.attempt).unwrap_or(0),
+                status,
+            )
+        };
+        events::append(&mut tx, &event).await?;
+        if let Some(started_at) = started_at {
+            sqlx::query!(
+                "UPDATE run_attempts SET started_at = coalesce(started_at, $3) WHERE run_id = $1 AND number = $2",
+                lease.run_id.as_uuid(),
+                row.attempt,
+                started_at,
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        if let Some(ending) = ending {
+            sqlx::query!(
+                "UPDATE run_attempts SET finished_at = $3, cause = $4, detail = $5, exit_code = $6, signal = $7,
+                                         cpu_seconds = $8, peak_memory_bytes = $9
+                 WHERE run_id = $1 AND number = $2",
+                lease.run_id.as_uuid(),
+                row.attempt,
+                now,
+                ending.cause.map(Cause::as_str),
+                ending.detail,
+                ending.exit_code,
+                ending.signal,
+                ending.cpu_seconds,
+                ending.peak_memory_bytes.map(to_i64),
+            )
+            .execute(&mut *tx)
+            .await?;
+            // A place on the target is free.
+            super::notifications::notify(&mut tx).await?;
+        }
+        tx.commit().await?;
+        Ok(Written::Done)
+    }
+
+    /// Adds an event that changes no status, e.g. what the environment differs in.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn note_run_event(
+        &self,
+        lease: &Lease,
+        kind: &'static str,
+        detail: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Written, StorageError> {
+        let mut tx = self.pool.begin().await?;
+        let row = sqlx::query!(
+            "UPDATE runs SET event_count = event_count + 1 WHERE id = $1 AND lease_token = $2
+             RETURNING event_count, attempt, status",
+            lease.run_id.as_uuid(),
+            lease.token,
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else {
+            return Ok(Written::LeaseLost);
+        };
+        let status =
+            row.status.parse().map_err(|e| StorageError::inconsistent("runs", "status", lease.run_id, e))?;
+        let attempt = u32::try_from(row.attempt).unwrap_or(0);
+        let event = events::NewEvent {
+            kind,
+            detail: Some(detail.to_owned()),
+            ..events::NewEvent::status(lease.run_id, row.event_count, now, attempt, status)
+        };
+        events::append(&mut tx, &event).await?;
+        tx.commit().await?;
+        Ok(Written::Done)
+    }
+
+    async fn why_not_written(&self, lease: &Lease) -> Result<Written, StorageError> {
+        let status = sqlx::query_scalar!(
+            "SELECT status FROM runs WHERE id = $1 AND lease_token = $2",
+            lease.run_id.as_uuid(),
+            lease.token,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        match status {
+            None => Ok(Written::LeaseLost),
+            Some(word) => {
+                let status = word
+                    .parse()
+                    .map_err(|e| StorageError::inconsistent("runs", "status", lease.run_id, e))?;
+                Ok(Written::StatusIs(status))
+            }
+        }
+    }
+
+    /// Records how much of a log file is in the artifact store.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record_log(
+        &self,
+        lease: &Lease,
+        attempt: u32,
+        name: &str,
+        bytes: u64,
+        complete: bool,
+    ) -> Result<Written, StorageError> {
+        let result = sqlx::query!(
+            "INSERT INTO run_logs (run_id, attempt, name, bytes, complete)
+             SELECT id, $3, $4, $5, $6 FROM runs WHERE id = $1 AND lease_token = $2
+             ON CONFLICT (run_id, attempt, name) DO UPDATE SET bytes = excluded.bytes, complete = excluded.complete",
+            lease.run_id.as_uuid(),
+            lease.token,
+            attempt_number(attempt),
+            name,
+            to_i64(bytes),
+            complete,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(if result.rows_affected() == 1 { Written::Done } else { Written::LeaseLost })
+    }
+
+    /// Records an output that is in the artifact store.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record_output(
+        &self,
+        lease: &Lease,
+        attempt: u32,
+        name: &str,
+        bytes: u64,
+        sha256: &str,
+    ) -> Result<Written, StorageError> {
+        let result = sqlx::query!(
+            "INSERT INTO run_outputs (run_id, attempt, name, bytes, sha256)
+             SELECT id, $3, $4, $5, $6 FROM runs WHERE id = $1 AND lease_token = $2
+             ON CONFLICT (run_id, attempt, name) DO UPDATE SET bytes = excluded.bytes, sha256 = excluded.sha256",
+            lease.run_id.as_uuid(),
+            lease.token,
+            attempt_number(attempt),
+            name,
+            to_i64(bytes),
+            sha256,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(if result.rows_affected() == 1 { Written::Done } else { Written::LeaseLost })
+    }
+}
