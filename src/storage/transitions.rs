@@ -1,7 +1,6 @@
 //! A worker's writes. Each says which token it holds and which status it starts from, and must hit one row.
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use sqlx::types::Json;
 
 use super::{
@@ -9,7 +8,7 @@ use super::{
     leases::{Lease, attempt_number},
     snapshots::to_i64,
 };
-use crate::domain::run::{Cause, Status};
+use crate::domain::run::{Cause, Move, Status};
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,55 +19,6 @@ pub enum Written {
     StatusIs(Status),
     /// Somebody else holds the run; whatever this worker was about to do is dropped.
     LeaseLost,
-}
-
-/// How an attempt ended, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ending {
-    /// Why; null for an ordinary completion.
-    pub cause: Option<Cause>,
-    /// In words.
-    pub detail: Option<String>,
-    /// Of the script.
-    pub exit_code: Option<i32>,
-    /// Of the script.
-    pub signal: Option<i32>,
-    /// When its script started, if it did.
-    pub started_at: Option<DateTime<Utc>>,
-    /// User and system time of all its processes.
-    pub cpu_seconds: Option<f64>,
-    /// The largest resident set of any one process.
-    pub peak_memory_bytes: Option<u64>,
-}
-
-/// What a worker wants written.
-#[derive(Clone, Debug)]
-pub enum Move {
-    /// To another status of the same attempt.
-    To {
-        /// The status.
-        status: Status,
-        /// In words, for the event.
-        detail: Option<String>,
-        /// When the script started, for `Running`.
-        started_at: Option<DateTime<Utc>>,
-        /// What the backend reported of the environment, once it is known.
-        actual_environment: Option<Value>,
-    },
-    /// The run has ended: status, and how.
-    End {
-        /// `Completed`, `Failed` or `Canceled`.
-        status: Status,
-        /// How.
-        ending: Ending,
-    },
-    /// The attempt has ended by a fault of the system; the run goes back to the queue.
-    Requeue {
-        /// How.
-        ending: Ending,
-        /// Not before this.
-        not_before: DateTime<Utc>,
-    },
 }
 
 impl Storage {

@@ -1,0 +1,288 @@
+//! From how an attempt ended to what becomes of the run.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+
+use super::{Cause, Exit, ExitReason, Status};
+
+/// How an attempt ended, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ending {
+    /// Why; null for an ordinary completion.
+    pub cause: Option<Cause>,
+    /// In words.
+    pub detail: Option<String>,
+    /// Of the script.
+    pub exit_code: Option<i32>,
+    /// Of the script.
+    pub signal: Option<i32>,
+    /// When its script started, if it did.
+    pub started_at: Option<DateTime<Utc>>,
+    /// User and system time of all its processes.
+    pub cpu_seconds: Option<f64>,
+    /// The largest resident set of any one process.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// What a worker wants written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Move {
+    /// To another status of the same attempt.
+    To {
+        /// The status.
+        status: Status,
+        /// In words, for the event.
+        detail: Option<String>,
+        /// When the script started, for `Running`.
+        started_at: Option<DateTime<Utc>>,
+        /// What the backend reported of the environment, once it is known.
+        actual_environment: Option<Value>,
+    },
+    /// The run has ended: status, and how.
+    End {
+        /// `Completed`, `Failed` or `Canceled`.
+        status: Status,
+        /// How.
+        ending: Ending,
+    },
+    /// The attempt has ended by a fault of the system; the run goes back to the queue.
+    Requeue {
+        /// How.
+        ending: Ending,
+        /// Not before this.
+        not_before: DateTime<Utc>,
+    },
+}
+
+impl Move {
+    /// To another status, with nothing more to say.
+    #[must_use]
+    pub const fn to(status: Status) -> Self {
+        Self::To { status, detail: None, started_at: None, actual_environment: None }
+    }
+
+    /// The status that it leads to.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        match self {
+            Self::To { status, .. } | Self::End { status, .. } => *status,
+            Self::Requeue { .. } => Status::Queued,
+        }
+    }
+}
+
+/// What else bears on the conclusion.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Whether somebody asked for the end, and was told that it would come.
+    pub cancel_requested: bool,
+    /// The number of the attempt that ended.
+    pub attempt: u32,
+    /// How many attempts the run may have.
+    pub max_attempts: u32,
+    /// Now.
+    pub now: DateTime<Utc>,
+    /// 0 to 1, random: spreads retries.
+    pub jitter: f64,
+}
+
+/// The longest pause before another attempt.
+const RETRY_CAP_SECONDS: f64 = 300.0;
+
+/// How long to wait before the attempt after number `attempt`: doubles from two seconds, capped, spread by a fifth.
+#[must_use]
+pub fn retry_delay(attempt: u32, jitter: f64) -> TimeDelta {
+    let doubled = 2.0 * 2.0_f64.powi(i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX));
+    let seconds = doubled.min(RETRY_CAP_SECONDS) * (0.8 + 0.4 * jitter.clamp(0.0, 1.0));
+    // At most 360 seconds: fits.
+    #[expect(clippy::cast_possible_truncation, reason = "360,000 at most")]
+    let millis = (seconds * 1000.0) as i64;
+    TimeDelta::milliseconds(millis)
+}
+
+/// What becomes of a run whose processes are gone and told how they ended.
+#[must_use]
+pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
+    let ending = Ending {
+        cause: None,
+        detail: None,
+        exit_code: exit.exit_code,
+        signal: exit.signal,
+        started_at: exit.started_at,
+        cpu_seconds: exit.cpu_seconds,
+        peak_memory_bytes: exit.peak_memory_bytes,
+    };
+    // The promise that was made comes first: an acknowledged cancel ends as Canceled, whatever the script still did.
+    if circumstances.cancel_requested {
+        let detail = "canceled by request; the backend says that every process is gone";
+        return end(Status::Canceled, Cause::CanceledByUser, detail.to_owned(), ending);
+    }
+    if let Some(error) = &exit.start_error {
+        return retry_or_fail(
+            Cause::DispatchFailed,
+            format!("the script could not be started: {error}"),
+            ending,
+            circumstances,
+        );
+    }
+    match exit.reason {
+        ExitReason::MaxRunDurationExceeded => {
+            let detail = "ran longer than max_run_duration_seconds allows and was stopped";
+            end(Status::Canceled, Cause::MaxRunDurationExceeded, detail.to_owned(), ending)
+        }
+        ExitReason::Canceled => retry_or_fail(
+            Cause::ComputeLost,
+            "its supervisor was told to stop, and not by this service".to_owned(),
+            ending,
+            circumstances,
+        ),
+        ExitReason::Exited => match (exit.exit_code, exit.signal) {
+            (Some(0), None) => Move::End { status: Status::Completed, ending },
+            (Some(code), _) => end(
+                Status::Failed,
+                Cause::ScriptFailed,
+                format!("the script ended with exit code {code}"),
+                ending,
+            ),
+            (None, Some(signal)) => end(
+                Status::Failed,
+                Cause::ScriptFailed,
+                format!("the script was ended by signal {signal}"),
+                ending,
+            ),
+            (None, None) => end(
+                Status::Failed,
+                Cause::Internal,
+                "the backend did not say how it ended".to_owned(),
+                ending,
+            ),
+        },
+    }
+}
+
+/// What becomes of a run whose attempt failed without an exit of its own: lost, not to be started, not to be prepared.
+#[must_use]
+pub fn conclude_failure(cause: Cause, detail: String, circumstances: &Circumstances) -> Move {
+    if circumstances.cancel_requested {
+        let detail = format!("canceled by request; nothing of it runs ({detail})");
+        return end(Status::Canceled, Cause::CanceledByUser, detail, Ending::default());
+    }
+    retry_or_fail(cause, detail, Ending::default(), circumstances)
+}
+
+fn end(status: Status, cause: Cause, detail: String, ending: Ending) -> Move {
+    Move::End { status, ending: Ending { cause: Some(cause), detail: Some(detail), ..ending } }
+}
+
+/// Faults of the system are tried again while attempts are left; faults of the definition or the script never.
+fn retry_or_fail(cause: Cause, detail: String, ending: Ending, circumstances: &Circumstances) -> Move {
+    if !cause.is_systems_fault() || circumstances.attempt >= circumstances.max_attempts {
+        return end(Status::Failed, cause, detail, ending);
+    }
+    Move::Requeue {
+        ending: Ending { cause: Some(cause), detail: Some(detail), ..ending },
+        not_before: circumstances.now + retry_delay(circumstances.attempt, circumstances.jitter),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(reason: ExitReason, exit_code: Option<i32>, signal: Option<i32>) -> Exit {
+        Exit {
+            reason,
+            exit_code,
+            signal,
+            started_at: None,
+            finished_at: DateTime::UNIX_EPOCH,
+            cpu_seconds: None,
+            peak_memory_bytes: None,
+            start_error: None,
+        }
+    }
+
+    fn circumstances(cancel_requested: bool, attempt: u32, max_attempts: u32) -> Circumstances {
+        Circumstances { cancel_requested, attempt, max_attempts, now: DateTime::UNIX_EPOCH, jitter: 0.5 }
+    }
+
+    fn cause_of(step: &Move) -> Option<Cause> {
+        match step {
+            Move::To { .. } => None,
+            Move::End { ending, .. } | Move::Requeue { ending, .. } => ending.cause,
+        }
+    }
+
+    #[test]
+    fn exit_code_zero_completes_without_a_cause() {
+        let step = conclude_exit(&exit(ExitReason::Exited, Some(0), None), &circumstances(false, 1, 1));
+        assert_eq!((step.status(), cause_of(&step)), (Status::Completed, None));
+    }
+
+    #[test]
+    fn a_failing_script_is_final_even_with_attempts_left() {
+        for end in [exit(ExitReason::Exited, Some(3), None), exit(ExitReason::Exited, None, Some(11))] {
+            let step = conclude_exit(&end, &circumstances(false, 1, 5));
+            assert_eq!((step.status(), cause_of(&step)), (Status::Failed, Some(Cause::ScriptFailed)));
+        }
+    }
+
+    #[test]
+    fn an_acknowledged_cancel_wins_over_every_exit() {
+        for reason in [ExitReason::Exited, ExitReason::Canceled, ExitReason::MaxRunDurationExceeded] {
+            let step = conclude_exit(&exit(reason, Some(0), None), &circumstances(true, 1, 5));
+            assert_eq!((step.status(), cause_of(&step)), (Status::Canceled, Some(Cause::CanceledByUser)));
+        }
+        let step = conclude_failure(Cause::ComputeLost, "gone".to_owned(), &circumstances(true, 1, 5));
+        assert_eq!(step.status(), Status::Canceled);
+    }
+
+    #[test]
+    fn a_run_over_its_time_is_canceled_and_says_why() {
+        let over = exit(ExitReason::MaxRunDurationExceeded, None, Some(15));
+        let step = conclude_exit(&over, &circumstances(false, 1, 5));
+        assert_eq!((step.status(), cause_of(&step)), (Status::Canceled, Some(Cause::MaxRunDurationExceeded)));
+    }
+
+    #[test]
+    fn a_lost_attempt_is_tried_again_while_attempts_are_left() {
+        let again = conclude_failure(Cause::ComputeLost, "gone".to_owned(), &circumstances(false, 1, 2));
+        let Move::Requeue { not_before, .. } = again else { panic!("{again:?}") };
+        assert_eq!(not_before, DateTime::UNIX_EPOCH + TimeDelta::seconds(2));
+        let over = conclude_failure(Cause::ComputeLost, "gone".to_owned(), &circumstances(false, 2, 2));
+        assert_eq!((over.status(), cause_of(&over)), (Status::Failed, Some(Cause::ComputeLost)));
+    }
+
+    #[test]
+    fn a_failed_build_is_never_tried_again() {
+        let step = conclude_failure(
+            Cause::EnvironmentBuildFailed,
+            "no such package".to_owned(),
+            &circumstances(false, 1, 9),
+        );
+        assert_eq!(step.status(), Status::Failed);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_cap() {
+        let pauses: Vec<i64> = [1, 2, 3, 20, u32::MAX].map(|n| retry_delay(n, 0.5).num_seconds()).to_vec();
+        assert_eq!(pauses, [2, 4, 8, 300, 300]);
+        assert!(retry_delay(1, 0.0) < retry_delay(1, 1.0));
+    }
+
+    #[test]
+    fn every_conclusion_is_a_move_that_the_table_allows() {
+        for cancel in [false, true] {
+            let from = if cancel { Status::CancelRequested } else { Status::Finalizing };
+            for attempt in [1, 2] {
+                for reason in [ExitReason::Exited, ExitReason::Canceled, ExitReason::MaxRunDurationExceeded] {
+                    for (code, signal) in [(Some(0), None), (Some(1), None), (None, Some(9)), (None, None)] {
+                        let step =
+                            conclude_exit(&exit(reason, code, signal), &circumstances(cancel, attempt, 2));
+                        assert!(from.may_become(step.status()), "{from} to {}", step.status());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What a backend can say of an attempt's processes.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// Why the processes of an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitReason {
+    /// By themselves.
+    Exited,
+    /// They were told to by the service.
+    Canceled,
+    /// They ran longer than `max_run_duration_seconds`.
+    MaxRunDurationExceeded,
+}
+
+/// How the processes of an attempt ended. When this exists, none of them is left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Why.
+    pub reason: ExitReason,
+    /// The exit code of the script (of the launcher under MPI), unless a signal ended it.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// When the script was started; null when it never was.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When the last process was gone.
+    pub finished_at: DateTime<Utc>,
+    /// User and system time of all processes, in seconds.
+    pub cpu_seconds: Option<f64>,
+    /// The largest resident set of any one process, in bytes.
+    pub peak_memory_bytes: Option<u64>,
+    /// Set when the script could not be started at all (no such interpreter, no permission).
+    pub start_error: Option<String>,
+}
+
+/// What the backend says of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observation {
+    /// Nothing was ever started under this name.
+    NotFound,
+    /// Accepted; the script has not begun.
+    Starting,
+    /// The script runs.
+    Running {
+        /// Since when.
+        started_at: DateTime<Utc>,
+    },
+    /// Ended, and every process is gone.
+    Exited(Exit),
+    /// It was started and is no longer there, and nothing tells how it ended. Every process of it is gone.
+    Lost {
+        /// What was found.
+        detail: String,
+    },
+}
