@@ -2,10 +2,15 @@
 //!
 //! `main → { api, worker, client } → { storage, backend, artifacts } → domain`; `tests/architecture.rs` holds the arrows.
 
+pub mod api;
 pub mod artifacts;
 pub mod backend;
 pub mod client;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod embedded_postgres;
+pub mod lifecycle;
 pub mod storage;
+pub mod telemetry;
+pub mod worker;

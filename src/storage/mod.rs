@@ -32,6 +32,28 @@ const MAX_CONNECTIONS: u32 = 16;
 /// How long a request waits for a connection before it is told that the database is not available.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Why a schema cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// There is none.
+    #[error("the database has no schema yet: run `estimatord migrate` first")]
+    Missing,
+    /// It is another version's.
+    #[error(
+        "the database's schema is another version's (applied {applied:?}, known here {known:?}): run `estimatord \
+         migrate` with the newest version, or start that version"
+    )]
+    Other {
+        /// Migrations that the database has.
+        applied: Vec<i64>,
+        /// Migrations that this program has.
+        known: Vec<i64>,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Storage {
@@ -65,6 +87,28 @@ impl Storage {
     /// When a migration fails, or the database has been migrated by a newer version.
     pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
         MIGRATOR.run(&self.pool).await
+    }
+
+    /// Whether the schema is the one that this version knows, without changing it.
+    ///
+    /// # Errors
+    /// When it is not, or the database fails.
+    pub async fn check_schema(&self) -> Result<(), SchemaError> {
+        let table = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "there!""#)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(StorageError::from)?;
+        if !table {
+            return Err(SchemaError::Missing);
+        }
+        // The table is sqlx's own and not there when the queries are checked.
+        let applied: Vec<i64> =
+            sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+                .fetch_all(&self.pool)
+                .await
+                .map_err(StorageError::from)?;
+        let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+        if applied == known { Ok(()) } else { Err(SchemaError::Other { applied, known }) }
     }
 
     /// Whether the database answers.

@@ -1,0 +1,310 @@
+//! The life of the service: what is started in which order, and stopped in which.
+
+use std::{
+    future::IntoFuture as _,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr as _,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use sqlx::postgres::PgConnectOptions;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    api,
+    artifacts::{Artifacts, Limits},
+    backend::process::{self, ProcessBackend},
+    clock::{Clock, SystemClock, entropy},
+    config::{Database, Role, Serve},
+    embedded_postgres::{self, DataDir, EmbeddedPostgres},
+    storage::Storage,
+    worker::{self, Worker},
+};
+
+/// The exit status when the embedded database died under the service: whoever supervises it starts it again
+/// (`EX_SOFTWARE` of sysexits).
+const DATABASE_DIED: u8 = 70;
+
+/// How long requests that are under way may take after the service was told to stop.
+const HTTP_DRAIN: Duration = Duration::from_secs(10);
+
+/// How long the worker may take to let go of its runs.
+const WORKER_DRAIN: Duration = Duration::from_secs(15);
+
+/// A lease ends this long after its worker was last heard of.
+const LEASE_TTL: Duration = Duration::from_secs(15);
+
+/// Where the database is, and the server if it is the service's own.
+struct OpenDatabase {
+    storage: Storage,
+    embedded: Option<EmbeddedPostgres>,
+}
+
+impl OpenDatabase {
+    async fn open(settings: &Database, data_dir: &DataDir) -> anyhow::Result<Self> {
+        if let Some(url) = &settings.database_url {
+            let options = PgConnectOptions::from_str(url)
+                .map_err(|_| anyhow::anyhow!("DATABASE_URL is no PostgreSQL URL (postgres://user@host/database)"))?;
+            let storage = Storage::connect(options).await.context("cannot connect to DATABASE_URL")?;
+            return Ok(Self { storage, embedded: None });
+        }
+        let settings = embedded_postgres::Settings {
+            bin_dir: settings.pg_bin_dir.clone(),
+            trampoline: own_executable()?,
+        };
+        let embedded = EmbeddedPostgres::start(data_dir, &settings).await?;
+        let storage = Storage::connect(embedded.connect_options())
+            .await
+            .context("cannot connect to the embedded database")?;
+        Ok(Self { storage, embedded: Some(embedded) })
+    }
+
+    async fn close(self) {
+        self.storage.close().await;
+        if let Some(embedded) = self.embedded
+            && let Err(error) = embedded.stop().await
+        {
+            error!(%error, "the embedded database did not stop cleanly: {error}");
+        }
+    }
+}
+
+fn own_executable() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find the path of this program")
+}
+
+fn lock_data_dir(settings: &Database) -> anyhow::Result<DataDir> {
+    let path = match &settings.data_dir {
+        Some(path) => std::path::absolute(path).context("cannot make the data directory's path absolute")?,
+        None => DataDir::default_path()?,
+    };
+    Ok(DataDir::lock(&path)?)
+}
+
+/// `estimatord migrate`.
+///
+/// # Errors
+/// When the database cannot be reached or a migration fails.
+pub async fn migrate(settings: &Database) -> anyhow::Result<()> {
+    let data_dir = lock_data_dir(settings)?;
+    let database = OpenDatabase::open(settings, &data_dir).await?;
+    let migrated = database.storage.migrate().await.context("a migration failed");
+    database.close().await;
+    migrated
+}
+
+/// `estimatord serve`.
+///
+/// # Errors
+/// When the service cannot start; the message says what to do.
+pub async fn serve(settings: &Serve) -> anyhow::Result<ExitCode> {
+    let token = api_token(settings)?;
+    let data_dir = lock_data_dir(&settings.database)?;
+    // Before anything takes long, so that a port in use is said at once.
+    let listener = match settings.role {
+        Role::Worker => None,
+        Role::All | Role::Api => Some(listen(settings.listen).await?),
+    };
+    let stop = stop_signal()?;
+    let mut database = OpenDatabase::open(&settings.database, &data_dir).await?;
+    let served = serve_with(settings, token, &data_dir, listener, &mut database, stop).await;
+    database.close().await;
+    served
+}
+
+async fn serve_with(
+    settings: &Serve,
+    token: Option<String>,
+    data_dir: &DataDir,
+    listener: Option<TcpListener>,
+    database: &mut OpenDatabase,
+    stop: CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    if settings.no_migrate {
+        database.storage.check_schema().await?;
+    } else {
+        database.storage.migrate().await.context("a migration failed")?;
+    }
+    let artifacts_dir =
+        settings.artifacts_dir.clone().unwrap_or_else(|| data_dir.path().join("artifacts"));
+    let artifacts = Artifacts::open(&artifacts_dir, &data_dir.path().join("uploads"))
+        .with_context(|| format!("cannot use {} for artifacts", artifacts_dir.display()))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let wakeup = Arc::new(Notify::new());
+
+    let worker = match settings.role {
+        Role::Api => None,
+        Role::All | Role::Worker => Some(tokio::spawn(
+            make_worker(settings, data_dir.path(), database, &artifacts, &clock, &wakeup, &stop)?.run(),
+        )),
+    };
+    let http = listener.map(|listener| {
+        let router = api::router(api::ApiSettings {
+            storage: database.storage.clone(),
+            artifacts: artifacts.clone(),
+            limits: Limits {
+                max_unpacked_bytes: settings.max_snapshot_bytes,
+                max_files: settings.max_snapshot_files,
+                // What is sent is compressed at best and framed at worst.
+                max_upload_bytes: settings.max_snapshot_bytes.saturating_mul(2),
+            },
+            clock: Arc::clone(&clock),
+            wakeup: Arc::clone(&wakeup),
+            token,
+            shutdown: stop.clone(),
+        });
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stopped).into_future())
+    });
+    announce(settings, data_dir.path(), database);
+
+    let code = wait_for_the_end(database, &stop).await;
+    stop.cancel();
+    drain(http, worker).await;
+    Ok(code)
+}
+
+#[expect(clippy::too_many_arguments, reason = "a constructor that only passes on")]
+fn make_worker(
+    settings: &Serve,
+    data_dir: &Path,
+    database: &OpenDatabase,
+    artifacts: &Artifacts,
+    clock: &Arc<dyn Clock>,
+    wakeup: &Arc<Notify>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Worker<ProcessBackend>> {
+    let backend = ProcessBackend::new(process::Settings {
+        data_dir: data_dir.to_owned(),
+        supervisor: own_executable()?,
+        cancel_grace: settings.cancel_grace(),
+        build_timeout: settings.build_timeout(),
+        uv: settings.uv.clone(),
+    });
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let worker_settings = worker::Settings {
+        node: worker::node_id(data_dir, entropy()).context("cannot name this worker node")?,
+        lease_ttl: LEASE_TTL,
+        poll_interval: Duration::from_secs(2),
+        observe_interval: Duration::from_millis(200),
+        slots: settings.worker_slots,
+        default_target_limit: settings
+            .max_concurrent_runs
+            .unwrap_or_else(|| u32::try_from(cpus).unwrap_or(u32::MAX)),
+    };
+    Ok(Worker::new(
+        database.storage.clone(),
+        artifacts.clone(),
+        backend,
+        Arc::clone(clock),
+        worker_settings,
+        Arc::clone(wakeup),
+        stop.clone(),
+    ))
+}
+
+fn announce(settings: &Serve, data_dir: &Path, database: &OpenDatabase) {
+    let kind = if database.embedded.is_some() { "embedded" } else { "DATABASE_URL" };
+    let place = match settings.role {
+        Role::Worker => "worker only".to_owned(),
+        Role::All | Role::Api => format!("http://{}/docs/", settings.listen),
+    };
+    info!(
+        service.address = %settings.listen,
+        service.data_dir = %data_dir.display(),
+        service.database = kind,
+        "ready: {place} (data in {}, database: {kind})",
+        data_dir.display()
+    );
+}
+
+async fn wait_for_the_end(database: &mut OpenDatabase, stop: &CancellationToken) -> ExitCode {
+    let Some(embedded) = &mut database.embedded else {
+        stop.cancelled().await;
+        return ExitCode::SUCCESS;
+    };
+    tokio::select! {
+        () = stop.cancelled() => ExitCode::SUCCESS,
+        how = embedded.exited() => {
+            error!("the embedded database ended by itself ({how}); stopping, so that it is started anew");
+            ExitCode::from(DATABASE_DIED)
+        }
+    }
+}
+
+async fn drain(http: Option<JoinHandle<io::Result<()>>>, worker: Option<JoinHandle<()>>) {
+    if let Some(http) = http {
+        match tokio::time::timeout(HTTP_DRAIN, http).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => error!(%error, "the HTTP server failed: {error}"),
+            Ok(Err(error)) => error!(%error, "the HTTP server panicked: {error}"),
+            Err(_) => warn!("some requests took too long and were cut off"),
+        }
+    }
+    if let Some(worker) = worker {
+        match tokio::time::timeout(WORKER_DRAIN, worker).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => error!(%error, "the worker panicked: {error}"),
+            Err(_) => warn!("the worker took too long; its leases end by themselves"),
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: choose another address with --listen or ESTIMATORD_LISTEN")
+    })
+}
+
+/// The token that callers must send. An address that others can reach needs one.
+fn api_token(settings: &Serve) -> anyhow::Result<Option<String>> {
+    let token = match &settings.api_token_file {
+        None => None,
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the token in {}", file.display()))?;
+            let token = text.trim();
+            if token.len() < 16 {
+                bail!("the token in {} is shorter than 16 characters: too easy to guess", file.display());
+            }
+            Some(token.to_owned())
+        }
+    };
+    let others_can_reach_it = settings.role != Role::Worker && !settings.listen.ip().is_loopback();
+    if token.is_none() && others_can_reach_it {
+        bail!(
+            "refusing to listen on {} without a token: this service runs the code that it is sent. Name a file that \
+             holds one with --api-token-file or ESTIMATORD_API_TOKEN_FILE, or listen on 127.0.0.1",
+            settings.listen
+        );
+    }
+    Ok(token)
+}
+
+/// Cancelled by the first SIGTERM or SIGINT; the second ends the process at once.
+fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let stop = token.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        info!("stopping: runs under way go on without the service; a second signal ends it at once");
+        stop.cancel();
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        std::process::exit(130);
+    });
+    Ok(token)
+}

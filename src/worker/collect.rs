@@ -1,0 +1,172 @@
+//! Bringing logs and outputs from the compute into the artifact store: logs while they grow, outputs at the end.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::Path,
+};
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
+use super::Context;
+use crate::{
+    backend::{Attempt, AttemptFile, Backend},
+    domain::run::LOG_SEGMENT_BYTES,
+    storage::{StorageError, leases::Lease, transitions::Written},
+};
+
+/// Why something could not be collected.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::worker) enum CollectError {
+    /// The compute's side.
+    #[error("cannot read {name}: {source}")]
+    Read {
+        /// The file.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The artifact store's side.
+    #[error("cannot store {name}: {detail}")]
+    Store {
+        /// The file.
+        name: String,
+        /// Why.
+        detail: String,
+    },
+    /// The database's side.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Somebody else has the run.
+    #[error("the lease was lost")]
+    LeaseLost,
+}
+
+/// How far each log of one attempt has been brought over.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct LogProgress {
+    stored: HashMap<String, u64>,
+}
+
+impl LogProgress {
+    /// What an earlier worker has brought over already.
+    pub(in crate::worker) async fn resume<B>(
+        context: &Context<B>,
+        attempt: &Attempt,
+    ) -> Result<Self, StorageError> {
+        let logs = context.storage.list_run_logs(attempt.run_id, attempt.number).await?;
+        Ok(Self { stored: logs.into_iter().map(|log| (log.name, log.bytes)).collect() })
+    }
+
+    /// Brings over what was added to the logs. With `finally`, everything that is there, marked as complete: files that
+    /// the script may have rewritten are brought over whole.
+    pub(in crate::worker) async fn advance<B: Backend>(
+        &mut self,
+        context: &Context<B>,
+        lease: &Lease,
+        attempt: &Attempt,
+        finally: bool,
+    ) -> Result<(), CollectError> {
+        let files = context
+            .backend
+            .log_files(attempt)
+            .await
+            .map_err(|source| CollectError::Read { name: "the list of logs".to_owned(), source })?;
+        let there: HashSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+        for file in &files {
+            let stored = self.stored.get(&file.name).copied();
+            let rewritable = !file.name.starts_with("user_logs/") && !file.name.starts_with("azureml-logs/");
+            let from = if finally && rewritable { 0 } else { stored.unwrap_or(0) };
+            if !finally && stored.is_some_and(|stored| file.bytes <= stored) {
+                continue;
+            }
+            store_segments(context, attempt, file, from).await?;
+            let written =
+                context.storage.record_log(lease, attempt.number, &file.name, file.bytes, finally).await?;
+            if written != Written::Done {
+                return Err(CollectError::LeaseLost);
+            }
+            self.stored.insert(file.name.clone(), file.bytes);
+        }
+        if finally {
+            // A log that the script removed keeps what had been brought over; it is complete all the same.
+            for (name, bytes) in self.stored.iter().filter(|(name, _)| !there.contains(name.as_str())) {
+                context.storage.record_log(lease, attempt.number, name, *bytes, true).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts the segments of a file from the one that holds byte `from` on.
+async fn store_segments<B>(
+    context: &Context<B>,
+    attempt: &Attempt,
+    file: &AttemptFile,
+    from: u64,
+) -> Result<(), CollectError> {
+    let mut start = from - from % LOG_SEGMENT_BYTES;
+    while start < file.bytes {
+        let length = LOG_SEGMENT_BYTES.min(file.bytes - start);
+        let path = file.path.clone();
+        let bytes = spawn_blocking(move || read_range(&path, start, length))
+            .await
+            .map_err(io::Error::other)
+            .and_then(|read| read)
+            .map_err(|source| CollectError::Read { name: file.name.clone(), source })?;
+        context
+            .artifacts
+            .put_log_segment(attempt.run_id, attempt.number, &file.name, start, bytes)
+            .await
+            .map_err(|error| CollectError::Store { name: file.name.clone(), detail: error.to_string() })?;
+        start += length;
+    }
+    Ok(())
+}
+
+/// Exactly `length` bytes from `start` on; a file that has shrunk meanwhile is padded with nothing and read shorter.
+fn read_range(path: &Path, start: u64, length: u64) -> io::Result<Bytes> {
+    let mut file = open_no_link(path)?;
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+/// The script may have put a link where a file was listed.
+fn open_no_link(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("no regular file any more")) }
+}
+
+/// Brings over the outputs of an attempt that has ended.
+pub(in crate::worker) async fn collect_outputs<B: Backend>(
+    context: &Context<B>,
+    lease: &Lease,
+    attempt: &Attempt,
+) -> Result<(), CollectError> {
+    let files = context
+        .backend
+        .output_files(attempt)
+        .await
+        .map_err(|source| CollectError::Read { name: "the list of outputs".to_owned(), source })?;
+    for file in files {
+        let object = context
+            .artifacts
+            .put_output(attempt.run_id, attempt.number, &file.name, &file.path)
+            .await
+            .map_err(|error| CollectError::Store { name: file.name.clone(), detail: error.to_string() })?;
+        let written = context
+            .storage
+            .record_output(lease, attempt.number, &file.name, object.bytes, &object.sha256)
+            .await?;
+        if written != Written::Done {
+            return Err(CollectError::LeaseLost);
+        }
+    }
+    Ok(())
+}

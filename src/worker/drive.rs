@@ -1,0 +1,483 @@
+//! One run, from the status in which it was claimed to its end.
+//!
+//! Each turn of the loop takes one idempotent step and writes where that leads. What a step finds is turned into the next
+//! status by pure functions (`domain::run`); this file only asks and writes.
+
+use std::{io, path::Path, time::Duration};
+
+use tracing::{error, info, warn};
+
+use super::{
+    Context,
+    collect::{CollectError, LogProgress, collect_outputs},
+    jittered,
+    leases::{HeldLease, Signal},
+    random_fraction,
+};
+use crate::{
+    artifacts::Artifacts,
+    backend::{ActualEnvironment, Attempt, Backend, PrepareError, SourceTree},
+    domain::{
+        environment::EnvironmentKind,
+        ids::SnapshotId,
+        run::{Cause, Circumstances, Move, Observation, Status, conclude_exit, conclude_failure},
+    },
+    storage::{
+        StorageError,
+        leases::{Claimed, Lease},
+        runs::Run,
+        transitions::Written,
+    },
+};
+
+/// How long to wait before a database, an artifact store or a machine that did not answer is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often collecting logs and outputs is tried before the run ends without them.
+const COLLECT_TRIES: u32 = 20;
+
+/// Why driving a run stopped before its end.
+enum Stop {
+    /// Somebody else has it.
+    LeaseLost,
+    /// The worker shuts down: let go of it.
+    Shutdown,
+}
+
+/// What a turn led to.
+enum Turn {
+    /// The run is in this status now.
+    Status(Status),
+    /// Nothing changed; look again after a pause.
+    Wait(Duration),
+}
+
+/// Drives a claimed run until it ends, its lease is lost, or the worker shuts down.
+pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: Claimed, held: &HeldLease) {
+    let Claimed { lease, run } = claimed;
+    let attempt = Attempt {
+        run_id: run.id,
+        number: run.attempt,
+        experiment_name: run.experiment_name.clone(),
+        plan: run.plan.clone(),
+        backend: run.backend.clone(),
+    };
+    info!(run.status = %run.status, "run {} attempt {}: claimed in {}", run.id, run.attempt, run.status);
+    let mut driver = Driver { context, lease, held, attempt, run, logs: None, stop_sent: false };
+    match driver.to_its_end().await {
+        Ok(status) => info!(run.status = %status, "run {}: {status}", lease.run_id),
+        Err(Stop::LeaseLost) => warn!("run {}: the lease was lost; another worker has it", lease.run_id),
+        Err(Stop::Shutdown) => {
+            if let Err(error) = context.storage.release_lease(&lease, Duration::ZERO).await {
+                warn!(%error, "run {}: could not give the lease back, it ends by itself: {error}", lease.run_id);
+            }
+        }
+    }
+}
+
+struct Driver<'a, B> {
+    context: &'a Context<B>,
+    lease: Lease,
+    held: &'a HeldLease,
+    attempt: Attempt,
+    run: Run,
+    /// Read from the database when first needed.
+    logs: Option<LogProgress>,
+    /// Whether this worker has told the backend to stop the run.
+    stop_sent: bool,
+}
+
+impl<B: Backend> Driver<'_, B> {
+    async fn to_its_end(&mut self) -> Result<Status, Stop> {
+        let mut status = self.run.status;
+        loop {
+            if status.is_terminal() || status == Status::Queued {
+                self.clean_up().await;
+                return Ok(status);
+            }
+            match self.held.signal() {
+                Signal::Lost => return Err(Stop::LeaseLost),
+                // The database said so: the API has written that status.
+                Signal::CancelRequested => status = Status::CancelRequested,
+                Signal::Held => {}
+            }
+            if self.context.shutdown.is_cancelled() {
+                return Err(Stop::Shutdown);
+            }
+            let turn = match status {
+                Status::Preparing | Status::Provisioning => self.prepare(status).await?,
+                Status::Starting => self.start().await?,
+                Status::Running | Status::NotResponding => self.watch(status).await?,
+                Status::Finalizing => self.finish(status).await?,
+                Status::CancelRequested => self.cancel().await?,
+                Status::NotStarted
+                | Status::Queued
+                | Status::Completed
+                | Status::Failed
+                | Status::Canceled => return Ok(status),
+            };
+            match turn {
+                Turn::Status(next) => status = next,
+                Turn::Wait(pause) => self.pause(status, pause).await,
+            }
+        }
+    }
+
+    /// Waits, but not longer than until something happens that this run must know of.
+    async fn pause(&self, status: Status, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // Once the cancel is being carried out only the lease's loss is news.
+            _ = self.held.interrupted(), if status != Status::CancelRequested => {}
+            () = self.held.lost(), if status == Status::CancelRequested => {}
+            () = self.context.shutdown.cancelled() => {}
+        }
+    }
+
+    /// Writes a move and answers the status that the run is in then.
+    async fn write(&mut self, from: Status, step: Move) -> Result<Turn, Stop> {
+        loop {
+            match self.context.storage.move_run(&self.lease, from, &step, self.context.clock.now()).await {
+                Ok(Written::Done) => return Ok(Turn::Status(step.status())),
+                // Our own earlier write whose reply was lost, or somebody's cancel.
+                Ok(Written::StatusIs(status)) => return Ok(Turn::Status(status)),
+                Ok(Written::LeaseLost) => return Err(Stop::LeaseLost),
+                Err(error) => self.wait_out(&error).await?,
+            }
+        }
+    }
+
+    /// After a failed write: waits a little, unless waiting cannot help.
+    async fn wait_out(&self, error: &StorageError) -> Result<(), Stop> {
+        match error {
+            StorageError::Unavailable(_) => {
+                warn!(%error, "run {}: {error}", self.lease.run_id);
+            }
+            StorageError::Refused(_) | StorageError::Inconsistent(_) => {
+                error!(%error, "run {}: {error}", self.lease.run_id);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(jittered(RETRY_PAUSE)) => Ok(()),
+            () = self.held.lost() => Err(Stop::LeaseLost),
+            () = self.context.shutdown.cancelled() => Err(Stop::Shutdown),
+        }
+    }
+
+    async fn prepare(&mut self, status: Status) -> Result<Turn, Stop> {
+        let source = Snapshot { artifacts: &self.context.artifacts, id: &self.attempt.plan.snapshot_id };
+        let (context, held) = (self.context, self.held);
+        let preparing = context.backend.prepare(&self.attempt, &source);
+        tokio::pin!(preparing);
+        // The build log can be followed while the environment is built.
+        let prepared = loop {
+            tokio::select! {
+                prepared = &mut preparing => break prepared,
+                signal = held.interrupted() => return match signal {
+                    Signal::Lost => Err(Stop::LeaseLost),
+                    // Dropping the future ends the build.
+                    Signal::Held | Signal::CancelRequested => Ok(Turn::Status(Status::CancelRequested)),
+                },
+                () = context.shutdown.cancelled() => return Err(Stop::Shutdown),
+                () = tokio::time::sleep(context.settings.observe_interval) => {}
+            }
+            ship(context, &self.lease, &self.attempt, &mut self.logs).await?;
+        };
+        match prepared {
+            Ok(actual) => {
+                self.note_differences(&actual).await?;
+                let actual = match serde_json::to_value(&actual) {
+                    Ok(value) => Some(value),
+                    Err(error) => {
+                        let detail = format!("the environment cannot be recorded: {error}");
+                        return self.fail(status, Cause::Internal, detail).await;
+                    }
+                };
+                self.run.actual_environment.clone_from(&actual);
+                let step = Move::To {
+                    status: Status::Starting,
+                    detail: None,
+                    started_at: None,
+                    actual_environment: actual,
+                };
+                self.write(status, step).await
+            }
+            Err(error @ PrepareError::EnvironmentBuild { .. }) => {
+                self.fail(status, Cause::EnvironmentBuildFailed, error.to_string()).await
+            }
+            Err(error @ PrepareError::Io { .. }) => {
+                self.fail(status, Cause::Internal, error.to_string()).await
+            }
+        }
+    }
+
+    /// Puts into the history what the run gets instead of what was asked for.
+    async fn note_differences(&self, actual: &ActualEnvironment) -> Result<(), Stop> {
+        let mut notes = Vec::new();
+        let asked = &self.attempt.plan.environment;
+        if asked.docker && asked.kind == EnvironmentKind::Managed {
+            notes.push(
+                "a container was asked for; this target runs without containers, so the run gets a virtual environment"
+                    .to_owned(),
+            );
+        }
+        for difference in &actual.substitutions {
+            let used = difference.used.as_deref().unwrap_or("nothing");
+            notes.push(format!("asked: {}; used: {used}; {}", difference.asked, difference.reason));
+        }
+        for note in notes {
+            loop {
+                let now = self.context.clock.now();
+                match self.context.storage.note_run_event(&self.lease, "environment", &note, now).await {
+                    Ok(Written::LeaseLost) => return Err(Stop::LeaseLost),
+                    Ok(Written::Done | Written::StatusIs(_)) => break,
+                    Err(error) => self.wait_out(&error).await?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self) -> Result<Turn, Stop> {
+        let environment: Result<ActualEnvironment, String> = match &self.run.actual_environment {
+            Some(value) => serde_json::from_value(value.clone()).map_err(|e| e.to_string()),
+            None => Err("none was recorded".to_owned()),
+        };
+        let environment = match environment {
+            Ok(environment) => environment,
+            Err(detail) => {
+                let detail = format!("the prepared environment cannot be read back: {detail}");
+                return self.fail(Status::Starting, Cause::Internal, detail).await;
+            }
+        };
+        if let Err(error) = self.context.backend.ensure_submitted(&self.attempt, &environment).await {
+            return self.fail(Status::Starting, Cause::DispatchFailed, error.to_string()).await;
+        }
+        self.watch(Status::Starting).await
+    }
+
+    /// One look at a run that was handed to the backend.
+    async fn watch(&mut self, status: Status) -> Result<Turn, Stop> {
+        let interval = self.context.settings.observe_interval;
+        ship(self.context, &self.lease, &self.attempt, &mut self.logs).await?;
+        match self.context.backend.observe(&self.attempt).await {
+            Ok(Observation::Starting) => Ok(Turn::Wait(interval)),
+            Ok(Observation::Running { .. }) if status == Status::Running => Ok(Turn::Wait(interval)),
+            Ok(Observation::Running { started_at }) => {
+                let step = Move::To {
+                    status: Status::Running,
+                    detail: None,
+                    started_at: Some(started_at),
+                    actual_environment: None,
+                };
+                self.write(status, step).await
+            }
+            Ok(Observation::Exited(exit)) => {
+                if status == Status::Starting
+                    && let Some(started_at) = exit.started_at
+                {
+                    // It was quick: its having run is written all the same.
+                    let step = Move::To {
+                        status: Status::Running,
+                        detail: None,
+                        started_at: Some(started_at),
+                        actual_environment: None,
+                    };
+                    return self.write(status, step).await;
+                }
+                self.write(status, Move::to(Status::Finalizing)).await
+            }
+            Ok(Observation::Lost { .. }) => self.write(status, Move::to(Status::Finalizing)).await,
+            Ok(Observation::NotFound) => {
+                let detail = "the backend knows nothing of it any more".to_owned();
+                self.fail(status, Cause::ComputeLost, detail).await
+            }
+            Err(error) if status == Status::NotResponding => {
+                warn!(%error, "run {}: still no answer from the backend: {error}", self.run.id);
+                Ok(Turn::Wait(jittered(RETRY_PAUSE * 4)))
+            }
+            Err(error) => {
+                let step = Move::To {
+                    status: Status::NotResponding,
+                    detail: Some(format!("the backend cannot be asked: {error}")),
+                    started_at: None,
+                    actual_environment: None,
+                };
+                self.write(status, step).await
+            }
+        }
+    }
+
+    /// Ends an attempt that has no exit of its own. Barring it first makes sure that nothing of it can start later.
+    async fn fail(&mut self, status: Status, cause: Cause, detail: String) -> Result<Turn, Stop> {
+        if let Err(error) = self.context.backend.cancel(&self.attempt).await {
+            warn!(%error, "run {}: could not bar a failed attempt from starting: {error}", self.run.id);
+        }
+        // Barred or told to stop: the end is written when nothing of it is left, and not before.
+        loop {
+            match self.context.backend.observe(&self.attempt).await {
+                Ok(Observation::Exited(_) | Observation::Lost { .. } | Observation::NotFound) => break,
+                Ok(Observation::Starting | Observation::Running { .. }) => {}
+                Err(error) => warn!(%error, "run {}: the backend cannot be asked: {error}", self.run.id),
+            }
+            self.wait_a_little().await?;
+        }
+        self.gather().await?;
+        let step = conclude_failure(cause, detail, &self.circumstances(status));
+        self.write(status, step).await
+    }
+
+    async fn cancel(&mut self) -> Result<Turn, Stop> {
+        if !self.stop_sent {
+            if let Err(error) = self.context.backend.cancel(&self.attempt).await {
+                warn!(%error, "run {}: could not be told to stop, trying again: {error}", self.run.id);
+                return Ok(Turn::Wait(jittered(RETRY_PAUSE)));
+            }
+            self.stop_sent = true;
+        }
+        ship(self.context, &self.lease, &self.attempt, &mut self.logs).await?;
+        match self.context.backend.observe(&self.attempt).await {
+            Ok(Observation::Exited(_) | Observation::Lost { .. } | Observation::NotFound) => {
+                self.finish(Status::CancelRequested).await
+            }
+            // `Canceled` is never written on suspicion: only when the backend says that nothing is left.
+            Ok(Observation::Starting | Observation::Running { .. }) => {
+                Ok(Turn::Wait(self.context.settings.observe_interval))
+            }
+            Err(error) => {
+                warn!(%error, "run {}: the backend cannot be asked: {error}", self.run.id);
+                Ok(Turn::Wait(jittered(RETRY_PAUSE)))
+            }
+        }
+    }
+
+    /// Everything of the attempt has ended: collects, then writes the end.
+    async fn finish(&mut self, status: Status) -> Result<Turn, Stop> {
+        self.gather().await?;
+        let circumstances = self.circumstances(status);
+        let step = match self.context.backend.observe(&self.attempt).await {
+            Ok(Observation::Exited(exit)) => conclude_exit(&exit, &circumstances),
+            Ok(Observation::Lost { detail }) => {
+                conclude_failure(Cause::ComputeLost, detail, &circumstances)
+            }
+            Ok(Observation::NotFound) => {
+                let detail = "nothing was started".to_owned();
+                conclude_failure(Cause::ComputeLost, detail, &circumstances)
+            }
+            Ok(Observation::Starting | Observation::Running { .. }) => {
+                return Ok(Turn::Wait(self.context.settings.observe_interval));
+            }
+            Err(error) => {
+                warn!(%error, "run {}: the backend cannot be asked: {error}", self.run.id);
+                return Ok(Turn::Wait(jittered(RETRY_PAUSE)));
+            }
+        };
+        self.write(status, step).await
+    }
+
+    fn circumstances(&self, status: Status) -> Circumstances {
+        Circumstances {
+            // What the database said counts, not what a heartbeat will say in a moment.
+            cancel_requested: status == Status::CancelRequested,
+            attempt: self.attempt.number,
+            max_attempts: self.run.max_attempts,
+            now: self.context.clock.now(),
+            jitter: random_fraction(),
+        }
+    }
+
+    /// Brings over the rest of the logs, and the outputs. A store that fails is asked again for a while; after that the
+    /// run ends without what could not be had, and its history says so.
+    async fn gather(&mut self) -> Result<(), Stop> {
+        let mut tries = 0;
+        loop {
+            let Err(error) = self.try_to_gather().await else { return Ok(()) };
+            tries += 1;
+            match error {
+                CollectError::LeaseLost => return Err(Stop::LeaseLost),
+                CollectError::Storage(error) => self.wait_out(&error).await?,
+                CollectError::Read { .. } | CollectError::Store { .. } if tries < COLLECT_TRIES => {
+                    warn!(%error, "run {}: {error}", self.run.id);
+                    self.wait_a_little().await?;
+                }
+                CollectError::Read { .. } | CollectError::Store { .. } => {
+                    error!(%error, "run {}: ends without all of its files: {error}", self.run.id);
+                    let note = format!("not everything could be collected: {error}");
+                    let now = self.context.clock.now();
+                    if let Err(error) =
+                        self.context.storage.note_run_event(&self.lease, "collection", &note, now).await
+                    {
+                        self.wait_out(&error).await?;
+                        continue;
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn wait_a_little(&self) -> Result<(), Stop> {
+        tokio::select! {
+            () = tokio::time::sleep(jittered(RETRY_PAUSE)) => Ok(()),
+            () = self.held.lost() => Err(Stop::LeaseLost),
+            () = self.context.shutdown.cancelled() => Err(Stop::Shutdown),
+        }
+    }
+
+    async fn try_to_gather(&mut self) -> Result<(), CollectError> {
+        let logs = progress(self.context, &self.attempt, &mut self.logs).await?;
+        logs.advance(self.context, &self.lease, &self.attempt, true).await?;
+        collect_outputs(self.context, &self.lease, &self.attempt).await
+    }
+
+    /// The attempt's directory is only a copy now. When it cannot be removed the disk says so, not the run.
+    async fn clean_up(&self) {
+        if let Err(error) = self.context.backend.remove(&self.attempt).await {
+            warn!(%error, "run {}: could not remove what attempt {} left: {error}", self.run.id, self.attempt.number);
+        }
+    }
+}
+
+/// The snapshot of a run as the backend wants it.
+struct Snapshot<'a> {
+    artifacts: &'a Artifacts,
+    id: &'a SnapshotId,
+}
+
+impl SourceTree for Snapshot<'_> {
+    async fn unpack(&self, directory: &Path) -> io::Result<()> {
+        self.artifacts.unpack_snapshot(self.id, directory).await
+    }
+}
+
+async fn progress<'p, B>(
+    context: &Context<B>,
+    attempt: &Attempt,
+    logs: &'p mut Option<LogProgress>,
+) -> Result<&'p mut LogProgress, StorageError> {
+    if logs.is_none() {
+        *logs = Some(LogProgress::resume(context, attempt).await?);
+    }
+    Ok(logs.get_or_insert_default())
+}
+
+/// Brings over what the logs have grown by. What fails now is tried again at the next look, and in earnest at the end.
+async fn ship<B: Backend>(
+    context: &Context<B>,
+    lease: &Lease,
+    attempt: &Attempt,
+    logs: &mut Option<LogProgress>,
+) -> Result<(), Stop> {
+    let shipped = match progress(context, attempt, logs).await {
+        Ok(logs) => logs.advance(context, lease, attempt, false).await,
+        Err(error) => Err(error.into()),
+    };
+    match shipped {
+        Ok(()) => Ok(()),
+        Err(CollectError::LeaseLost) => Err(Stop::LeaseLost),
+        Err(error) => {
+            warn!(%error, "run {}: {error}", attempt.run_id);
+            Ok(())
+        }
+    }
+}

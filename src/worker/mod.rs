@@ -1,0 +1,224 @@
+//! The worker pool: claims runs, drives each through its life, and lets go of them cleanly.
+//!
+//! Why nothing is lost or doubled, in the order of what can go wrong:
+//!
+//! - Two workers, one run: a claim writes a fresh lease token; every later write carries it and the status it starts
+//!   from. Whoever was overtaken writes nothing (`storage::leases`, `storage::transitions`).
+//! - A worker dies: its leases end by themselves, and a successor on the same data directory releases them at its
+//!   start, since the lock on the directory proves the death. The run is adopted in the status in which it was left;
+//!   every step may be taken again.
+//! - A reply is lost: the same move is written again; finding the run already there counts as done.
+//! - A wake-up is lost: they are hints. The loop below also looks by itself, at jittered intervals.
+//! - A process is started twice: the backend looks the attempt's name up first (`backend::Backend::ensure_submitted`).
+
+mod collect;
+mod drive;
+mod leases;
+mod node;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument as _, info, info_span, warn};
+
+pub use node::node_id;
+
+use crate::{
+    artifacts::Artifacts,
+    backend::Backend,
+    clock::{Clock, entropy},
+    storage::{
+        Storage, StorageError,
+        leases::{Claimant, Claimed},
+    },
+};
+use leases::HeldLeases;
+
+/// How the worker behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This worker node's name.
+    pub node: String,
+    /// How long a lease lasts unless renewed. It is renewed at a third of this.
+    pub lease_ttl: Duration,
+    /// How often the worker looks for work by itself, ± 20 %.
+    pub poll_interval: Duration,
+    /// How often the processes and logs of a running run are looked at.
+    pub observe_interval: Duration,
+    /// How many runs this worker holds at once.
+    pub slots: u32,
+    /// Active runs on a target that sets no limit of its own.
+    pub default_target_limit: u32,
+}
+
+/// What every part of the worker needs.
+pub(in crate::worker) struct Context<B> {
+    pub storage: Storage,
+    pub artifacts: Artifacts,
+    pub backend: B,
+    pub clock: Arc<dyn Clock>,
+    pub settings: Settings,
+    pub shutdown: CancellationToken,
+}
+
+/// A worker.
+pub struct Worker<B> {
+    context: Arc<Context<B>>,
+    wakeup: Arc<Notify>,
+    held: Arc<HeldLeases>,
+}
+
+/// How often old answers are forgotten and the health of targets is recorded.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
+
+impl<B: Backend + 'static> Worker<B> {
+    /// A worker that ends when `shutdown` is cancelled. `wakeup` is notified by an API in the same process.
+    #[must_use]
+    pub fn new(
+        storage: Storage,
+        artifacts: Artifacts,
+        backend: B,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        wakeup: Arc<Notify>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let context = Context { storage, artifacts, backend, clock, settings, shutdown };
+        Self { context: Arc::new(context), wakeup, held: Arc::new(HeldLeases::default()) }
+    }
+
+    /// Works until shutdown. Runs that are under way then are let go of: their processes go on, and the next worker
+    /// takes them over.
+    pub async fn run(self) {
+        let context = &self.context;
+        match context.storage.release_leases_of(&context.settings.node).await {
+            Ok(0) => {}
+            Ok(released) => info!(runs = released, "took back {released} runs that a predecessor had held"),
+            // They end by themselves, a little later.
+            Err(error) => warn!(%error, "could not take back a predecessor's runs: {error}"),
+        }
+        let helpers = TaskTracker::new();
+        helpers.spawn(leases::keep(Arc::clone(context), Arc::clone(&self.held), Arc::clone(&self.wakeup)));
+        helpers.spawn(listen(context.storage.clone(), Arc::clone(&self.wakeup), Arc::clone(&self.held), context.shutdown.clone()));
+        helpers.spawn(keep_house(Arc::clone(context)));
+        helpers.close();
+
+        let runs = TaskTracker::new();
+        let slots = Arc::new(Semaphore::new(context.settings.slots as usize));
+        while !context.shutdown.is_cancelled() {
+            // The future exists before the database is asked, so a wake-up in between is not lost.
+            let woken = self.wakeup.notified();
+            match self.claim(&slots).await {
+                Ok(claimed) => {
+                    for claim in claimed {
+                        self.start(claim, &runs, &slots);
+                    }
+                }
+                Err(error) => warn!(%error, "could not look for work: {error}"),
+            }
+            tokio::select! {
+                () = woken => {}
+                () = tokio::time::sleep(jittered(context.settings.poll_interval)) => {}
+                () = context.shutdown.cancelled() => {}
+            }
+        }
+        runs.close();
+        runs.wait().await;
+        helpers.wait().await;
+    }
+
+    /// Claims as many runs as there are free slots, so that none is held without being worked on. Adoption comes
+    /// first: those runs have waited longer and hold places on their targets.
+    async fn claim(&self, slots: &Semaphore) -> Result<Vec<Claimed>, StorageError> {
+        let context = &self.context;
+        let claimant = Claimant {
+            node: context.settings.node.clone(),
+            ttl: context.settings.lease_ttl,
+            default_target_limit: context.settings.default_target_limit,
+        };
+        let room = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
+        if room == 0 {
+            return Ok(Vec::new());
+        }
+        let now = context.clock.now();
+        let mut claimed = context.storage.adopt_runs(&claimant, room, now).await?;
+        let left = room.saturating_sub(u32::try_from(claimed.len()).unwrap_or(u32::MAX));
+        if left > 0 {
+            claimed.extend(context.storage.admit_runs(&claimant, left, now).await?);
+        }
+        Ok(claimed)
+    }
+
+    fn start(&self, claimed: Claimed, runs: &TaskTracker, slots: &Arc<Semaphore>) {
+        // Only this task takes permits, and it claimed no more runs than there were.
+        let Ok(permit) = Arc::clone(slots).try_acquire_owned() else {
+            return;
+        };
+        let run_id = claimed.run.id;
+        let span = info_span!("run", run.id = %run_id, run.attempt = claimed.run.attempt);
+        let held = self.held.insert(claimed.lease, claimed.run.cancel_requested_at.is_some());
+        let context = Arc::clone(&self.context);
+        let wakeup = Arc::clone(&self.wakeup);
+        runs.spawn(
+            async move {
+                drive::drive(&context, claimed, &held).await;
+                drop(held);
+                drop(permit);
+                // A slot is free, and perhaps a place on the target.
+                wakeup.notify_one();
+            }
+            .instrument(span),
+        );
+    }
+}
+
+/// Passes the database's wake-ups on. When the connection breaks it is made anew; polling covers the gap.
+async fn listen(storage: Storage, wakeup: Arc<Notify>, held: Arc<HeldLeases>, shutdown: CancellationToken) {
+    let pause = Duration::from_secs(5);
+    let forever = async {
+        loop {
+            match storage.listen().await {
+                Ok(mut wakeups) => {
+                    while wakeups.next().await.is_ok() {
+                        wakeup.notify_one();
+                        held.renew_now();
+                    }
+                }
+                Err(error) => warn!(%error, "cannot listen for wake-ups, polling meanwhile: {error}"),
+            }
+            tokio::time::sleep(jittered(pause)).await;
+        }
+    };
+    tokio::select! {
+        () = forever => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+async fn keep_house<B>(context: Arc<Context<B>>) {
+    let detail = format!("worker node {} runs here", context.settings.node);
+    while !context.shutdown.is_cancelled() {
+        let now = context.clock.now();
+        if let Err(error) = context.storage.record_process_health(true, &detail, now).await {
+            warn!(%error, "could not record the health of targets: {error}");
+        }
+        if let Err(error) = context.storage.forget_old_answers(now).await {
+            warn!(%error, "could not forget old idempotency keys: {error}");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(jittered(HOUSEKEEPING_INTERVAL)) => {}
+            () = context.shutdown.cancelled() => {}
+        }
+    }
+}
+
+/// The interval ± 20 %, so that replicas do not move in step.
+pub(in crate::worker) fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.8 + 0.4 * random_fraction())
+}
+
+/// 0 to 1.
+pub(in crate::worker) fn random_fraction() -> f64 {
+    f64::from(u32::from_le_bytes(entropy())) / f64::from(u32::MAX)
+}
