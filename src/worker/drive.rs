@@ -164,24 +164,31 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    async fn prepare(&mut self, status: Status) -> Result<Turn, Stop> {
-        let source = Snapshot { artifacts: &self.context.artifacts, id: &self.attempt.plan.snapshot_id };
+    /// Has the backend make everything ready. `None` when somebody asked for the run's end meanwhile.
+    async fn until_prepared(&mut self) -> Result<Option<Result<ActualEnvironment, PrepareError>>, Stop> {
         let (context, held) = (self.context, self.held);
+        let source = Snapshot { artifacts: &context.artifacts, id: &self.attempt.plan.snapshot_id };
         let preparing = context.backend.prepare(&self.attempt, &source);
         tokio::pin!(preparing);
-        // The build log can be followed while the environment is built.
-        let prepared = loop {
+        loop {
+            // Leaving drops the future, and that ends the build.
             tokio::select! {
-                prepared = &mut preparing => break prepared,
+                prepared = &mut preparing => return Ok(Some(prepared)),
                 signal = held.interrupted() => return match signal {
                     Signal::Lost => Err(Stop::LeaseLost),
-                    // Dropping the future ends the build.
-                    Signal::Held | Signal::CancelRequested => Ok(Turn::Status(Status::CancelRequested)),
+                    Signal::Held | Signal::CancelRequested => Ok(None),
                 },
                 () = context.shutdown.cancelled() => return Err(Stop::Shutdown),
                 () = tokio::time::sleep(context.settings.observe_interval) => {}
             }
+            // The build log can be followed while the environment is built.
             ship(context, &self.lease, &self.attempt, &mut self.logs).await?;
+        }
+    }
+
+    async fn prepare(&mut self, status: Status) -> Result<Turn, Stop> {
+        let Some(prepared) = self.until_prepared().await? else {
+            return Ok(Turn::Status(Status::CancelRequested));
         };
         match prepared {
             Ok(actual) => {
@@ -357,9 +364,7 @@ impl<B: Backend> Driver<'_, B> {
         let circumstances = self.circumstances(status);
         let step = match self.context.backend.observe(&self.attempt).await {
             Ok(Observation::Exited(exit)) => conclude_exit(&exit, &circumstances),
-            Ok(Observation::Lost { detail }) => {
-                conclude_failure(Cause::ComputeLost, detail, &circumstances)
-            }
+            Ok(Observation::Lost { detail }) => conclude_failure(Cause::ComputeLost, detail, &circumstances),
             Ok(Observation::NotFound) => {
                 let detail = "nothing was started".to_owned();
                 conclude_failure(Cause::ComputeLost, detail, &circumstances)

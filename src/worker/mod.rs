@@ -100,7 +100,12 @@ impl<B: Backend + 'static> Worker<B> {
         }
         let helpers = TaskTracker::new();
         helpers.spawn(leases::keep(Arc::clone(context), Arc::clone(&self.held), Arc::clone(&self.wakeup)));
-        helpers.spawn(listen(context.storage.clone(), Arc::clone(&self.wakeup), Arc::clone(&self.held), context.shutdown.clone()));
+        helpers.spawn(listen(
+            context.storage.clone(),
+            Arc::clone(&self.wakeup),
+            Arc::clone(&self.held),
+            context.shutdown.clone(),
+        ));
         helpers.spawn(keep_house(Arc::clone(context)));
         helpers.close();
 
