@@ -1,0 +1,38 @@
+# Two commands are all the set-up there is: `make demo` and `make test`.
+# They install what is missing (as root, or with sudo) or say in one line what to install.
+
+.PHONY: demo test build serve lint format openapi sqlx clean
+
+demo: ## build, start, train both examples, show what came out, stop
+	@scripts/setup.sh build run
+	cargo build --release --locked
+	@python3 scripts/demo.py
+
+test: ## format, lints, generated files, and every test with everything it needs
+	@scripts/setup.sh build run test
+	cargo fmt --check
+	scripts/with-postgres.sh scripts/test.sh
+
+build: ## the release binary: target/release/estimatord
+	@scripts/setup.sh build
+	cargo build --release --locked
+
+serve: build ## the service with its own database, on 127.0.0.1:8080
+	@scripts/setup.sh run
+	target/release/estimatord serve
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+format:
+	cargo fmt
+
+openapi: ## write openapi/openapi.json anew
+	cargo run --locked -- openapi > openapi/openapi.json.new && mv openapi/openapi.json.new openapi/openapi.json
+
+sqlx: ## write .sqlx anew, the checked queries' cache
+	scripts/with-postgres.sh scripts/sqlx-prepare.sh
+
+clean:
+	cargo clean
