@@ -297,8 +297,8 @@ impl Tar<'_> {
                 Ok(count) if buffer[..count].iter().all(|byte| *byte == 0) => {}
                 Ok(_) => return Err(SnapshotError::TrailingGarbage { format: self.format }),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What the gzip decoder says of bytes after the end that are no further gzip member.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput && self.format == "tar.gz" => {
+                // All that the gzip decoder says of bytes after the end that are no further gzip member.
+                Err(error) if error.to_string() == "invalid gzip header" => {
                     return Err(SnapshotError::TrailingGarbage { format: self.format });
                 }
                 Err(error) => return Err(self.reading("").error(&error)),

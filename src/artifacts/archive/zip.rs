@@ -8,7 +8,7 @@ use std::{
 };
 
 use ::zip::{
-    ZipArchive, ZipReadOptions,
+    CompressionMethod, ZipArchive, ZipReadOptions,
     read::{ArchiveOffset, Config},
     result::ZipError,
 };
@@ -56,6 +56,9 @@ fn member(
     collector.count_member()?;
     if data.encrypted() {
         return Err(SnapshotError::Encrypted { entry });
+    }
+    if !matches!(data.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
+        return Err(SnapshotError::Compression { entry });
     }
     if std::str::from_utf8(&raw).is_err() {
         return Err(SnapshotError::NameNotUtf8 { entry });
@@ -172,15 +175,7 @@ const fn cut(detail: &'static str) -> SnapshotError {
 }
 
 fn refusal(error: ZipError, entry: &str, collector: &Collector<'_>) -> SnapshotError {
-    let entry_name = entry.to_owned();
     match error {
-        ZipError::CompressionMethodNotSupported(_) => SnapshotError::Compression { entry: entry_name },
-        ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED) => {
-            SnapshotError::Encrypted { entry: entry_name }
-        }
-        ZipError::UnsupportedArchive(_) if !entry.is_empty() => {
-            SnapshotError::Compression { entry: entry_name }
-        }
         ZipError::Io(error) => {
             Reading { format: FORMAT, limit: collector.max_unpacked_bytes(), entry }.error(&error)
         }

@@ -212,7 +212,7 @@ async fn what_ordinary_archivers_write_is_read() {
     writer.start_file("d/größe.txt", options).expect("memory");
     writer.write_all(b"content").expect("memory");
     writer.add_symlink("l", "d/größe.txt", options).expect("memory");
-    writer.set_comment("made by hand");
+    writer.set_comment("made by hand").expect("short");
     let archive = writer.finish().expect("memory").into_inner();
     let received = Bench::new().receive(ArchiveFormat::Zip, &archive).await.expect("fine");
     let paths: Vec<_> = received.files.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
