@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, error::json_text};
 use crate::domain::compute_target::{Backend, ComputeTarget, ComputeTargetName, ComputeTargetType};
 
 /// A target with what is kept beside it.
@@ -106,7 +106,7 @@ impl Storage {
         let row = sqlx::query!(
             r#"INSERT INTO compute_targets
                    (name, type, backend, max_nodes, vm_size, vm_priority, gpus_per_node, created_at, updated_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+               VALUES ($1, $2, $3::text::json, $4, $5, $6, $7, $8, $8)
                ON CONFLICT (name) DO UPDATE SET
                    type = excluded.type, backend = excluded.backend, max_nodes = excluded.max_nodes,
                    vm_size = excluded.vm_size, vm_priority = excluded.vm_priority,
@@ -114,7 +114,7 @@ impl Storage {
                RETURNING (xmax = 0) AS "created!", created_at, updated_at, reachable, health_since, health_detail"#,
             target.name.as_str(),
             target.kind.as_str(),
-            Json(&target.backend) as _,
+            json_text(&target.backend)?,
             i32::try_from(target.max_nodes).unwrap_or(i32::MAX),
             target.vm_size.as_deref(),
             target.vm_priority.as_deref(),

@@ -65,3 +65,9 @@ impl From<sqlx::Error> for StorageError {
         if unavailable { Self::Unavailable(error) } else { Self::Refused(error) }
     }
 }
+
+/// JSON as text, for `$n::text::json` parameters. Bound as JSON a value would travel as `jsonb`, which reorders keys and
+/// respells numbers on its way into a `json` column.
+pub(in crate::storage) fn json_text<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, StorageError> {
+    serde_json::to_string(value).map_err(|e| StorageError::Refused(sqlx::Error::Encode(Box::new(e))))
+}

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Storage, StorageError,
+    error::json_text,
     idempotency::{Idempotency, Keyed, Recorded},
 };
 use crate::domain::{environment::Environment, finding::Finding, ids::EstimatorId};
@@ -61,12 +62,12 @@ pub(in crate::storage) async fn insert(
 ) -> Result<(), StorageError> {
     sqlx::query!(
         "INSERT INTO estimators (id, framework, definition, findings, environment, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6)",
+         VALUES ($1, $2, $3::text::json, $4::text::json, $5::text::json, $6)",
         estimator.id.as_uuid(),
         estimator.framework,
-        Json(&estimator.definition) as _,
-        Json(&estimator.findings) as _,
-        Json(&estimator.environment) as _,
+        json_text(&estimator.definition)?,
+        json_text(&estimator.findings)?,
+        json_text(&estimator.environment)?,
         estimator.created_at,
     )
     .execute(connection)
@@ -89,6 +90,8 @@ impl Storage {
         if let Some(key) = idempotency
             && let Some(earlier) = super::idempotency::begin(&mut tx, key).await?
         {
+            // Explicitly, so that the key's lock is gone when the client asks again.
+            tx.rollback().await?;
             return Ok(earlier);
         }
         insert(&mut tx, estimator).await?;

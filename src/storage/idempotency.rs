@@ -4,7 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, error::json_text};
 
 /// How long an answer is remembered: a day is what callers may rely on.
 pub const RETENTION: Duration = Duration::hours(24);
@@ -90,13 +90,13 @@ pub(in crate::storage) async fn record(
 ) -> Result<(), StorageError> {
     sqlx::query!(
         "INSERT INTO idempotency_keys (scope, key, body_hash, status, location, response, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+         VALUES ($1, $2, $3, $4, $5, $6::text::json, $7)",
         idempotency.scope,
         idempotency.key,
         &idempotency.body_hash[..],
         i32::from(answer.status),
         answer.location,
-        Json(&answer.body) as _,
+        json_text(&answer.body)?,
         now,
     )
     .execute(connection)

@@ -8,7 +8,9 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    Storage, StorageError, estimators,
+    Storage, StorageError,
+    error::json_text,
+    estimators,
     estimators::Estimator,
     events,
     idempotency::{Idempotency, Keyed, Recorded},
@@ -225,6 +227,8 @@ impl Storage {
         if let Some(key) = idempotency
             && let Some(earlier) = super::idempotency::begin(&mut tx, key).await?
         {
+            // Explicitly, so that the key's lock is gone when the client asks again.
+            tx.rollback().await?;
             return Ok(Insertion::Keyed(earlier));
         }
         let target = sqlx::query_scalar!(
@@ -234,6 +238,7 @@ impl Storage {
         .fetch_optional(&mut *tx)
         .await?;
         if target.is_none() {
+            tx.rollback().await?;
             return Ok(Insertion::TargetGone);
         }
         if let Some(estimator) = inline_estimator {
@@ -242,16 +247,17 @@ impl Storage {
         sqlx::query!(
             "INSERT INTO runs (id, experiment_name, display_name, estimator_id, compute_target, backend, definition,
                                findings, plan, tags, priority, max_attempts, status, created_at, next_step_at, event_count)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'Queued', $13, $13, 1)",
+             VALUES ($1, $2, $3, $4, $5, $6::text::json, $7::text::json, $8::text::json, $9::text::json, $10, $11, $12,
+                     'Queued', $13, $13, 1)",
             run.id.as_uuid(),
             run.experiment_name,
             run.display_name,
             run.estimator_id.as_uuid(),
             run.compute_target,
-            Json(&run.backend) as _,
-            Json(&run.definition) as _,
-            Json(&run.findings) as _,
-            Json(&run.plan) as _,
+            json_text(&run.backend)?,
+            json_text(&run.definition)?,
+            json_text(&run.findings)?,
+            json_text(&run.plan)?,
             Json(&run.tags) as _,
             run.priority,
             i32::try_from(run.max_attempts).unwrap_or(i32::MAX),

@@ -1,10 +1,11 @@
 //! A worker's writes. Each says which token it holds and which status it starts from, and must hit one row.
 
 use chrono::{DateTime, Utc};
-use sqlx::types::Json;
 
 use super::{
-    Storage, StorageError, events,
+    Storage, StorageError,
+    error::json_text,
+    events,
     leases::{Lease, attempt_number},
     snapshots::to_i64,
 };
@@ -46,6 +47,7 @@ impl Storage {
                 (ending.detail.as_ref(), ending.started_at, None)
             }
         };
+        let environment = environment.map(json_text).transpose()?;
         let terminal = status.is_terminal();
         let next_step_at = match step {
             Move::Requeue { not_before, .. } => *not_before,
@@ -60,7 +62,7 @@ impl Storage {
                  status = $4, cause = $5, detail = coalesce($6, detail),
                  exit_code = coalesce($7, exit_code), signal = coalesce($8, signal),
                  started_at = coalesce(started_at, $9), finished_at = CASE WHEN $10 THEN $11::timestamptz END,
-                 actual_environment = coalesce($12, actual_environment), next_step_at = $13,
+                 actual_environment = coalesce($12::text::json, actual_environment), next_step_at = $13,
                  lease_token = CASE WHEN $14 THEN lease_token END,
                  lease_owner = CASE WHEN $14 THEN lease_owner END,
                  lease_expires_at = CASE WHEN $14 THEN lease_expires_at ELSE '-infinity' END,
@@ -79,7 +81,7 @@ impl Storage {
             started_at,
             terminal,
             now,
-            environment.map(Json) as _,
+            environment.as_deref(),
             next_step_at,
             keeps_lease,
         )

@@ -1,0 +1,91 @@
+//! Estimators and idempotency keys.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use estimatord::storage::{
+    Storage,
+    idempotency::{Idempotency, Keyed, Recorded},
+};
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::support;
+
+fn key(body: u8) -> Idempotency {
+    Idempotency { scope: "create_estimator", key: "k1".to_owned(), body_hash: [body; 32] }
+}
+
+fn made(n: u32) -> Recorded {
+    Recorded { status: 201, location: Some("/v1/estimators/x".to_owned()), body: json!({"n": n, "a": 1.50}) }
+}
+
+#[sqlx::test]
+async fn the_order_of_keys_and_the_spelling_of_numbers_survive(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let mut estimator = support::estimator(DateTime::<Utc>::UNIX_EPOCH);
+    let text = r#"{"z":1,"a":{"y":2.50,"b":1e3,"x":4611686018427387904},"m":[3,1,2]}"#;
+    estimator.definition = serde_json::from_str(text).expect("JSON");
+    storage.insert_estimator(&estimator, None, || made(1)).await.expect("stored");
+    let read = storage.get_estimator(estimator.id).await.expect("read").expect("there");
+    assert_eq!(serde_json::to_string(&read.definition).expect("JSON"), text);
+}
+
+#[sqlx::test]
+async fn a_key_answers_the_same_again_and_makes_one_estimator(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let now = DateTime::<Utc>::UNIX_EPOCH;
+    let first =
+        storage.insert_estimator(&support::estimator(now), Some(&key(1)), || made(1)).await.expect("stored");
+    assert_eq!(first, Keyed::Done(made(1)));
+    let again =
+        storage.insert_estimator(&support::estimator(now), Some(&key(1)), || made(2)).await.expect("asked");
+    assert_eq!(again, Keyed::Replayed(made(1)));
+    let other =
+        storage.insert_estimator(&support::estimator(now), Some(&key(2)), || made(3)).await.expect("asked");
+    assert_eq!(other, Keyed::OtherBody);
+    assert_eq!(storage.list_estimators(None, 10).await.expect("read").len(), 1);
+}
+
+#[sqlx::test]
+async fn keys_are_forgotten_after_a_day_and_not_before(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let now = DateTime::<Utc>::UNIX_EPOCH;
+    storage.insert_estimator(&support::estimator(now), Some(&key(1)), || made(1)).await.expect("stored");
+    assert_eq!(storage.forget_old_answers(now + TimeDelta::hours(24)).await.expect("asked"), 0);
+    assert_eq!(storage.forget_old_answers(now + TimeDelta::hours(25)).await.expect("asked"), 1);
+}
+
+#[sqlx::test]
+async fn many_requests_with_one_key_make_one_estimator(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let now = DateTime::<Utc>::UNIX_EPOCH;
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let storage = storage.clone();
+            tokio::spawn(async move {
+                storage.insert_estimator(&support::estimator(now), Some(&key(1)), || made(1)).await
+            })
+        })
+        .collect();
+    let mut done = 0;
+    for task in tasks {
+        match task.await.expect("no panic").expect("the database works") {
+            Keyed::Done(_) => done += 1,
+            Keyed::Replayed(_) | Keyed::InProgress => {}
+            Keyed::OtherBody => panic!("the bodies are the same"),
+        }
+    }
+    assert_eq!((done, storage.list_estimators(None, 50).await.expect("read").len()), (1, 1));
+}
+
+#[sqlx::test]
+async fn an_archived_estimator_is_in_no_list_and_can_still_be_read(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let now = DateTime::<Utc>::UNIX_EPOCH;
+    let estimator = support::estimator(now);
+    storage.insert_estimator(&estimator, None, || made(1)).await.expect("stored");
+    assert!(storage.archive_estimator(estimator.id, now).await.expect("archived"));
+    assert!(storage.archive_estimator(estimator.id, now + TimeDelta::seconds(9)).await.expect("again"));
+    assert!(storage.list_estimators(None, 10).await.expect("read").is_empty());
+    let read = storage.get_estimator(estimator.id).await.expect("read").expect("there");
+    assert_eq!(read.archived_at, Some(now));
+}

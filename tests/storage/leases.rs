@@ -1,0 +1,240 @@
+//! Leases, fencing, and the guards in the database.
+
+use std::{collections::HashSet, time::Duration};
+
+use chrono::TimeDelta;
+use estimatord::{
+    clock::Clock as _,
+    domain::{
+        compute_target::Backend,
+        run::{Cause, Ending, Move, Status},
+    },
+    storage::{
+        Storage, StorageError,
+        leases::{Claimant, Claimed, Lease},
+        runs::Cancellation,
+        transitions::Written,
+    },
+};
+use sqlx::PgPool;
+
+use crate::{accept, support::FixedClock};
+
+fn claimant(node: &str) -> Claimant {
+    Claimant { node: node.to_owned(), ttl: Duration::from_secs(60), default_target_limit: 100 }
+}
+
+async fn admit_one(storage: &Storage, clock: &FixedClock) -> Claimed {
+    accept(storage, clock, |_| {}).await;
+    let mut claimed = storage.admit_runs(&claimant("a"), 10, clock.now()).await.expect("claimed");
+    assert_eq!(claimed.len(), 1);
+    claimed.remove(0)
+}
+
+/// What the end of a lease's life does, without waiting for it.
+async fn expire(pool: &PgPool, lease: &Lease) {
+    sqlx::query("UPDATE runs SET lease_expires_at = now() - interval '1 second' WHERE id = $1")
+        .bind(lease.run_id.as_uuid())
+        .execute(pool)
+        .await
+        .expect("expired");
+}
+
+#[sqlx::test]
+async fn admission_gives_a_place_an_attempt_and_a_lease(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let clock = FixedClock::default();
+    let claimed = admit_one(&storage, &clock).await;
+    assert_eq!((claimed.run.status, claimed.run.attempt), (Status::Preparing, 1));
+    let attempts = storage.list_run_attempts(claimed.run.id).await.expect("read");
+    assert_eq!((attempts.len(), attempts[0].node.as_str()), (1, "a"));
+    let remaining = storage.lease_remaining(&claimed.lease).await.expect("read").expect("held");
+    assert!((50.0..=60.0).contains(&remaining), "{remaining}");
+    assert!(storage.admit_runs(&claimant("b"), 10, clock.now()).await.expect("asked").is_empty());
+    assert!(storage.adopt_runs(&claimant("b"), 10, clock.now()).await.expect("asked").is_empty());
+}
+
+#[sqlx::test]
+async fn a_target_takes_as_many_as_it_may_urgent_ones_first(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let clock = FixedClock::default();
+    let local = storage.get_compute_target("local").await.expect("read").expect("there").target;
+    let limited = estimatord::domain::compute_target::ComputeTarget {
+        backend: Backend { max_concurrent_runs: Some(2), ..Backend::process() },
+        ..local
+    };
+    storage.put_compute_target(&limited, clock.now()).await.expect("changed");
+    let old = accept(&storage, &clock, |_| {}).await;
+    accept(&storage, &clock, |_| {}).await;
+    let urgent = accept(&storage, &clock, |run| run.priority = 1).await;
+    let claimed = storage.admit_runs(&claimant("a"), 10, clock.now()).await.expect("claimed");
+    let ids: HashSet<_> = claimed.iter().map(|c| c.run.id).collect();
+    assert_eq!(ids, HashSet::from([urgent.id, old.id]));
+    assert!(storage.admit_runs(&claimant("a"), 10, clock.now()).await.expect("asked").is_empty());
+}
+
+#[sqlx::test]
+async fn many_workers_claim_each_run_once_and_never_over_the_limit(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let clock = FixedClock::default();
+    for _ in 0..40 {
+        accept(&storage, &clock, |_| {}).await;
+    }
+    let now = clock.now();
+    let workers: Vec<_> = (0..8)
+        .map(|n| {
+            let storage = storage.clone();
+            tokio::spawn(async move {
+                let claimant = Claimant { default_target_limit: 30, ..claimant(&format!("node-{n}")) };
+                let mut mine = Vec::new();
+                for _ in 0..20 {
+                    mine.extend(storage.admit_runs(&claimant, 3, now).await.expect("claimed"));
+                }
+                mine
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for worker in workers {
+        all.extend(worker.await.expect("no panic"));
+    }
+    let distinct: HashSet<_> = all.iter().map(|c| c.run.id).collect();
+    assert_eq!((all.len(), distinct.len()), (30, 30));
+}
+
+#[sqlx::test]
+async fn a_lost_lease_writes_nothing(pool: PgPool) {
+    let storage = Storage::from_pool(pool.clone());
+    let clock = FixedClock::default();
+    let first = admit_one(&storage, &clock).await;
+    expire(&pool, &first.lease).await;
+    let adopted = storage.adopt_runs(&claimant("a"), 10, clock.now()).await.expect("adopted");
+    assert_eq!(adopted.len(), 1);
+    let stale = storage
+        .move_run(&first.lease, Status::Preparing, &Move::to(Status::Starting), clock.now())
+        .await
+        .expect("asked");
+    assert_eq!(stale, Written::LeaseLost);
+    assert_eq!(
+        storage.record_log(&first.lease, 1, "user_logs/std_log.txt", 5, false).await.expect("asked"),
+        Written::LeaseLost
+    );
+    assert_eq!(
+        storage.note_run_event(&first.lease, "environment", "x", clock.now()).await.expect("asked"),
+        Written::LeaseLost
+    );
+    assert!(storage.renew_leases(&[first.lease], Duration::from_secs(60)).await.expect("asked").is_empty());
+    let current = storage
+        .move_run(&adopted[0].lease, Status::Preparing, &Move::to(Status::Starting), clock.now())
+        .await
+        .expect("written");
+    assert_eq!(current, Written::Done);
+}
+
+#[sqlx::test]
+async fn a_run_of_another_node_is_not_adopted(pool: PgPool) {
+    let storage = Storage::from_pool(pool.clone());
+    let clock = FixedClock::default();
+    let held = admit_one(&storage, &clock).await;
+    expire(&pool, &held.lease).await;
+    assert!(storage.adopt_runs(&claimant("b"), 10, clock.now()).await.expect("asked").is_empty());
+    assert_eq!(storage.adopt_runs(&claimant("a"), 10, clock.now()).await.expect("asked").len(), 1);
+}
+
+#[sqlx::test]
+async fn a_restarted_node_gets_its_runs_back_at_once(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let clock = FixedClock::default();
+    admit_one(&storage, &clock).await;
+    assert_eq!(storage.release_leases_of("b").await.expect("asked"), 0);
+    assert_eq!(storage.release_leases_of("a").await.expect("asked"), 1);
+    assert_eq!(storage.adopt_runs(&claimant("a"), 10, clock.now()).await.expect("asked").len(), 1);
+}
+
+#[sqlx::test]
+async fn a_cancel_meets_the_worker_at_its_next_write_and_at_its_next_renewal(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let clock = FixedClock::default();
+    let held = admit_one(&storage, &clock).await;
+    let canceled = storage.cancel_run(held.run.id, clock.now()).await.expect("asked");
+    let Cancellation::Accepted(run) = canceled else { panic!("{canceled:?}") };
+    assert_eq!(run.status, Status::CancelRequested);
+    let written = storage
+        .move_run(&held.lease, Status::Preparing, &Move::to(Status::Starting), clock.now())
+        .await
+        .expect("asked");
+    assert_eq!(written, Written::StatusIs(Status::CancelRequested));
+    let renewed = storage.renew_leases(&[held.lease], Duration::from_secs(60)).await.expect("renewed");
+    assert!(renewed[0].cancel_requested);
+    // Asking again is no error and adds nothing to the history.
+    storage.cancel_run(held.run.id, clock.now()).await.expect("asked");
+    assert_eq!(storage.list_run_events(held.run.id, 0, 10).await.expect("read").len(), 3);
+}
+
+#[sqlx::test]
+async fn an_end_is_written_once(pool: PgPool) {
+    let storage = Storage::from_pool(pool.clone());
+    let clock = FixedClock::default();
+    let held = admit_one(&storage, &clock).await;
+    let ending = Ending {
+        cause: Some(Cause::EnvironmentBuildFailed),
+        detail: Some("no such package".to_owned()),
+        ..Ending::default()
+    };
+    let end = Move::End { status: Status::Failed, ending };
+    let written = storage.move_run(&held.lease, Status::Preparing, &end, clock.now()).await.expect("written");
+    assert_eq!(written, Written::Done);
+    let run = storage.get_run(held.run.id).await.expect("read").expect("there");
+    assert_eq!((run.status, run.cause), (Status::Failed, Some(Cause::EnvironmentBuildFailed)));
+    assert_eq!(run.finished_at, Some(clock.now()));
+    assert_eq!(
+        storage.move_run(&held.lease, Status::Preparing, &end, clock.now()).await.expect("asked"),
+        Written::LeaseLost
+    );
+    // Not even by hand.
+    for statement in [
+        "UPDATE runs SET status = 'Running', cause = NULL, finished_at = NULL",
+        "UPDATE runs SET exit_code = 0",
+        "UPDATE runs SET cause = 'internal'",
+        "UPDATE runs SET attempt = 0",
+    ] {
+        let refused = sqlx::query(statement).execute(&pool).await;
+        assert!(refused.is_err(), "{statement}");
+    }
+    sqlx::query("UPDATE runs SET tags = '{\"k\": \"v\"}'")
+        .execute(&pool)
+        .await
+        .expect("labels are no part of the end");
+}
+
+#[sqlx::test]
+async fn a_lost_attempt_goes_back_to_the_queue_and_keeps_its_row(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let clock = FixedClock::default();
+    let held = admit_one(&storage, &clock).await;
+    let ending =
+        Ending { cause: Some(Cause::ComputeLost), detail: Some("gone".to_owned()), ..Ending::default() };
+    let requeue = Move::Requeue { ending, not_before: clock.now() + TimeDelta::seconds(10) };
+    storage.move_run(&held.lease, Status::Preparing, &requeue, clock.now()).await.expect("written");
+    assert!(
+        storage.admit_runs(&claimant("b"), 10, clock.now()).await.expect("asked").is_empty(),
+        "not yet due"
+    );
+    clock.advance(TimeDelta::seconds(11));
+    let again = storage.admit_runs(&claimant("b"), 10, clock.now()).await.expect("claimed");
+    assert_eq!((again.len(), again[0].run.attempt, again[0].run.cause), (1, 2, None));
+    let attempts = storage.list_run_attempts(held.run.id).await.expect("read");
+    assert_eq!(attempts.len(), 2);
+    assert_eq!(attempts[0].cause, Some(Cause::ComputeLost));
+    assert_eq!((attempts[1].node.as_str(), attempts[1].cause), ("b", None));
+}
+
+#[sqlx::test]
+async fn an_impossible_move_is_refused_by_the_database(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let clock = FixedClock::default();
+    let held = admit_one(&storage, &clock).await;
+    let jump = Move::End { status: Status::Completed, ending: Ending::default() };
+    let refused = storage.move_run(&held.lease, Status::Preparing, &jump, clock.now()).await;
+    assert!(matches!(refused, Err(StorageError::Refused(_))), "{refused:?}");
+}

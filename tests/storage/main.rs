@@ -1,0 +1,37 @@
+//! Storage against a real PostgreSQL: a database per test.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod estimators;
+mod leases;
+mod runs;
+mod schema;
+mod targets;
+
+use estimatord::storage::{
+    Storage,
+    estimators::Estimator,
+    idempotency::{Keyed, Recorded},
+    runs::{Insertion, Run},
+};
+use serde_json::json;
+
+/// What a client would be answered.
+fn answer(run: &Run) -> Recorded {
+    Recorded { status: 201, location: Some(format!("/v1/runs/{}", run.id)), body: json!({"id": run.id}) }
+}
+
+/// Accepts a run of a new estimator, changed by `change` before.
+async fn accept(storage: &Storage, clock: &support::FixedClock, change: impl FnOnce(&mut Run)) -> Run {
+    use estimatord::clock::Clock as _;
+    let now = clock.now();
+    clock.advance(chrono::TimeDelta::milliseconds(1));
+    let estimator: Estimator = support::estimator(now);
+    let mut run = support::run(&estimator, now);
+    change(&mut run);
+    let inserted =
+        storage.insert_run(&run, Some(&estimator), None, || answer(&run)).await.expect("the database works");
+    assert!(matches!(inserted, Insertion::Keyed(Keyed::Done(_))), "{inserted:?}");
+    run
+}

@@ -1,0 +1,52 @@
+//! The database says the same as the domain.
+
+use estimatord::{
+    domain::run::Status,
+    storage::{SchemaError, Storage},
+};
+use sqlx::PgPool;
+
+#[sqlx::test]
+async fn the_table_of_transitions_is_the_domains(pool: PgPool) {
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT from_status, to_status FROM run_status_transitions")
+            .fetch_all(&pool)
+            .await
+            .expect("read");
+    for from in Status::ALL {
+        for to in Status::ALL {
+            let in_database = rows.contains(&(from.to_string(), to.to_string()));
+            assert_eq!(in_database, from.may_become(to), "{from} to {to}");
+        }
+    }
+}
+
+#[sqlx::test]
+async fn a_migrated_schema_is_known(pool: PgPool) {
+    Storage::from_pool(pool).check_schema().await.expect("the newest schema");
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_missing_schema_is_told(pool: PgPool) {
+    let error = Storage::from_pool(pool).check_schema().await.expect_err("there is none");
+    assert!(matches!(error, SchemaError::Missing), "{error}");
+}
+
+#[sqlx::test]
+async fn a_newer_schema_is_refused(pool: PgPool) {
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (99999999999999, 'from the future', true, ''::bytea, 0)",
+    )
+    .execute(&pool)
+    .await
+    .expect("inserted");
+    let storage = Storage::from_pool(pool);
+    assert!(matches!(storage.check_schema().await, Err(SchemaError::Other { .. })));
+    storage.migrate().await.expect_err("an older program must not touch a newer schema");
+}
+
+#[sqlx::test]
+async fn the_database_answers(pool: PgPool) {
+    Storage::from_pool(pool).ping().await.expect("it does");
+}

@@ -1,0 +1,7 @@
+//! Values that several test binaries need.
+
+mod clock;
+mod values;
+
+pub use clock::FixedClock;
+pub use values::{estimator, run};
