@@ -1,1 +1,284 @@
 //! Processes on the worker's own machine.
+//!
+//! Every attempt has a directory, and a supervisor (this binary, hidden subcommand `supervise`) that starts the script
+//! and outlives the service. What is known of an attempt is in its directory, so that any service that is started on
+//! the same data directory knows it too.
+
+mod descendants;
+mod environment;
+mod files;
+#[cfg(test)]
+mod fixtures;
+mod launch;
+mod layout;
+mod rank;
+mod records;
+mod start;
+mod supervisor;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+
+use self::{
+    layout::AttemptDir,
+    records::{CancelRequest, Launch, Started, Supervisor},
+};
+use super::{
+    ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, Exit, Observation, PrepareError,
+    SourceTree,
+};
+use crate::clock::{Clock as _, SystemClock};
+
+pub use self::{
+    rank::{Rank, rank},
+    supervisor::{Supervise, supervise},
+};
+
+/// How long killed processes may take to go before something is said about it.
+const GONE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks at something that will be there in a moment.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What a [`ProcessBackend`] is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where runs, environments, tools and caches are kept.
+    pub data_dir: PathBuf,
+    /// Our own executable, which is started as `supervise` and `rank`.
+    pub supervisor: PathBuf,
+    /// Between TERM and KILL when a run is told to end.
+    pub cancel_grace: Duration,
+    /// How long building an environment may take, waiting for another run's build included.
+    pub build_timeout: Duration,
+    /// The uv to build with; looked up on `PATH`, else installed once with pip, when not given.
+    pub uv: Option<PathBuf>,
+}
+
+/// Runs attempts as processes on this machine.
+#[derive(Clone, Debug)]
+pub struct ProcessBackend {
+    settings: Settings,
+    /// The service's own environment, of which scripts are given a small part.
+    service_environment: Vec<(String, String)>,
+}
+
+impl ProcessBackend {
+    /// A backend over the given data directory, which need not exist yet.
+    pub fn new(settings: Settings) -> io::Result<Self> {
+        let data_dir = std::path::absolute(&settings.data_dir)?;
+        let supervisor = std::path::absolute(&settings.supervisor)?;
+        // A variable that is no text cannot be meant for what is started here.
+        let service_environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Ok(Self { settings: Settings { data_dir, supervisor, ..settings }, service_environment })
+    }
+
+    fn directory(&self, attempt: &Attempt) -> AttemptDir {
+        AttemptDir::new(&self.settings.data_dir, attempt.run_id, attempt.number)
+    }
+
+    /// Puts the working directory in place, whole or not at all.
+    async fn place_work(&self, directory: &AttemptDir, source: &impl SourceTree) -> io::Result<()> {
+        layout::create_private_dir(&directory.logs().join("user_logs"))?;
+        let lock = layout::open_lock_file(&directory.prepare_lock())?;
+        while let Err(error) = lock.try_lock() {
+            match error {
+                fs::TryLockError::WouldBlock => tokio::time::sleep(LOOK_INTERVAL).await,
+                fs::TryLockError::Error(error) => return Err(error),
+            }
+        }
+        if directory.work().exists() {
+            return Ok(());
+        }
+        remove_partial(directory.root())?;
+        let partial = tempfile::Builder::new().prefix(PARTIAL_WORK).tempdir_in(directory.root())?;
+        source.unpack(partial.path()).await?;
+        for name in ["outputs", "logs"] {
+            fs::create_dir_all(partial.path().join(name))?;
+        }
+        fs::rename(partial.path(), directory.work())?;
+        // It is no longer there to be removed.
+        let _ = partial.keep();
+        Ok(())
+    }
+
+    fn supervisor_is_alive(directory: &AttemptDir) -> Result<bool, BackendError> {
+        layout::is_locked(&directory.lock()).map_err(|source| BackendError::Io {
+            action: format!("look at {}", directory.lock().display()),
+            source,
+        })
+    }
+
+    /// Ends what a supervisor that was killed left running.
+    async fn end_leftovers(&self, attempt: &Attempt, directory: &AttemptDir) -> Result<usize, BackendError> {
+        let mark = launch::mark(attempt);
+        let failed = |source| BackendError::Io { action: format!("end the processes of {mark}"), source };
+        let give_up = tokio::time::Instant::now() + GONE_TIMEOUT;
+        let mut seen = std::collections::HashSet::new();
+        let mut empty = 0;
+        // Twice in a row: a process may slip past one look by forking during it.
+        while empty < 2 {
+            let entry = mark.clone();
+            let found = tokio::task::spawn_blocking(move || {
+                let found = descendants::carrying(&entry)?;
+                for process in &found {
+                    descendants::signal(*process, Signal::SIGKILL)?;
+                }
+                Ok(found)
+            })
+            .await
+            .map_err(|error| failed(io::Error::other(error)))?
+            .map_err(failed)?;
+            if found.is_empty() {
+                empty += 1;
+                continue;
+            }
+            empty = 0;
+            seen.extend(found);
+            if tokio::time::Instant::now() >= give_up {
+                return Err(failed(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "they were killed and are still there",
+                )));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        if let Some(launch) = layout::read_json::<Launch>(&directory.launch())?
+            && let Some(temporary) = launch.temporary_directory
+        {
+            files::remove_tree(&temporary).map_err(failed)?;
+        }
+        Ok(seen.len())
+    }
+}
+
+const PARTIAL_WORK: &str = "work.partial-";
+
+/// Removes what interrupted preparations left.
+fn remove_partial(root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL_WORK) {
+            files::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+impl Backend for ProcessBackend {
+    async fn prepare(
+        &self,
+        attempt: &Attempt,
+        source: &impl SourceTree,
+    ) -> Result<ActualEnvironment, PrepareError> {
+        let directory = self.directory(attempt);
+        self.place_work(&directory, source)
+            .await
+            .map_err(|source| PrepareError::Io { path: directory.root().to_owned(), source })?;
+        environment::prepare(self, attempt, &directory).await
+    }
+
+    async fn ensure_submitted(
+        &self,
+        attempt: &Attempt,
+        environment: &ActualEnvironment,
+    ) -> Result<(), BackendError> {
+        start::ensure_submitted(self, attempt, environment).await
+    }
+
+    async fn observe(&self, attempt: &Attempt) -> Result<Observation, BackendError> {
+        let directory = self.directory(attempt);
+        if let Some(exit) = layout::read_json::<Exit>(&directory.exit())? {
+            return Ok(Observation::Exited(exit));
+        }
+        let Some(supervisor) = layout::read_json::<Supervisor>(&directory.supervisor())? else {
+            // A supervisor that is only beginning sees the request too, and ends the same way.
+            let request = layout::read_json::<CancelRequest>(&directory.cancel())?;
+            return Ok(request.map_or(Observation::NotFound, |request| {
+                Observation::Exited(supervisor::canceled_before_start(&request))
+            }));
+        };
+        if Self::supervisor_is_alive(&directory)? {
+            let started = layout::read_json::<Started>(&directory.started())?;
+            return Ok(started.map_or(Observation::Starting, |started| Observation::Running {
+                started_at: started.started_at,
+            }));
+        }
+        // It may have written this and gone after the first look.
+        if let Some(exit) = layout::read_json::<Exit>(&directory.exit())? {
+            return Ok(Observation::Exited(exit));
+        }
+        let killed = self.end_leftovers(attempt, &directory).await?;
+        let when = if supervisor.boot_id == descendants::boot_id().unwrap_or_default() {
+            "ended without saying how the run went"
+        } else {
+            "is gone since the machine was restarted"
+        };
+        let pid = supervisor.pid;
+        Ok(Observation::Lost {
+            detail: format!("its supervisor (pid {pid}) {when}; {killed} processes were left and killed"),
+        })
+    }
+
+    async fn cancel(&self, attempt: &Attempt) -> Result<(), BackendError> {
+        let directory = self.directory(attempt);
+        let failed =
+            |source| BackendError::Io { action: format!("cancel {}", directory.root().display()), source };
+        if directory.exit().exists() {
+            return Ok(());
+        }
+        layout::create_private_dir(directory.root()).map_err(failed)?;
+        if !directory.cancel().exists() {
+            let request = CancelRequest { requested_at: SystemClock.now() };
+            layout::write_json(&directory.cancel(), &request).map_err(failed)?;
+        }
+        let Some(supervisor) = layout::read_json::<Supervisor>(&directory.supervisor())? else {
+            return Ok(());
+        };
+        if supervisor.boot_id != descendants::boot_id().map_err(failed)? {
+            return Ok(());
+        }
+        let process =
+            descendants::Process { pid: supervisor.pid, parent: 0, start_ticks: supervisor.start_ticks };
+        descendants::signal(process, Signal::SIGTERM).map_err(failed)
+    }
+
+    async fn log_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        let directory = self.directory(attempt);
+        let mut found = files::list(&directory.logs(), "")?;
+        found.extend(files::list(&directory.work().join("logs"), "logs/")?);
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    async fn output_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        files::list(&self.directory(attempt).work().join("outputs"), "")
+    }
+
+    async fn remove(&self, attempt: &Attempt) -> io::Result<()> {
+        let directory = self.directory(attempt);
+        if directory.supervisor().exists() && layout::is_locked(&directory.lock())? {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the attempt still runs"));
+        }
+        let root = directory.root().to_owned();
+        tokio::task::spawn_blocking(move || {
+            files::remove_tree(&root)?;
+            // The run's directory goes with its last attempt.
+            if let Some(run) = root.parent()
+                && let Err(error) = fs::remove_dir(run)
+                && !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty)
+            {
+                return Err(error);
+            }
+            Ok(())
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
+}

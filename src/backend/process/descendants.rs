@@ -1,0 +1,150 @@
+//! Who descends from whom, read from `/proc`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// A process as `/proc/<pid>/stat` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    pub(super) parent: i32,
+    /// Clock ticks since the boot: with the pid it names one process for ever.
+    pub(super) start_ticks: u64,
+}
+
+/// The process of that number, if there is one.
+pub(super) fn find(pid: i32) -> Option<Process> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// `pid (name) state parent … starttime …`: the name may hold spaces and brackets, so what counts comes after the
+/// last one.
+fn parse_stat(stat: &str) -> Option<Process> {
+    let (before, after) = stat.rsplit_once(')')?;
+    let pid = before.split_once(' ')?.0.parse().ok()?;
+    let mut fields = after.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    // The parent is field 4 of proc(5), the start time field 22.
+    let start_ticks = fields.nth(17)?.parse().ok()?;
+    Some(Process { pid, parent, start_ticks })
+}
+
+/// Every process there is.
+fn all() -> io::Result<Vec<Process>> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may have ended since.
+        processes.extend(find(pid));
+    }
+    Ok(processes)
+}
+
+/// Every process that descends from one of `roots`, the roots themselves left out.
+fn select_descendants(processes: &[Process], roots: &HashSet<i32>) -> Vec<Process> {
+    let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
+    for process in processes {
+        children.entry(process.parent).or_default().push(*process);
+    }
+    let mut found = Vec::new();
+    let mut seen = roots.clone();
+    let mut open: Vec<i32> = roots.iter().copied().collect();
+    while let Some(parent) = open.pop() {
+        for child in children.get(&parent).into_iter().flatten() {
+            if seen.insert(child.pid) {
+                found.push(*child);
+                open.push(child.pid);
+            }
+        }
+    }
+    found
+}
+
+/// Every process that descends from this one.
+pub(super) fn of(pid: i32) -> io::Result<Vec<Process>> {
+    Ok(select_descendants(&all()?, &HashSet::from([pid])))
+}
+
+/// Every process whose environment holds exactly the entry `entry`, and all that descend from one.
+pub(super) fn carrying(entry: &str) -> io::Result<Vec<Process>> {
+    let processes = all()?;
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let carriers: Vec<Process> = processes
+        .iter()
+        .filter(|process| process.pid != own && carries(process.pid, entry))
+        .copied()
+        .collect();
+    let roots = carriers.iter().map(|process| process.pid).collect();
+    let mut found = select_descendants(&processes, &roots);
+    found.extend(carriers);
+    Ok(found)
+}
+
+fn carries(pid: i32, entry: &str) -> bool {
+    // Another user's process cannot be read, and cannot be of this service.
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|line| line == entry.as_bytes()))
+}
+
+/// Sends a signal to exactly this process, not to another that has its number by now.
+pub(super) fn signal(process: Process, signal: Signal) -> io::Result<()> {
+    if find(process.pid).is_none_or(|now| now.start_ticks != process.start_ticks) {
+        return Ok(());
+    }
+    match kill(Pid::from_raw(process.pid), signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The identity of this boot of the machine.
+pub(super) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn process(pid: i32, parent: i32) -> Process {
+        Process { pid, parent, start_ticks: 7 }
+    }
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_does_not_mislead() {
+        let stat = "42 (a) R 1 (b) S 7 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 2 3";
+        assert_eq!(parse_stat(stat), Some(Process { pid: 42, parent: 7, start_ticks: 98765 }));
+        assert_eq!(parse_stat("42 (a"), None);
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let found = find(own).unwrap();
+        assert_eq!(found.pid, own);
+        assert!(found.start_ticks > 0);
+    }
+
+    #[test]
+    fn descendants_are_found_at_every_depth() {
+        let processes = [process(1, 0), process(5, 1), process(6, 5), process(7, 6), process(8, 1)];
+        let mut found: Vec<i32> =
+            select_descendants(&processes, &HashSet::from([5])).iter().map(|process| process.pid).collect();
+        found.sort_unstable();
+        assert_eq!(found, [6, 7]);
+    }
+
+    #[test]
+    fn a_snapshot_that_bites_its_tail_ends() {
+        let processes = [process(5, 6), process(6, 5)];
+        assert_eq!(select_descendants(&processes, &HashSet::from([5])), [process(6, 5)]);
+    }
+}

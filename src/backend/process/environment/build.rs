@@ -1,0 +1,198 @@
+//! Running the installer: output into logs as it comes, a time limit, and nothing left running.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    os::fd::OwnedFd,
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{io::AsyncReadExt as _, net::unix::pipe, process::Command, time::Instant};
+
+use super::super::layout;
+
+/// How much of a command's output is kept to explain a failure.
+const KEPT_OUTPUT: usize = 64 * 1024;
+/// The longest explanation.
+const MESSAGE_LIMIT: usize = 2000;
+
+/// Where the output of a build goes.
+pub(super) struct BuildLog {
+    files: Vec<File>,
+}
+
+impl BuildLog {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { files: vec![layout::open_log(path)?] })
+    }
+
+    /// Also writes to a second file, emptied first: there others find what happened.
+    pub(super) fn also(&self, path: &Path) -> io::Result<Self> {
+        let mut files = self.files.iter().map(File::try_clone).collect::<io::Result<Vec<_>>>()?;
+        files.push(File::create(path)?);
+        Ok(Self { files })
+    }
+
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.bytes(format!("{text}\n").as_bytes())
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.files.iter_mut().try_for_each(|file| file.write_all(bytes))
+    }
+}
+
+/// Why a command gave no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommandError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Failed(String),
+    #[error("not finished in time: stopped")]
+    TimedOut,
+}
+
+/// Kills a process group when it goes out of scope: also when the future that waits is dropped.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // Gone already is as good.
+            let _ = killpg(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Runs a command to its end, output into the log. The command, and what it starts, holds `lock` open, so that
+/// the lock is not free before all of them are gone, even if this service is killed.
+pub(super) async fn run(
+    mut command: Command,
+    lock: &File,
+    log: &mut BuildLog,
+    deadline: Instant,
+) -> Result<String, CommandError> {
+    let (reader, writer) = io::pipe()?;
+    let reader = OwnedFd::from(reader);
+    command.stdin(Stdio::from(lock.try_clone()?)).stdout(writer.try_clone()?).stderr(writer);
+    command.process_group(0).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    // With it goes our copy of the writing end: the end of the output can be seen.
+    drop(command);
+    let group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw));
+    let mut output = pipe::Receiver::from_owned_fd(reader)?;
+    let mut kept = Vec::new();
+    let read = async {
+        let mut buffer = vec![0; 8192];
+        loop {
+            let count = output.read(&mut buffer).await?;
+            if count == 0 {
+                return Ok::<_, io::Error>(());
+            }
+            log.bytes(&buffer[..count])?;
+            kept.extend_from_slice(&buffer[..count]);
+            if kept.len() > 2 * KEPT_OUTPUT {
+                kept.drain(..kept.len() - KEPT_OUTPUT);
+            }
+        }
+    };
+    let status = tokio::time::timeout_at(deadline, async {
+        let ((), status) = tokio::try_join!(read, child.wait())?;
+        Ok::<_, io::Error>(status)
+    })
+    .await
+    .map_err(|_| CommandError::TimedOut)??;
+    drop(group);
+    let text = String::from_utf8_lossy(&kept).into_owned();
+    if status.success() { Ok(text) } else { Err(CommandError::Failed(meaningful(&text))) }
+}
+
+/// What a person needs of an installer's output: from the first complaint to the end, without the drawing.
+pub(super) fn meaningful(output: &str) -> String {
+    let lines: Vec<&str> = output
+        .lines()
+        .map(|line| line.trim_start_matches([' ', '×', '╰', '├', '─', '▶', '│']).trim_end())
+        .filter(|line| !line.is_empty())
+        .collect();
+    let complaint =
+        output.lines().filter(|line| !line.trim_matches([' ', '│']).is_empty()).position(|line| {
+            line.trim_start().starts_with(['×']) || line.starts_with("error:") || line.starts_with("ERROR")
+        });
+    let from = complaint.unwrap_or_else(|| lines.len().saturating_sub(20)).min(lines.len());
+    let text = lines[from..].join("\n");
+    if text.is_empty() {
+        return "the installer failed without saying why".to_owned();
+    }
+    shorten(&text)
+}
+
+/// Begin and end, when it is too long for both.
+fn shorten(text: &str) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    if characters.len() <= MESSAGE_LIMIT {
+        return text.to_owned();
+    }
+    let half = MESSAGE_LIMIT / 2;
+    let start: String = characters[..half].iter().collect();
+    let end: String = characters[characters.len() - half..].iter().collect();
+    format!("{start}\n… (the build log has all of it) …\n{end}")
+}
+
+/// The instant at which a build that begins now has taken too long.
+pub(super) fn deadline(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    // Too far for the clock is as good as a year.
+    now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 24 * 3600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_complaint_is_kept_and_the_drawing_left_out() {
+        let output =
+            "Using CPython 3.11\nResolved nothing\n  × No solution found:\n  ╰─▶ Because a is missing, no.\n";
+        assert_eq!(meaningful(output), "No solution found:\nBecause a is missing, no.");
+        assert_eq!(meaningful("a\n\nerror: broken\n  caused by b\n"), "error: broken\ncaused by b");
+        assert_eq!(meaningful("just this\n"), "just this");
+        assert_eq!(meaningful(""), "the installer failed without saying why");
+    }
+
+    #[test]
+    fn a_long_complaint_keeps_both_ends() {
+        let text = format!("error: {}ä{}the end", "x".repeat(3000), "y".repeat(3000));
+        let short = meaningful(&text);
+        assert!(short.starts_with("error: ") && short.ends_with("the end") && short.chars().count() < 2100);
+    }
+
+    #[tokio::test]
+    async fn output_is_logged_and_time_is_limited() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let lock = layout::open_lock_file(&directory.path().join("lock")).unwrap();
+        let mut log = BuildLog::open(&path).unwrap();
+        let shell = |script: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]);
+            command
+        };
+        let far = deadline(Duration::from_secs(60));
+        let out = run(shell("echo out; echo err >&2"), &lock, &mut log, far).await.unwrap();
+        assert_eq!(out, "out\nerr\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "out\nerr\n");
+        let failed = run(shell("echo error: no; exit 3"), &lock, &mut log, far).await.unwrap_err();
+        assert_eq!(failed.to_string(), "error: no");
+        // The background process holds the output open: only killing the whole group ends this.
+        let soon = deadline(Duration::from_millis(100));
+        let late = run(shell("sleep 600 & sleep 600"), &lock, &mut log, soon).await;
+        assert!(matches!(late, Err(CommandError::TimedOut)));
+    }
+}

@@ -1,0 +1,339 @@
+//! The interpreter and packages of an attempt: built once with uv and kept, or the user's own.
+
+mod build;
+mod interpreters;
+mod substitutions;
+mod user_managed;
+mod uv;
+
+pub(super) use self::user_managed::mpirun;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::{process::Command, time::Instant};
+
+use self::{
+    build::{BuildLog, CommandError},
+    interpreters::Interpreter,
+    substitutions::Asks,
+};
+use super::{
+    super::{ActualEnvironment, Attempt, PrepareError},
+    ProcessBackend, files, launch,
+    layout::{self, AttemptDir, BUILD_LOG},
+};
+use crate::domain::{environment::EnvironmentKind, plan::Launcher};
+
+/// Changes when environments are built differently, so that none of the old ones is taken for a new one.
+const RECIPE: u32 = 1;
+/// Written last: an environment without it was never finished.
+const MARKER: &str = ".complete";
+
+/// What is known of a finished environment.
+#[derive(Debug, Serialize, Deserialize)]
+struct Complete {
+    python_version: String,
+    packages: Vec<String>,
+}
+
+/// One line of `uv pip list`.
+#[derive(Debug, Deserialize)]
+struct Listed {
+    name: String,
+    version: String,
+}
+
+/// Everything that makes one environment differ from another.
+#[derive(Debug, Serialize)]
+struct Key<'a> {
+    recipe: u32,
+    requirements: &'a [String],
+    constraints: &'a [String],
+    python: &'a Interpreter,
+    platform: [&'a str; 2],
+    /// Set when requirements come out of the source tree.
+    snapshot: Option<&'a str>,
+}
+
+/// Makes the environment of an attempt whose source tree is in place.
+pub(super) async fn prepare(
+    backend: &ProcessBackend,
+    attempt: &Attempt,
+    directory: &AttemptDir,
+) -> Result<ActualEnvironment, PrepareError> {
+    match attempt.plan.environment.kind {
+        EnvironmentKind::UserManaged => user_managed::prepare(backend, attempt, directory).await,
+        EnvironmentKind::Managed => {
+            let log_path = directory.logs().join(BUILD_LOG);
+            let mut log = BuildLog::open(&log_path)
+                .map_err(|source| PrepareError::Io { path: log_path.clone(), source })?;
+            let result = managed(backend, attempt, directory, &mut log).await;
+            result.map_err(|error| explain(error, &mut log, backend))
+        }
+    }
+}
+
+fn explain(error: CommandError, log: &mut BuildLog, backend: &ProcessBackend) -> PrepareError {
+    let message = match error {
+        CommandError::Failed(message) => message,
+        CommandError::TimedOut => {
+            format!("not finished after {} s: stopped", backend.settings.build_timeout.as_secs())
+        }
+        CommandError::Io(source) => {
+            return PrepareError::Io { path: backend.settings.data_dir.join("environments"), source };
+        }
+    };
+    // The message is returned in any case.
+    let _ = log.line(&format!("The environment could not be built: {message}"));
+    PrepareError::EnvironmentBuild { message }
+}
+
+async fn managed(
+    backend: &ProcessBackend,
+    attempt: &Attempt,
+    directory: &AttemptDir,
+    log: &mut BuildLog,
+) -> Result<ActualEnvironment, CommandError> {
+    let environment = &attempt.plan.environment;
+    let asks = substitutions::resolve(environment, attempt.plan.launcher == Launcher::Mpi)
+        .map_err(CommandError::Failed)?;
+    let variables = installer_environment(&backend.service_environment);
+    let present = interpreters::discover(&variables).await;
+    let (python, python_substitution) =
+        interpreters::choose(environment.python_version.as_deref(), asks.chainer, &present)
+            .map_err(CommandError::Failed)?;
+    let key = key(&asks, &python, attempt.plan.snapshot_id.as_str());
+    let site = Site {
+        root: backend.settings.data_dir.join("environments").join(&key),
+        source: directory.work(),
+        variables,
+        deadline: build::deadline(backend.settings.build_timeout),
+    };
+    let (complete, reused) = site.ensure(backend, &asks, &python, log).await?;
+    let substitutions = substitutions::with_installed(asks.substitutions, &complete.packages);
+    Ok(ActualEnvironment {
+        kind: "virtual_environment".to_owned(),
+        interpreter: site.interpreter().to_string_lossy().into_owned(),
+        python_version: complete.python_version,
+        packages: complete.packages,
+        substitutions: python_substitution.into_iter().chain(substitutions).collect(),
+        build_key: Some(key),
+        reused,
+    })
+}
+
+fn key(asks: &Asks, python: &Interpreter, snapshot: &str) -> String {
+    let key = Key {
+        recipe: RECIPE,
+        requirements: &asks.requirements,
+        constraints: &asks.constraints,
+        python,
+        platform: [std::env::consts::OS, std::env::consts::ARCH],
+        snapshot: asks.local.then_some(snapshot),
+    };
+    // A struct of texts and numbers always serialises.
+    let json = serde_json::to_vec(&key).unwrap_or_default();
+    Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the installer is given of the service's environment: what scripts get, and where packages come from. Build
+/// scripts of packages run with it, so that no secret of the service may be in there.
+fn installer_environment(service: &[(String, String)]) -> Vec<(String, String)> {
+    const SOURCES: [&str; 6] = ["UV_", "PIP_", "PYENV_ROOT", "CURL_CA_BUNDLE", "ALL_PROXY", "all_proxy"];
+    // These would lead the installer to another place than the one it is told.
+    const STEERING: [&str; 6] =
+        ["UV_PYTHON", "UV_CACHE_DIR", "UV_SYSTEM_PYTHON", "UV_CONSTRAINT", "PIP_TARGET", "PIP_PREFIX"];
+    service
+        .iter()
+        .filter(|(name, _)| launch::is_inherited(name) || SOURCES.iter().any(|start| name.starts_with(start)))
+        .filter(|(name, _)| !STEERING.contains(&name.as_str()))
+        .cloned()
+        .collect()
+}
+
+/// The first program of that name on `PATH`.
+fn find_program(name: &str, environment: &[(String, String)]) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str())?;
+    std::env::split_paths(path)
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(name))
+        .find(|file| {
+            fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+        })
+}
+
+/// The place where one environment is built, for good: the paths in it are absolute.
+struct Site {
+    root: PathBuf,
+    source: PathBuf,
+    variables: Vec<(String, String)>,
+    deadline: Instant,
+}
+
+impl Site {
+    fn interpreter(&self) -> PathBuf {
+        self.root.join("venv/bin/python")
+    }
+
+    fn sibling(&self, ending: &str) -> PathBuf {
+        self.root.with_extension(ending)
+    }
+
+    /// What is there, if it is whole and its interpreter has not been removed since.
+    fn complete(&self) -> Option<Complete> {
+        if !self.interpreter().is_file() {
+            return None;
+        }
+        layout::read_json(&self.root.join(MARKER)).ok().flatten()
+    }
+
+    async fn ensure(
+        &self,
+        backend: &ProcessBackend,
+        asks: &Asks,
+        python: &Interpreter,
+        log: &mut BuildLog,
+    ) -> Result<(Complete, bool), CommandError> {
+        if let Some(complete) = self.complete() {
+            log.line(&format!("Reusing the environment {}, built before.", self.root.display()))?;
+            return Ok((complete, true));
+        }
+        if let Some(parent) = self.root.parent() {
+            layout::create_private_dir(parent)?;
+        }
+        let mut waited = false;
+        let lock = uv::lock(&self.sibling("lock"), self.deadline, || {
+            waited = true;
+            log.line("Another run is building this environment: waiting for it.")
+        })
+        .await?;
+        if let Some(complete) = self.complete() {
+            if waited && let Ok(said) = fs::read(self.sibling("log")) {
+                log.bytes(&said)?;
+            }
+            log.line(&format!("Reusing the environment {}.", self.root.display()))?;
+            return Ok((complete, true));
+        }
+        let mut log = log.also(&self.sibling("log"))?;
+        // Left behind by a build that was interrupted.
+        self.blocking(|root| files::remove_tree(&root)).await?;
+        Ok((self.build(backend, asks, python, &lock, &mut log).await?, false))
+    }
+
+    async fn build(
+        &self,
+        backend: &ProcessBackend,
+        asks: &Asks,
+        python: &Interpreter,
+        lock: &fs::File,
+        log: &mut BuildLog,
+    ) -> Result<Complete, CommandError> {
+        let data_dir = &backend.settings.data_dir;
+        let configured = backend.settings.uv.as_deref();
+        let uv = uv::locate(configured, data_dir, &self.variables, log, self.deadline).await?;
+        layout::create_private_dir(&self.root)?;
+        let constraints = self.root.join("constraints.txt");
+        fs::write(&constraints, lines(&asks.constraints))?;
+        let directory = self.place_sources(asks).await?;
+        let requirements = directory.join(".estimatord-requirements.txt");
+        fs::write(&requirements, lines(&asks.requirements))?;
+
+        log.line(&format!("Building {} with Python {}.", self.root.display(), python.version_text()))?;
+        for requirement in &asks.requirements {
+            log.line(&format!("  {requirement}"))?;
+        }
+        let command = |arguments: &[&str]| {
+            let mut command = Command::new(&uv);
+            command.args(arguments).args(["--color", "never", "--no-progress", "--cache-dir"]);
+            command.arg(data_dir.join("cache/uv"));
+            command.current_dir(&directory).env_clear().envs(self.variables.iter().cloned());
+            command
+        };
+        let mut make = command(&["venv", "--no-project", "--no-python-downloads", "--python"]);
+        make.arg(&python.path).arg(self.root.join("venv"));
+        build::run(make, lock, log, self.deadline).await?;
+        if !asks.requirements.is_empty() {
+            let mut install = command(&["pip", "install", "--python"]);
+            install.arg(self.interpreter()).arg("-r").arg(&requirements);
+            install.arg("-c").arg(&constraints).arg("-b").arg(&constraints);
+            build::run(install, lock, log, self.deadline).await?;
+        }
+        let mut list = command(&["pip", "list", "--quiet", "--format", "json", "--python"]);
+        list.arg(self.interpreter());
+        let mut silent = BuildLog::open(Path::new("/dev/null"))?;
+        let listed = build::run(list, lock, &mut silent, self.deadline).await?;
+        let complete = Complete { python_version: python.version_text(), packages: packages(&listed)? };
+        self.finish(&complete).await?;
+        log.line("The environment is complete.")?;
+        Ok(complete)
+    }
+
+    /// Where the installer runs. Requirements that name things in the source tree get a copy of it, which stays as
+    /// long as the environment: an editable package is used where it lies.
+    async fn place_sources(&self, asks: &Asks) -> Result<PathBuf, CommandError> {
+        if !asks.local {
+            return Ok(self.root.clone());
+        }
+        let source = self.source.clone();
+        self.blocking(move |root| {
+            let target = root.join("source");
+            files::copy_tree(&source, &target)?;
+            Ok(target)
+        })
+        .await
+    }
+
+    /// Writes the marker once all of it is on the disk: a power failure must not leave a marker without its packages.
+    async fn finish(&self, complete: &Complete) -> Result<(), CommandError> {
+        self.blocking(|root| Ok(nix::unistd::syncfs(fs::File::open(root)?)?)).await?;
+        Ok(layout::write_json(&self.root.join(MARKER), complete)?)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, CommandError> {
+        let root = self.root.clone();
+        Ok(tokio::task::spawn_blocking(move || work(root)).await.map_err(io::Error::other)??)
+    }
+}
+
+fn lines(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn packages(listed: &str) -> Result<Vec<String>, CommandError> {
+    let listed: Vec<Listed> = serde_json::from_str(listed.trim())
+        .map_err(|error| CommandError::Failed(format!("cannot read the list of packages: {error}")))?;
+    let mut packages: Vec<String> =
+        listed.into_iter().map(|package| format!("{}=={}", package.name, package.version)).collect();
+    packages.sort();
+    Ok(packages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_installer_knows_where_packages_come_from_and_nothing_else_of_the_service() {
+        let names =
+            ["UV_DEFAULT_INDEX", "PIP_CERT", "DATABASE_URL", "ESTIMATORD_TOKEN", "UV_CACHE_DIR", "PATH"];
+        let service: Vec<_> = names.map(|name| (name.to_owned(), String::new())).into();
+        let kept: Vec<_> = installer_environment(&service).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(kept, ["UV_DEFAULT_INDEX", "PIP_CERT", "PATH"]);
+    }
+
+    #[test]
+    fn packages_are_listed_in_order() {
+        let listed = r#"[{"name":"numpy","version":"1.23.5"},{"name":"chainer","version":"7.0.0"}]"#;
+        assert_eq!(packages(listed).unwrap(), ["chainer==7.0.0", "numpy==1.23.5"]);
+        assert!(packages("no").is_err());
+    }
+}

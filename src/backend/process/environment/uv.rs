@@ -1,0 +1,103 @@
+//! Finding uv, or getting it once.
+
+use std::{
+    fs::TryLockError,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{process::Command, time::Instant};
+
+use super::{
+    super::{files, layout},
+    build::{self, BuildLog, CommandError},
+    find_program,
+};
+
+/// Between two tries to get a lock that another process holds.
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The uv to use: the configured one, the one on `PATH`, or one installed with pip into the data directory.
+pub(super) async fn locate(
+    configured: Option<&Path>,
+    data_dir: &Path,
+    environment: &[(String, String)],
+    log: &mut BuildLog,
+    deadline: Instant,
+) -> Result<PathBuf, CommandError> {
+    if let Some(path) = configured {
+        return if path.is_file() {
+            Ok(path.to_owned())
+        } else {
+            Err(CommandError::Failed(format!("the configured uv, {}, is not there", path.display())))
+        };
+    }
+    if let Some(path) = find_program("uv", environment) {
+        return Ok(path);
+    }
+    let tools = data_dir.join("tools");
+    let (own, program) = (tools.join("uv"), tools.join("uv/bin/uv"));
+    if program.is_file() {
+        return Ok(program);
+    }
+    layout::create_private_dir(&tools)?;
+    let lock = lock(&tools.join("uv.lock"), deadline, || Ok(())).await?;
+    if program.is_file() {
+        return Ok(program);
+    }
+    log.line("uv is not on this machine: installing it with pip, once")?;
+    let partial = tools.join("uv.partial");
+    files::remove_tree(&partial)?;
+    let python = find_program("python3", environment).ok_or_else(|| no_pip("there is no python3"))?;
+    let mut command = Command::new(python);
+    command.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--target",
+    ]);
+    command.arg(&partial).arg("uv").env_clear().envs(environment.iter().cloned());
+    build::run(command, &lock, log, deadline).await.map_err(|error| match error {
+        CommandError::Failed(said) if said.contains("No module named pip") => no_pip("python3 has no pip"),
+        CommandError::Failed(said) => CommandError::Failed(format!("cannot install uv with pip: {said}")),
+        other => other,
+    })?;
+    std::fs::rename(&partial, &own)?;
+    Ok(program)
+}
+
+fn no_pip(what: &str) -> CommandError {
+    CommandError::Failed(format!(
+        "uv is needed to build environments, and {what} to install it with. Install uv, or pip \
+         (`apt-get install python3-pip`), and submit again"
+    ))
+}
+
+/// Waits for an exclusive lock; `waiting` is called once if it is not to be had at once.
+pub(super) async fn lock(
+    path: &Path,
+    deadline: Instant,
+    mut waiting: impl FnMut() -> io::Result<()>,
+) -> Result<std::fs::File, CommandError> {
+    let file = layout::open_lock_file(path)?;
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if !told {
+            told = true;
+            waiting()?;
+        }
+        if Instant::now() >= deadline {
+            return Err(CommandError::TimedOut);
+        }
+        tokio::time::sleep(LOCK_INTERVAL).await;
+    }
+}

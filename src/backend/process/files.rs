@@ -1,0 +1,124 @@
+//! Listing what an attempt wrote.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::super::AttemptFile;
+
+/// The regular files below `directory`, named from `prefix` on, sorted by name. Links are never followed: a script
+/// could point them anywhere.
+pub(super) fn list(directory: &Path, prefix: &str) -> io::Result<Vec<AttemptFile>> {
+    let mut files = Vec::new();
+    if is_directory(directory)? {
+        walk(directory, prefix, &mut files)?;
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+fn is_directory(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn walk(directory: &Path, prefix: &str, files: &mut Vec<AttemptFile>) -> io::Result<()> {
+    let mut open: Vec<(PathBuf, String)> = vec![(directory.to_owned(), prefix.to_owned())];
+    while let Some((directory, prefix)) = open.pop() {
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            // Removed by the script since it was seen.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if metadata.is_dir() {
+                open.push((entry.path(), format!("{name}/")));
+            } else if metadata.is_file() {
+                files.push(AttemptFile { name, path: entry.path(), bytes: metadata.len() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes a tree, also one in which a script took away its own permissions.
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            fs::remove_dir_all(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies a tree, links as links.
+pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path())?, target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_up(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.metadata()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_listed_by_name_and_links_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("outputs");
+        fs::create_dir_all(root.join("b/c")).unwrap();
+        fs::write(root.join("b/c/deep.txt"), "12345").unwrap();
+        fs::write(root.join("a.txt"), "1").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", root.join("leak")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("leaks")).unwrap();
+        let files = list(&root, "x/").unwrap();
+        let names: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
+        assert_eq!(names, [("x/a.txt", 1), ("x/b/c/deep.txt", 5)]);
+    }
+
+    #[test]
+    fn a_directory_that_is_a_link_or_missing_holds_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("outputs");
+        assert!(list(&link, "").unwrap().is_empty());
+        std::os::unix::fs::symlink("/etc", &link).unwrap();
+        assert!(list(&link, "").unwrap().is_empty());
+    }
+}

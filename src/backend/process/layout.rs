@@ -1,0 +1,180 @@
+//! Where an attempt keeps its things, and how they are written: whole or not at all.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::super::BackendError;
+use crate::domain::ids::RunId;
+
+/// Logs by Azure ML's names, below `logs/` of an attempt.
+pub(super) const STD_LOG: &str = "user_logs/std_log.txt";
+/// What building the environment said.
+pub(super) const BUILD_LOG: &str = "azureml-logs/20_image_build_log.txt";
+/// What `mpirun` itself said; the ranks have logs of their own.
+pub(super) const MPIRUN_LOG: &str = "azureml-logs/70_mpirun_log.txt";
+
+/// The directory of one attempt: `<data_dir>/runs/<run_id>/<attempt>`.
+#[derive(Clone, Debug)]
+pub(super) struct AttemptDir {
+    root: PathBuf,
+}
+
+impl AttemptDir {
+    pub(super) fn new(data_dir: &Path, run_id: RunId, number: u32) -> Self {
+        Self { root: data_dir.join("runs").join(run_id.to_string()).join(number.to_string()) }
+    }
+
+    pub(super) const fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The script's working directory: a private copy of the snapshot.
+    pub(super) fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    /// The logs that the service keeps; the script's own are in `work/logs`.
+    pub(super) fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Held while `work` is made.
+    pub(super) fn prepare_lock(&self) -> PathBuf {
+        self.root.join("prepare.lock")
+    }
+
+    /// What the supervisor is to start.
+    pub(super) fn launch(&self) -> PathBuf {
+        self.root.join("launch.json")
+    }
+
+    /// Held by the supervisor for its whole life.
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join("supervisor.lock")
+    }
+
+    /// Who supervises. From when this exists the attempt counts as started, whatever comes.
+    pub(super) fn supervisor(&self) -> PathBuf {
+        self.root.join("supervisor.json")
+    }
+
+    /// What the supervisor itself had to say.
+    pub(super) fn supervisor_log(&self) -> PathBuf {
+        self.root.join("supervisor.log")
+    }
+
+    /// Since when the script runs.
+    pub(super) fn started(&self) -> PathBuf {
+        self.root.join("started.json")
+    }
+
+    /// How it ended: from when this exists no process of the attempt is left.
+    pub(super) fn exit(&self) -> PathBuf {
+        self.root.join("exit.json")
+    }
+
+    /// That it is to end, or must never begin.
+    pub(super) fn cancel(&self) -> PathBuf {
+        self.root.join("cancel")
+    }
+}
+
+/// Creates a directory, and its parents, that only the service's user can read: what is in there may be secret.
+pub(super) fn create_private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Writes a file so that a reader finds the old content or the new one, also after a power failure.
+pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    let directory = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
+    let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+    temporary.write_all(content)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()
+}
+
+/// [`write_atomically`] of a value as JSON.
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write_atomically(path, &serde_json::to_vec_pretty(value)?)
+}
+
+/// Reads back what [`write_json`] wrote; `None` when there is no such file.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, BackendError> {
+    let content = match fs::read(path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(BackendError::Io { action: format!("read {}", path.display()), source });
+        }
+    };
+    serde_json::from_slice(&content)
+        .map(Some)
+        .map_err(|error| BackendError::Damaged { path: path.to_owned(), detail: error.to_string() })
+}
+
+/// Whether somebody holds the lock of this file. Asking takes a shared lock for an instant, so it must only be
+/// asked when nobody who has a right to the lock can still be on the way to it.
+pub(super) fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(fs::TryLockError::WouldBlock) => Ok(true),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Opens (and creates) a file to lock it, readable and writable, with its content left alone.
+pub(super) fn open_lock_file(path: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(false).read(true).write(true).open(path)
+}
+
+/// Opens a log to add to it.
+pub(super) fn open_log(path: &Path) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        create_private_dir(directory)?;
+    }
+    File::options().create(true).append(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_seen_while_it_is_held_and_not_after() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        assert!(!is_locked(&path).unwrap());
+        let file = open_lock_file(&path).unwrap();
+        file.try_lock().unwrap();
+        assert!(is_locked(&path).unwrap());
+        drop(file);
+        assert!(!is_locked(&path).unwrap());
+    }
+
+    #[test]
+    fn json_comes_back_and_damage_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value.json");
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), None);
+        write_json(&path, &vec![1, 2]).unwrap();
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), Some(vec![1, 2]));
+        fs::write(&path, "[1,").unwrap();
+        assert!(matches!(read_json::<Vec<u32>>(&path), Err(BackendError::Damaged { .. })));
+    }
+}

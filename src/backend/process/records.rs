@@ -1,0 +1,60 @@
+//! The small files by which service and supervisor understand one another.
+
+use std::{path::PathBuf, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// What the supervisor is to start, complete: it decides nothing itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Launch {
+    /// The executable, absolute.
+    pub(super) program: PathBuf,
+    /// Its arguments, one element each.
+    pub(super) arguments: Vec<String>,
+    /// The whole environment: nothing is inherited.
+    pub(super) environment: Vec<(String, String)>,
+    /// Where it starts.
+    pub(super) working_directory: PathBuf,
+    /// Where standard output and error go.
+    pub(super) log: PathBuf,
+    /// A directory made before the start and removed after the end.
+    pub(super) temporary_directory: Option<PathBuf>,
+    /// How long the script may run.
+    pub(super) max_run_duration_seconds: Option<u64>,
+    /// Between TERM and KILL when it is told to end, in milliseconds.
+    pub(super) cancel_grace_ms: u64,
+    /// Between TERM and KILL for what the script leaves behind when it ends by itself, in milliseconds.
+    pub(super) leftovers_grace_ms: u64,
+}
+
+impl Launch {
+    pub(super) const fn cancel_grace(&self) -> Duration {
+        Duration::from_millis(self.cancel_grace_ms)
+    }
+
+    pub(super) const fn leftovers_grace(&self) -> Duration {
+        Duration::from_millis(self.leftovers_grace_ms)
+    }
+}
+
+/// Who supervises an attempt. Process numbers come round again: the start time and the boot tell them apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Supervisor {
+    pub(super) pid: i32,
+    pub(super) start_ticks: u64,
+    pub(super) boot_id: String,
+}
+
+/// That the script runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Started {
+    pub(super) pid: i32,
+    pub(super) started_at: DateTime<Utc>,
+}
+
+/// That somebody wants the attempt to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CancelRequest {
+    pub(super) requested_at: DateTime<Utc>,
+}

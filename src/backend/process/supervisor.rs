@@ -1,0 +1,383 @@
+//! The supervisor: one small process per attempt that starts the script, outlives the service, and says how it
+//! ended once nothing of it is left.
+//!
+//! It is single-threaded and synchronous, keeps no connection to the service, and is told what to do by files and
+//! SIGTERM. An attempt is started at most once: whoever writes `supervisor.json` under the lock is the only one ever.
+
+use std::{
+    collections::HashSet,
+    fs::TryLockError,
+    io::{self, Read as _},
+    os::{
+        fd::AsFd as _,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl::set_child_subreaper,
+        resource::{UsageWho, getrusage},
+        signal::Signal,
+        time::TimeVal,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Pid, getpid, setsid},
+};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+
+use super::{
+    super::{BackendError, Exit, ExitReason},
+    descendants,
+    layout::{self, AttemptDir},
+    records::{CancelRequest, Launch, Started, Supervisor},
+};
+use crate::clock::{Clock as _, SystemClock};
+
+/// Said by exit code when another supervisor has the attempt.
+pub(super) const HELD_BY_ANOTHER: u8 = 75;
+/// Between two looks at processes that were killed and are not gone yet.
+const KILL_INTERVAL: Duration = Duration::from_millis(20);
+/// A disk may be full when the script ends; how it ended is worth waiting for.
+const EXIT_WRITE_TRIES: u32 = 600;
+
+/// Arguments of the hidden subcommand `supervise`.
+#[derive(Debug, clap::Args)]
+pub struct Supervise {
+    /// The attempt's directory.
+    directory: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SuperviseError {
+    #[error("{action}: {source}")]
+    Io { action: &'static str, source: io::Error },
+    #[error(transparent)]
+    Record(#[from] BackendError),
+    #[error("launch.json is missing")]
+    NoLaunch,
+    #[error(
+        "told to end by a signal that no cancel request explains: the machine or an operator wants it gone"
+    )]
+    Interrupted,
+}
+
+fn during<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> SuperviseError {
+    move |error| SuperviseError::Io { action, source: error.into() }
+}
+
+/// Runs `supervise` for the attempt in the given directory, until every process of it is gone.
+#[must_use]
+pub fn supervise(args: Supervise) -> ExitCode {
+    match run(&AttemptDir::at(args.directory)) {
+        Ok(code) => code,
+        Err(error) => {
+            // Standard error is `supervisor.log`.
+            eprintln!("{} {error}", SystemClock.now().to_rfc3339());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(directory: &AttemptDir) -> Result<ExitCode, SuperviseError> {
+    // Fails only when this process leads its group already, and then it is as far from the terminal as wanted.
+    let _ = setsid();
+    let lock = layout::open_lock_file(&directory.lock()).map_err(during("open supervisor.lock"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(ExitCode::from(HELD_BY_ANOTHER)),
+        Err(TryLockError::Error(source)) => {
+            return Err(SuperviseError::Io { action: "lock supervisor.lock", source });
+        }
+    }
+    if directory.supervisor().exists() || directory.exit().exists() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let launch: Launch = layout::read_json(&directory.launch())?.ok_or(SuperviseError::NoLaunch)?;
+    let signals = Signals::install().map_err(during("install signal handlers"))?;
+    set_child_subreaper(true).map_err(during("become the reaper of orphans"))?;
+    layout::write_json(&directory.supervisor(), &identify().map_err(during("read /proc"))?)
+        .map_err(during("write supervisor.json"))?;
+    // The service writes `cancel` before it looks for `supervisor.json`, and here it is the other way round: one of
+    // the two always sees what the other wrote.
+    if let Some(request) = layout::read_json::<CancelRequest>(&directory.cancel())? {
+        write_exit(directory, &canceled_before_start(&request))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let result = start_and_watch(directory, &launch, &signals);
+    if let Some(temporary) = &launch.temporary_directory {
+        // What is left there belongs to nobody; failing to remove it changes nothing about the run.
+        let _ = std::fs::remove_dir_all(temporary);
+    }
+    write_exit(directory, &result?)?;
+    // Held until here, so that nobody sees a free lock before `exit.json`.
+    drop(lock);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn identify() -> io::Result<Supervisor> {
+    let pid = getpid().as_raw();
+    let own = descendants::find(pid).ok_or_else(|| io::Error::other("this process is not in /proc"))?;
+    Ok(Supervisor { pid, start_ticks: own.start_ticks, boot_id: descendants::boot_id()? })
+}
+
+/// How an attempt ended that was cancelled before it began.
+pub(super) const fn canceled_before_start(request: &CancelRequest) -> Exit {
+    Exit {
+        reason: ExitReason::Canceled,
+        exit_code: None,
+        signal: None,
+        started_at: None,
+        finished_at: request.requested_at,
+        cpu_seconds: None,
+        peak_memory_bytes: None,
+        start_error: None,
+    }
+}
+
+fn write_exit(directory: &AttemptDir, exit: &Exit) -> Result<(), SuperviseError> {
+    for _ in 1..EXIT_WRITE_TRIES {
+        match layout::write_json(&directory.exit(), exit) {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                eprintln!("{} write exit.json, will try again: {error}", SystemClock.now().to_rfc3339());
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+    layout::write_json(&directory.exit(), exit).map_err(during("write exit.json"))
+}
+
+fn start_and_watch(
+    directory: &AttemptDir,
+    launch: &Launch,
+    signals: &Signals,
+) -> Result<Exit, SuperviseError> {
+    let main = match spawn(launch) {
+        Ok(pid) => pid,
+        Err(error) => {
+            return Ok(Exit {
+                reason: ExitReason::Exited,
+                exit_code: None,
+                signal: None,
+                started_at: None,
+                finished_at: SystemClock.now(),
+                cpu_seconds: None,
+                peak_memory_bytes: None,
+                start_error: Some(format!("cannot start {}: {error}", launch.program.display())),
+            });
+        }
+    };
+    let began = Instant::now();
+    let started_at = SystemClock.now();
+    if let Err(error) = layout::write_json(&directory.started(), &Started { pid: main.as_raw(), started_at })
+    {
+        // The script runs and how it ends will be known: no reason to end it.
+        eprintln!("{} write started.json: {error}", SystemClock.now().to_rfc3339());
+    }
+    // A duration too long for the clock is none.
+    let deadline =
+        launch.max_run_duration_seconds.and_then(|seconds| began.checked_add(Duration::from_secs(seconds)));
+
+    let mut tree = Tree { main, end: None, empty: false };
+    let reason = loop {
+        tree.reap().map_err(during("wait for processes"))?;
+        if tree.end.is_some() {
+            break Some(ExitReason::Exited);
+        }
+        if signals.terminate() {
+            break directory.cancel().exists().then_some(ExitReason::Canceled);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break Some(ExitReason::MaxRunDurationExceeded);
+        }
+        signals.wait(deadline).map_err(during("wait for a signal"))?;
+    };
+    let grace = match reason {
+        Some(ExitReason::Exited) => launch.leftovers_grace(),
+        _ => launch.cancel_grace(),
+    };
+    tree.end_all(signals, grace).map_err(during("end the processes"))?;
+    // Without a reason there is no `exit.json`: the attempt will be found lost, which is what it is.
+    let reason = reason.ok_or(SuperviseError::Interrupted)?;
+    Ok(exit(reason, tree.end, started_at))
+}
+
+fn exit(reason: ExitReason, end: Option<WaitStatus>, started_at: DateTime<Utc>) -> Exit {
+    let (exit_code, signal) = match end {
+        Some(WaitStatus::Exited(_, code)) => (Some(code), None),
+        Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
+        _ => (None, None),
+    };
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).ok();
+    Exit {
+        reason,
+        exit_code,
+        signal,
+        started_at: Some(started_at),
+        // The wall clock may have been set back meanwhile.
+        finished_at: SystemClock.now().max(started_at),
+        cpu_seconds: usage.map(|usage| seconds(usage.user_time()) + seconds(usage.system_time())),
+        // The kernel counts in KiB.
+        peak_memory_bytes: usage.and_then(|usage| u64::try_from(usage.max_rss()).ok()?.checked_mul(1024)),
+        start_error: None,
+    }
+}
+
+fn seconds(time: TimeVal) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "seconds of processor time fit a double many times over")]
+    let value = time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    value
+}
+
+/// Starts the script; [`Tree::reap`] waits for it as for every other child.
+fn spawn(launch: &Launch) -> io::Result<Pid> {
+    if let Some(temporary) = &launch.temporary_directory {
+        layout::create_private_dir(temporary)?;
+    }
+    let output = layout::open_log(&launch.log)?;
+    let error_output = output.try_clone()?;
+    let child = Command::new(&launch.program)
+        .args(&launch.arguments)
+        .env_clear()
+        .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(&launch.working_directory)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(error_output)
+        // A script that signals its own group must not hit the supervisor.
+        .process_group(0)
+        .spawn()?;
+    i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
+}
+
+/// Everything that descends from the supervisor.
+struct Tree {
+    /// The process that was started.
+    main: Pid,
+    /// How it ended.
+    end: Option<WaitStatus>,
+    /// Whether nothing is left: as the reaper of orphans the supervisor has no descendants once it has no children.
+    empty: bool,
+}
+
+impl Tree {
+    /// Takes note of every child that has ended.
+    fn reap(&mut self) -> nix::Result<()> {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return Ok(()),
+                Ok(status) if status.pid() == Some(self.main) => self.end = Some(status),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::ECHILD) => {
+                    self.empty = true;
+                    return Ok(());
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// TERM to all, grace, KILL to all, until nothing is left.
+    fn end_all(&mut self, signals: &Signals, grace: Duration) -> io::Result<()> {
+        let own = getpid().as_raw();
+        let mut told = HashSet::new();
+        let kill_at = Instant::now().checked_add(grace);
+        loop {
+            self.reap()?;
+            if self.empty {
+                return Ok(());
+            }
+            if kill_at.is_some_and(|at| Instant::now() >= at) {
+                break;
+            }
+            // Looked up again after every death: a dying process may leave new ones.
+            for process in descendants::of(own)? {
+                if told.insert(process) {
+                    report(descendants::signal(process, Signal::SIGTERM), process);
+                    // A stopped process would never hear it.
+                    report(descendants::signal(process, Signal::SIGCONT), process);
+                }
+            }
+            signals.wait(kill_at)?;
+        }
+        loop {
+            for process in descendants::of(own)? {
+                report(descendants::signal(process, Signal::SIGKILL), process);
+            }
+            // What was forked between the look and the signal is found the next time round.
+            signals.wait(Instant::now().checked_add(KILL_INTERVAL))?;
+            self.reap()?;
+            if self.empty {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A process that cannot be signalled (it changed its user) is waited for like the others.
+fn report(result: io::Result<()>, process: descendants::Process) {
+    if let Err(error) = result {
+        eprintln!("{} signal {}: {error}", SystemClock.now().to_rfc3339(), process.pid);
+    }
+}
+
+/// The signals the supervisor wakes up for.
+struct Signals {
+    wake: UnixStream,
+    terminate: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn install() -> io::Result<Self> {
+        let (wake, sender) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        let terminate = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // The flag first: whoever is woken by the pipe finds it set.
+            signal_hook::flag::register(signal, Arc::clone(&terminate))?;
+            signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
+        }
+        signal_hook::low_level::pipe::register(SIGCHLD, sender)?;
+        // Caught and forgotten, unlike SIG_IGN, which the script would inherit.
+        signal_hook::flag::register(SIGHUP, Arc::new(AtomicBool::new(false)))?;
+        Ok(Self { wake, terminate })
+    }
+
+    fn terminate(&self) -> bool {
+        self.terminate.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps until a signal comes, or until the given instant.
+    fn wait(&self, until: Option<Instant>) -> io::Result<()> {
+        let timeout = until.map_or(PollTimeout::NONE, |until| {
+            // Rounded up, or the last millisecond would be spent spinning; too long is woken up in between.
+            let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut [PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut buffer = [0; 64];
+        loop {
+            match (&self.wake).read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

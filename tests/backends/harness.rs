@@ -1,0 +1,202 @@
+//! Places to run attempts in, cleaned up whatever happens.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{LazyLock, Mutex},
+    time::{Duration, Instant},
+};
+
+use estimatord::{
+    backend::{ActualEnvironment, Attempt, Backend, Exit, Observation, SourceTree},
+    clock,
+    clock::Clock as _,
+    domain::{
+        compute_target,
+        environment::{Environment, EnvironmentKind, Variable},
+        ids::{RunId, SnapshotId},
+        plan::{Launcher, Plan},
+    },
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// How long anything that must come may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A kind of compute under test.
+pub trait Lab {
+    /// Its backend.
+    type Backend: Backend + 'static;
+
+    /// Another backend object over the same compute, as after a restart of the service.
+    fn backend(&self) -> Self::Backend;
+
+    /// Where scripts and tests leave each other notes.
+    fn notes(&self) -> &Path;
+
+    /// A new attempt that runs `script` of `tests/backends/scripts` with the machine's own interpreter.
+    fn attempt(&self, script: &str, arguments: &[&str]) -> Attempt;
+
+    /// A path in [`Lab::notes`], as text.
+    fn note(&self, name: &str) -> String {
+        self.notes().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+/// The machine's interpreter: not a wrapper, which would add variables of its own.
+static PYTHON: LazyLock<String> = LazyLock::new(|| {
+    let output = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    assert!(output.status.success(), "the tests need python3");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+});
+
+/// A source tree that lies in a directory of this repository.
+pub struct Directory(pub PathBuf);
+
+impl SourceTree for Directory {
+    async fn unpack(&self, directory: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::copy(entry.path(), directory.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The scripts of the conformance suite.
+pub fn scripts() -> Directory {
+    Directory(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/backends/scripts"))
+}
+
+/// Ends the processes of the attempts it knows when it goes out of scope.
+#[derive(Default)]
+pub struct Sweeper(Mutex<Vec<RunId>>);
+
+impl Sweeper {
+    pub fn watch(&self, run_id: RunId) {
+        self.0.lock().unwrap().push(run_id);
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        let runs: Vec<String> = self.0.lock().unwrap().iter().map(ToString::to_string).collect();
+        let ours =
+            |text: &[u8]| runs.iter().any(|run| text.windows(run.len()).any(|part| part == run.as_bytes()));
+        // Supervisors have the run in their command line, scripts in their environment.
+        for _ in 0..100 {
+            let mut found = 0;
+            for entry in fs::read_dir("/proc").unwrap().flatten() {
+                let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                    continue;
+                };
+                let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+                if pid != Pid::this().as_raw() && (ours(&read("environ")) || ours(&read("cmdline"))) {
+                    found += 1;
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+            if found == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A user-managed attempt of one process.
+pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
+    Attempt {
+        run_id: RunId::generate(clock::SystemClock.now(), clock::entropy()),
+        number: 1,
+        experiment_name: "conformance".into(),
+        plan: Plan {
+            snapshot_id: SnapshotId::from_digest([7; 32]),
+            entry_script: script.into(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            launcher: Launcher::Single,
+            node_count: 1,
+            process_count_per_node: 1,
+            compute_target: "local".into(),
+            use_gpu: false,
+            max_run_duration_seconds: None,
+            environment: Environment {
+                kind: EnvironmentKind::UserManaged,
+                interpreter_path: Some(PYTHON.clone()),
+                framework: "Chainer".into(),
+                framework_version: None,
+                python_version: None,
+                docker: false,
+                image: None,
+                pip_packages: Vec::new(),
+                conda_packages: Vec::new(),
+                conda_channels: Vec::new(),
+                environment_variables: Vec::new(),
+                shm_size: None,
+                hash: "sha256:".into(),
+            },
+        },
+        backend: compute_target::Backend::process(),
+    }
+}
+
+/// Adds a variable to what a definition asks for.
+pub fn with_variable(mut attempt: Attempt, name: &str, value: &str) -> Attempt {
+    let variable = Variable { name: name.into(), value: value.into() };
+    attempt.plan.environment.environment_variables.push(variable);
+    attempt
+}
+
+/// Waits until a condition holds; says what was waited for when it never does.
+pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < give_up, "waited in vain for: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Prepares and starts an attempt of the conformance suite.
+pub async fn start<B: Backend>(backend: &B, attempt: &Attempt) -> ActualEnvironment {
+    let environment = backend.prepare(attempt, &scripts()).await.unwrap();
+    backend.ensure_submitted(attempt, &environment).await.unwrap();
+    environment
+}
+
+/// Waits until an attempt has ended.
+pub async fn ended<B: Backend>(backend: &B, attempt: &Attempt) -> Exit {
+    until("the end of the attempt", async || match backend.observe(attempt).await.unwrap() {
+        Observation::Exited(exit) => Some(exit),
+        Observation::Starting | Observation::Running { .. } => None,
+        other => panic!("it should run or have ended, and is {other:?}"),
+    })
+    .await
+}
+
+/// Waits for a file with numbers of processes, one per line.
+pub async fn noted_pids(path: &str) -> Vec<i32> {
+    let text = until(path, async || fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'))).await;
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// Whether a process is there, and not only as an entry that waits to be read.
+pub fn is_alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
+}
+
+/// The content of one of the files that a backend lists.
+pub fn content(files: &[estimatord::backend::AttemptFile], name: &str) -> String {
+    let file =
+        files.iter().find(|file| file.name == name).unwrap_or_else(|| panic!("{name} is not in {files:?}"));
+    fs::read_to_string(&file.path).unwrap()
+}

@@ -1,0 +1,287 @@
+//! The process backend: the conformance suite, and what only it promises.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use estimatord::{
+    backend::{
+        Attempt, Backend as _, Observation, PrepareError,
+        process::{ProcessBackend, Settings},
+    },
+    domain::plan::Launcher,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    conformance,
+    harness::{self, Lab, Sweeper, content, ended, is_alive, noted_pids, scripts, start, until},
+};
+
+const GRACE: Duration = Duration::from_millis(700);
+
+/// A data directory of its own, gone with all its processes when the test ends.
+pub struct Machine {
+    // First: processes go before the directory that they write to.
+    sweeper: Sweeper,
+    directory: tempfile::TempDir,
+    notes: PathBuf,
+    grace: Duration,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let notes = directory.path().join("notes");
+        fs::create_dir(&notes).unwrap();
+        Self { sweeper: Sweeper::default(), directory, notes, grace: GRACE }
+    }
+
+    pub fn with_grace(grace: Duration) -> Self {
+        Self { grace, ..Self::new() }
+    }
+
+    pub fn watched(&self, attempt: Attempt) -> Attempt {
+        self.sweeper.watch(attempt.run_id);
+        attempt
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    pub fn attempt_dir(&self, attempt: &Attempt) -> PathBuf {
+        self.data_dir().join("runs").join(attempt.run_id.to_string()).join(attempt.number.to_string())
+    }
+
+    fn supervisor(&self, attempt: &Attempt) -> Pid {
+        let record = fs::read(self.attempt_dir(attempt).join("supervisor.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        Pid::from_raw(record["pid"].as_i64().unwrap().try_into().unwrap())
+    }
+}
+
+impl Lab for Machine {
+    type Backend = ProcessBackend;
+
+    fn backend(&self) -> ProcessBackend {
+        ProcessBackend::new(Settings {
+            data_dir: self.data_dir(),
+            supervisor: env!("CARGO_BIN_EXE_estimatord").into(),
+            cancel_grace: self.grace,
+            build_timeout: Duration::from_secs(600),
+            uv: None,
+        })
+        .unwrap()
+    }
+
+    fn notes(&self) -> &Path {
+        &self.notes
+    }
+
+    fn attempt(&self, script: &str, arguments: &[&str]) -> Attempt {
+        self.watched(harness::attempt(script, arguments))
+    }
+}
+
+macro_rules! conforms {
+    ($($name:ident),* $(,)?) => {$(
+        #[tokio::test]
+        async fn $name() {
+            conformance::$name(&Machine::with_grace(Duration::from_secs(20))).await;
+        }
+    )*};
+}
+
+conforms! {
+    tells_the_exit_code,
+    tells_the_signal,
+    starts_once_however_often_it_is_asked,
+    starts_once_when_all_ask_first,
+    cancelling_ends_the_whole_family,
+    what_the_script_leaves_behind_is_ended,
+    cancelled_before_the_start_it_never_starts,
+    cancelling_what_was_never_prepared_is_no_error,
+    cancelling_while_it_starts_ends_it,
+    too_long_a_run_is_ended,
+    lists_logs_and_outputs_without_links,
+    logs_can_be_read_while_it_runs,
+    arguments_arrive_verbatim_and_variables_are_set,
+    what_cannot_start_says_so,
+    removing_leaves_nothing_and_spares_what_runs,
+}
+
+#[tokio::test]
+async fn who_ignores_term_is_killed_after_the_grace() {
+    conformance::who_ignores_term_is_killed_after_the_grace(&Machine::new(), GRACE).await;
+}
+
+/// A runtime of its own stands for a service: when it is dropped, its tasks and children's handles are too.
+fn service() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+#[test]
+fn a_run_outlives_the_service() {
+    let machine = Machine::new();
+    let attempt = machine.attempt("waits.py", &[&machine.note("starts")]);
+    let first = service();
+    first.block_on(async { start(&machine.backend(), &attempt).await });
+    drop(first);
+    service().block_on(async {
+        let backend = machine.backend();
+        let state = backend.observe(&attempt).await.unwrap();
+        assert!(matches!(state, Observation::Running { .. }), "{state:?}");
+        fs::write(machine.note("go"), "").unwrap();
+        assert_eq!(ended(&backend, &attempt).await.exit_code, Some(0));
+    });
+}
+
+#[tokio::test]
+async fn a_killed_supervisor_means_lost_and_nothing_left() {
+    let machine = Machine::new();
+    let notes = machine.note("family");
+    let (backend, attempt) = (machine.backend(), machine.attempt("family.py", &[&notes, "stay", "stubborn"]));
+    start(&backend, &attempt).await;
+    let family = noted_pids(&notes).await;
+    kill(machine.supervisor(&attempt), Signal::SIGKILL).unwrap();
+    let state = until("the loss to be seen", async || match backend.observe(&attempt).await.unwrap() {
+        Observation::Running { .. } => None,
+        state => Some(state),
+    })
+    .await;
+    assert!(matches!(&state, Observation::Lost { detail } if detail.contains("3 processes")), "{state:?}");
+    assert!(!family.iter().any(|pid| is_alive(*pid)));
+    let state = machine.backend().observe(&attempt).await.unwrap();
+    assert!(matches!(state, Observation::Lost { .. }), "{state:?}");
+}
+
+#[tokio::test]
+async fn a_lost_attempt_is_not_started_again() {
+    let machine = Machine::new();
+    let (backend, attempt) = (machine.backend(), machine.attempt("waits.py", &[&machine.note("starts")]));
+    let environment = start(&backend, &attempt).await;
+    noted_pids(&machine.note("starts")).await;
+    kill(machine.supervisor(&attempt), Signal::SIGKILL).unwrap();
+    until("the loss to be seen", async || {
+        matches!(backend.observe(&attempt).await.unwrap(), Observation::Lost { .. }).then_some(())
+    })
+    .await;
+    backend.ensure_submitted(&attempt, &environment).await.unwrap();
+    assert_eq!(noted_pids(&machine.note("starts")).await.len(), 1);
+    assert!(matches!(backend.observe(&attempt).await.unwrap(), Observation::Lost { .. }));
+}
+
+#[tokio::test]
+async fn a_machine_that_goes_down_loses_a_run_and_cancels_none() {
+    let machine = Machine::new();
+    let notes = machine.note("family");
+    let (backend, attempt) = (machine.backend(), machine.attempt("family.py", &[&notes, "stay"]));
+    start(&backend, &attempt).await;
+    let family = noted_pids(&notes).await;
+    kill(machine.supervisor(&attempt), Signal::SIGTERM).unwrap();
+    until("the loss to be seen", async || {
+        matches!(backend.observe(&attempt).await.unwrap(), Observation::Lost { .. }).then_some(())
+    })
+    .await;
+    assert!(!family.iter().any(|pid| is_alive(*pid)));
+}
+
+#[tokio::test]
+async fn half_a_source_tree_is_never_used() {
+    struct Breaks;
+    impl estimatord::backend::SourceTree for Breaks {
+        async fn unpack(&self, directory: &Path) -> std::io::Result<()> {
+            fs::write(directory.join("exits.py"), "half")?;
+            Err(std::io::Error::other("the store is gone"))
+        }
+    }
+    let machine = Machine::new();
+    let (backend, attempt) = (machine.backend(), machine.attempt("exits.py", &["4"]));
+    let error = backend.prepare(&attempt, &Breaks).await.unwrap_err();
+    assert!(
+        matches!(&error, PrepareError::Io { source, .. } if source.to_string().contains("the store is gone"))
+    );
+    let left = machine.attempt_dir(&attempt).join("work.partial-left");
+    fs::create_dir(&left).unwrap();
+    start(&backend, &attempt).await;
+    assert!(!left.exists());
+    assert_eq!(ended(&backend, &attempt).await.exit_code, Some(4));
+}
+
+#[tokio::test]
+async fn preparing_twice_at_once_makes_one_tree() {
+    let machine = Machine::new();
+    let (backend, attempt) = (machine.backend(), machine.attempt("exits.py", &["0"]));
+    let (one, two, source) = (machine.backend(), machine.backend(), scripts());
+    let (one, two) = tokio::join!(one.prepare(&attempt, &source), two.prepare(&attempt, &source));
+    assert_eq!(one.unwrap(), two.unwrap());
+    start(&backend, &attempt).await;
+    assert_eq!(ended(&backend, &attempt).await.exit_code, Some(0));
+}
+
+#[tokio::test]
+async fn starting_what_was_not_prepared_is_refused() {
+    let machine = Machine::new();
+    let (backend, attempt) = (machine.backend(), machine.attempt("exits.py", &["0"]));
+    let environment = backend.prepare(&attempt, &scripts()).await.unwrap();
+    let other = machine.attempt("exits.py", &["0"]);
+    let error = backend.ensure_submitted(&other, &environment).await.unwrap_err();
+    assert!(error.to_string().contains("start in"), "{error}");
+}
+
+#[tokio::test]
+async fn an_interpreter_that_is_not_there_is_a_fault_of_the_environment() {
+    let machine = Machine::new();
+    let mut attempt = machine.attempt("exits.py", &["0"]);
+    attempt.plan.environment.interpreter_path = Some("/nowhere/python3".into());
+    let error = machine.backend().prepare(&attempt, &scripts()).await.unwrap_err();
+    assert!(
+        matches!(&error, PrepareError::EnvironmentBuild { message } if message.contains("/nowhere/python3"))
+    );
+    attempt.plan.environment.interpreter_path = Some("/bin/true".into());
+    let error = machine.backend().prepare(&attempt, &scripts()).await.unwrap_err();
+    assert!(
+        matches!(&error, PrepareError::EnvironmentBuild { message } if message.contains("does not answer"))
+    );
+}
+
+#[tokio::test]
+async fn ranks_without_an_mpi_are_refused_with_a_way_out() {
+    let machine = Machine::new();
+    let mut attempt = machine.attempt("exits.py", &["0"]);
+    attempt.plan.launcher = Launcher::Mpi;
+    // Beside this interpreter there is an mpirun, so that only mpi4py is missing.
+    let bin = machine.note("bin");
+    fs::create_dir(&bin).unwrap();
+    let python = attempt.plan.environment.interpreter_path.clone().unwrap();
+    std::os::unix::fs::symlink("/bin/true", format!("{bin}/mpirun")).unwrap();
+    fs::write(format!("{bin}/python3"), format!("#!/bin/sh\nexec {python} -S \"$@\"\n")).unwrap();
+    std::os::unix::fs::symlink(&python, format!("{bin}/real")).unwrap();
+    let script = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(format!("{bin}/python3"), script).unwrap();
+    attempt.plan.environment.interpreter_path = Some(format!("{bin}/python3"));
+    let error = machine.backend().prepare(&attempt, &scripts()).await.unwrap_err();
+    assert!(
+        matches!(&error, PrepareError::EnvironmentBuild { message } if message.contains("no mpi4py")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_supervisor_has_nothing_of_the_service_in_its_environment() {
+    let machine = Machine::new();
+    let (backend, attempt) = (machine.backend(), machine.attempt("waits.py", &[&machine.note("starts")]));
+    start(&backend, &attempt).await;
+    let environ = fs::read(format!("/proc/{}/environ", machine.supervisor(&attempt))).unwrap();
+    assert!(environ.is_empty(), "{}", String::from_utf8_lossy(&environ));
+    fs::write(machine.note("go"), "").unwrap();
+    ended(&backend, &attempt).await;
+    let logs = backend.log_files(&attempt).await.unwrap();
+    assert_eq!(content(&logs, "user_logs/std_log.txt"), "waiting\n");
+}

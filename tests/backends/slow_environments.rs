@@ -1,0 +1,1 @@
+//! Environments that are really built, and the example trained in them: minutes, and the network.
