@@ -192,7 +192,8 @@ fn make_worker(
         cancel_grace: settings.cancel_grace(),
         build_timeout: settings.build_timeout(),
         uv: settings.uv.clone(),
-    });
+    })
+    .context("cannot use the data directory for runs")?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let worker_settings = worker::Settings {
         node: worker::node_id(data_dir, entropy()).context("cannot name this worker node")?,
