@@ -128,7 +128,7 @@ impl EmbeddedPostgres {
     }
 }
 
-/// Every field that sqlx would otherwise take from `PG…` variables is set: those name some other server.
+/// Sets what sqlx would otherwise take from `PG…` variables, which are meant for some other server.
 fn connect_options(socket: &SocketDir) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .socket(socket.path())

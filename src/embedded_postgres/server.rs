@@ -80,10 +80,11 @@ impl Server {
 
     /// Ends the server, ever less gently.
     pub(super) async fn stop(mut self) -> Result<(), Error> {
+        if self.running.status().is_some() {
+            return Ok(());
+        }
         for (signal, patience) in STAGES {
-            if self.running.status().is_none() {
-                self.running.signal(signal);
-            }
+            self.running.signal(signal);
             if let Some(status) = self.running.exited_within(patience).await {
                 if !status.success() {
                     tracing::warn!(%status, "PostgreSQL did not end cleanly; it recovers at the next start");

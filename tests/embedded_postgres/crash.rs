@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Scratch, Who, postgres_binary, until};
+use crate::support::{Scratch, Who, postgres_binary, root_or_skip, until};
 
 /// A process of the test's own, ended with it.
 struct Own(Child);
@@ -75,6 +75,39 @@ async fn a_server_that_does_not_react_is_waited_for() {
     send(postmaster, Signal::SIGCONT);
     next.ready();
     assert_ne!(scratch.postmaster(), postmaster);
+    assert_eq!(next.rows().await, [1]);
+}
+
+#[tokio::test]
+async fn a_child_that_outlives_its_server_is_waited_for() {
+    takes_over_from_a_child(Who::Us).await;
+}
+
+#[tokio::test]
+async fn a_child_that_outlives_its_server_is_waited_for_even_unseen() {
+    if root_or_skip() {
+        takes_over_from_a_child(Who::ConfinedRoot).await;
+    }
+}
+
+/// Two generations of processes on one cluster would destroy it.
+async fn takes_over_from_a_child(who: Who) {
+    let scratch = Scratch::new(who);
+    let mut service = scratch.serve();
+    service.insert(1).await;
+    let postmaster = scratch.postmaster();
+    let child = scratch.processes().into_iter().find(|pid| *pid != postmaster).unwrap();
+    send(child, Signal::SIGSTOP);
+    send(postmaster, Signal::SIGKILL);
+    assert_eq!(service.wait().code(), Some(70));
+    until("only the stopped child is left", || (scratch.processes() == [child]).then_some(()));
+
+    let mut next = scratch.spawn();
+    until("the next service waits", || next.stderr().contains("earlier PostgreSQL").then_some(()));
+    let seen = next.stderr().contains(&format!("pid {child}"));
+    assert_eq!(seen, who == Who::Us, "{}", next.stderr());
+    send(child, Signal::SIGCONT);
+    next.ready();
     assert_eq!(next.rows().await, [1]);
 }
 

@@ -29,6 +29,15 @@ pub enum Who {
     Ordinary,
     /// A user id without an entry in the user database; needs root.
     Unknown,
+    /// Root as in a container: without the right to look into the processes of others. Needs root.
+    ConfinedRoot,
+}
+
+impl Who {
+    /// Whether it is another user than the one of the tests.
+    fn is_other(self) -> bool {
+        Uid::effective().is_root() && matches!(self, Self::Ordinary | Self::Unknown)
+    }
 }
 
 /// Whether the tests run as root. Says why a test does nothing when not.
@@ -67,7 +76,7 @@ impl Scratch {
         let root = dir.path().canonicalize().unwrap();
         fs::set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
         let mut binary = PathBuf::from(env!("CARGO_BIN_EXE_estimatord"));
-        if who != Who::Us && Uid::effective().is_root() {
+        if who.is_other() {
             // The build directory may be closed to others.
             let copy = root.join("estimatord");
             if fs::hard_link(&binary, &copy).is_err() {
@@ -97,7 +106,7 @@ impl Scratch {
     }
 
     fn command_as(&self, who: Who) -> Command {
-        let mut command = if who != Who::Us && Uid::effective().is_root() {
+        let mut command = if who.is_other() {
             let id = id_of(who);
             let mut command = Command::new("setpriv");
             command
@@ -105,6 +114,10 @@ impl Scratch {
                 .arg(format!("--regid={id}"))
                 .arg("--clear-groups")
                 .arg(&self.binary);
+            command
+        } else if who == Who::ConfinedRoot {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]).arg(&self.binary);
             command
         } else {
             Command::new(&self.binary)
@@ -201,7 +214,7 @@ fn id_of(who: Who) -> u32 {
     match who {
         Who::Ordinary => User::from_name("nobody").unwrap().expect("an account `nobody`").uid.as_raw(),
         Who::Unknown => 54_321,
-        Who::Us => Uid::effective().as_raw(),
+        Who::Us | Who::ConfinedRoot => Uid::effective().as_raw(),
     }
 }
 
