@@ -250,8 +250,8 @@ impl Site {
         }
         let command = |arguments: &[&str]| {
             let mut command = Command::new(&uv);
-            command.args(arguments).args(["--color", "never", "--no-progress", "--cache-dir"]);
-            command.arg(data_dir.join("cache/uv"));
+            command.args(["--color", "never", "--no-progress", "--cache-dir"]).arg(data_dir.join("cache/uv"));
+            command.args(arguments);
             command.current_dir(&directory).env_clear().envs(self.variables.iter().cloned());
             command
         };
@@ -284,6 +284,10 @@ impl Site {
         self.blocking(move |root| {
             let target = root.join("source");
             files::copy_tree(&source, &target)?;
+            for ours in ["outputs", "logs"] {
+                // Builders would take these for packages. What the snapshot itself has in there stays.
+                let _ = fs::remove_dir(target.join(ours));
+            }
             Ok(target)
         })
         .await
