@@ -55,8 +55,9 @@ struct OpenDatabase {
 impl OpenDatabase {
     async fn open(settings: &Database, data_dir: &DataDir) -> anyhow::Result<Self> {
         if let Some(url) = &settings.database_url {
-            let options = PgConnectOptions::from_str(url)
-                .map_err(|_| anyhow::anyhow!("DATABASE_URL is no PostgreSQL URL (postgres://user@host/database)"))?;
+            let options = PgConnectOptions::from_str(url).map_err(|_| {
+                anyhow::anyhow!("DATABASE_URL is no PostgreSQL URL (postgres://user@host/database)")
+            })?;
             let storage = Storage::connect(options).await.context("cannot connect to DATABASE_URL")?;
             return Ok(Self { storage, embedded: None });
         }
@@ -137,8 +138,7 @@ async fn serve_with(
     } else {
         database.storage.migrate().await.context("a migration failed")?;
     }
-    let artifacts_dir =
-        settings.artifacts_dir.clone().unwrap_or_else(|| data_dir.path().join("artifacts"));
+    let artifacts_dir = settings.artifacts_dir.clone().unwrap_or_else(|| data_dir.path().join("artifacts"));
     let artifacts = Artifacts::open(&artifacts_dir, &data_dir.path().join("uploads"))
         .with_context(|| format!("cannot use {} for artifacts", artifacts_dir.display()))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -149,6 +149,11 @@ async fn serve_with(
         Role::All | Role::Worker => Some(tokio::spawn(
             make_worker(settings, data_dir.path(), database, &artifacts, &clock, &wakeup, &stop)?.run(),
         )),
+    };
+    // With port 0 the machine has chosen one.
+    let address = match &listener {
+        Some(listener) => Some(listener.local_addr().context("cannot tell the address listened on")?),
+        None => None,
     };
     let http = listener.map(|listener| {
         let router = api::router(api::ApiSettings {
@@ -168,7 +173,7 @@ async fn serve_with(
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stopped).into_future())
     });
-    announce(settings, data_dir.path(), database);
+    announce(settings.role, address, data_dir.path(), database);
 
     let code = wait_for_the_end(database, &stop).await;
     stop.cancel();
@@ -216,19 +221,20 @@ fn make_worker(
     ))
 }
 
-fn announce(settings: &Serve, data_dir: &Path, database: &OpenDatabase) {
+/// The one line that says that the service is ready, and where.
+fn announce(role: Role, address: Option<SocketAddr>, data_dir: &Path, database: &OpenDatabase) {
     let kind = if database.embedded.is_some() { "embedded" } else { "DATABASE_URL" };
-    let place = match settings.role {
-        Role::Worker => "worker only".to_owned(),
-        Role::All | Role::Api => format!("http://{}/docs/", settings.listen),
-    };
-    info!(
-        service.address = %settings.listen,
-        service.data_dir = %data_dir.display(),
-        service.database = kind,
-        "ready: {place} (data in {}, database: {kind})",
-        data_dir.display()
-    );
+    let data_dir = data_dir.display();
+    match address {
+        Some(address) => {
+            let workers = if role == Role::Api { ", API only" } else { "" };
+            info!(
+                service.address = %address,
+                "ready: http://{address}/docs/ (data in {data_dir}, database: {kind}{workers})"
+            );
+        }
+        None => info!("ready: worker only (data in {data_dir}, database: {kind})"),
+    }
 }
 
 async fn wait_for_the_end(database: &mut OpenDatabase, stop: &CancellationToken) -> ExitCode {

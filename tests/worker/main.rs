@@ -110,7 +110,10 @@ struct RunningWorker {
 impl RunningWorker {
     async fn stop(self) {
         self.shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("stops in time").expect("no panic");
+        tokio::time::timeout(Duration::from_secs(20), self.task)
+            .await
+            .expect("stops in time")
+            .expect("no panic");
     }
 
     /// What `kill -9` does: the task is gone at its next suspension, and gives nothing back.
@@ -153,7 +156,8 @@ async fn a_run_goes_all_the_way_and_its_files_are_kept(pool: PgPool) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let early = stage.storage.get_run_log(id, 1, "user_logs/std_log.txt").await.expect("read").expect("there");
+    let early =
+        stage.storage.get_run_log(id, 1, "user_logs/std_log.txt").await.expect("read").expect("there");
     assert_eq!((early.bytes, early.complete), (8, false));
     stage.backend.write_log(id, "user_logs/std_log.txt", b"epoch 1\nepoch 2\n");
     stage.backend.write_output(id, "model.npz", b"weights");
@@ -162,11 +166,19 @@ async fn a_run_goes_all_the_way_and_its_files_are_kept(pool: PgPool) {
     assert_eq!((run.status, run.cause, run.exit_code), (Status::Completed, None, Some(0)));
     assert_eq!(
         stage.statuses(id).await,
-        [Status::Queued, Status::Preparing, Status::Starting, Status::Running, Status::Finalizing, Status::Completed]
+        [
+            Status::Queued,
+            Status::Preparing,
+            Status::Starting,
+            Status::Running,
+            Status::Finalizing,
+            Status::Completed
+        ]
     );
     let log = stage.storage.get_run_log(id, 1, "user_logs/std_log.txt").await.expect("read").expect("there");
     assert_eq!((log.bytes, log.complete), (16, true));
-    let bytes = stage.artifacts.read_log_segment(id, 1, "user_logs/std_log.txt", 0, 0..16).await.expect("read");
+    let bytes =
+        stage.artifacts.read_log_segment(id, 1, "user_logs/std_log.txt", 0, 0..16).await.expect("read");
     assert_eq!(&bytes[..], b"epoch 1\nepoch 2\n");
     let outputs = stage.storage.list_run_outputs(id, 1).await.expect("read");
     assert_eq!((outputs.len(), outputs[0].name.as_str(), outputs[0].bytes), (1, "model.npz", 7));

@@ -10,7 +10,8 @@ use std::{
 
 use estimatord::{
     backend::{
-        ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, PrepareError, SourceTree, Substitution,
+        ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, PrepareError, SourceTree,
+        Substitution,
     },
     domain::{ids::RunId, run::Observation},
 };
