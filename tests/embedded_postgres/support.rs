@@ -18,7 +18,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
 /// Generous: the machine may be busy with other builds.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Who runs the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
