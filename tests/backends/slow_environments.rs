@@ -200,7 +200,11 @@ async fn packages_of_the_source_tree_are_installed_from_a_copy() {
     let machine = Machine::new();
     let tree = machine.data_dir().with_file_name("tree");
     fs::create_dir(&tree).unwrap();
-    fs::write(tree.join("pyproject.toml"), "[project]\nname = \"own\"\nversion = \"0.3\"\n").unwrap();
+    fs::write(
+        tree.join("pyproject.toml"),
+        "[project]\nname = \"own\"\nversion = \"0.3\"\n[tool.setuptools]\npy-modules = [\"own\"]\n",
+    )
+    .unwrap();
     fs::write(tree.join("own.py"), "answer = 42\n").unwrap();
     fs::write(tree.join("train.py"), "import own\nprint(own.answer, own.__file__)\n").unwrap();
     let backend = backend(machine.data_dir(), Duration::from_secs(300));
