@@ -141,6 +141,53 @@ async fn the_example_learns_on_two_ranks() {
 }
 
 #[tokio::test]
+async fn the_default_version_learns_too_alone_and_on_ranks() {
+    let kept = Kept::new();
+    let backend = Kept::backend();
+    let packages = ["azureml-defaults", "chainer==5.1.0", "mpi4py==3.0.0", "scikit-learn"];
+    let alone = managed(kept.attempt("train.py", &[]), &packages);
+    let ranks = on_ranks(managed(kept.attempt("train.py", &["--distributed"]), &packages), 2);
+    for (attempt, log) in [(alone, "user_logs/std_log.txt"), (ranks, "user_logs/std_log_0.txt")] {
+        let environment = backend.prepare(&attempt, &example()).await.unwrap();
+        assert!(environment.packages.contains(&"chainer==5.1.0".to_owned()), "{:?}", environment.packages);
+        backend.ensure_submitted(&attempt, &environment).await.unwrap();
+        let exit = ended(&backend, &attempt).await;
+        let log = content(&backend.log_files(&attempt).await.unwrap(), log);
+        assert_eq!(exit.exit_code, Some(0), "{log}");
+        println!("chainer 5.1.0: {}", accuracy(&log));
+        assert!(accuracy(&log) > 0.9, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn one_rank_is_started_under_mpi_too_and_logs_like_one_process() {
+    let kept = Kept::new();
+    let (backend, attempt) =
+        (Kept::backend(), on_ranks(kept.attempt("train.py", &["--epochs", "1", "--distributed"]), 1));
+    let environment = backend.prepare(&attempt, &example()).await.unwrap();
+    backend.ensure_submitted(&attempt, &environment).await.unwrap();
+    assert_eq!(ended(&backend, &attempt).await.exit_code, Some(0));
+    let log = content(&backend.log_files(&attempt).await.unwrap(), "user_logs/std_log.txt");
+    assert!(log.starts_with("chainer 7.0.0, 1 rank(s)"), "{log}");
+}
+
+#[tokio::test]
+async fn ranks_of_a_user_managed_interpreter_start_with_the_mpi_beside_it() {
+    let kept = Kept::new();
+    let backend = Kept::backend();
+    let built = backend.prepare(&kept.attempt("one_raises.py", &[]), &scripts()).await.unwrap();
+    let mut attempt = on_ranks(kept.attempt("one_raises.py", &[]), 2);
+    attempt.plan.environment.kind = EnvironmentKind::UserManaged;
+    attempt.plan.environment.interpreter_path = Some(built.interpreter.clone());
+    let environment = backend.prepare(&attempt, &scripts()).await.unwrap();
+    assert_eq!((environment.kind.as_str(), &environment.interpreter), ("user_managed", &built.interpreter));
+    backend.ensure_submitted(&attempt, &environment).await.unwrap();
+    assert_eq!(ended(&backend, &attempt).await.exit_code, Some(1));
+    let log = content(&backend.log_files(&attempt).await.unwrap(), "user_logs/std_log_0.txt");
+    assert!(log.starts_with("rank 0 of 2"), "{log}");
+}
+
+#[tokio::test]
 async fn a_rank_that_raises_ends_the_run() {
     let kept = Kept::new();
     let (backend, attempt) = (Kept::backend(), on_ranks(kept.attempt("one_raises.py", &[]), 3));
@@ -200,7 +247,11 @@ async fn packages_of_the_source_tree_are_installed_from_a_copy() {
     let machine = Machine::new();
     let tree = machine.data_dir().with_file_name("tree");
     fs::create_dir(&tree).unwrap();
-    fs::write(tree.join("pyproject.toml"), "[project]\nname = \"own\"\nversion = \"0.3\"\n").unwrap();
+    fs::write(
+        tree.join("pyproject.toml"),
+        "[project]\nname = \"own\"\nversion = \"0.3\"\n[tool.setuptools]\npy-modules = [\"own\"]\n",
+    )
+    .unwrap();
     fs::write(tree.join("own.py"), "answer = 42\n").unwrap();
     fs::write(tree.join("train.py"), "import own\nprint(own.answer, own.__file__)\n").unwrap();
     let backend = backend(machine.data_dir(), Duration::from_secs(300));

@@ -15,7 +15,7 @@ use crate::domain::plan::Launcher;
 
 /// Variables of the service that a script is given. Everything else of the service's environment stays with it:
 /// the database address and the tokens are in there.
-const INHERITED: [&str; 17] = [
+const INHERITED: [&str; 18] = [
     "PATH",
     "HOME",
     "USER",
@@ -33,6 +33,7 @@ const INHERITED: [&str; 17] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
+    "CUDA_VISIBLE_DEVICES",
 ];
 /// Where programs are looked for when the service itself was told nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

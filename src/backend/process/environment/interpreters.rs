@@ -55,10 +55,10 @@ pub(super) async fn query(path: &Path, environment: &[(String, String)]) -> Opti
     serde_json::from_slice(&output.stdout).ok()
 }
 
-/// Every interpreter on `PATH`, of pyenv and of uv.
-pub(super) async fn discover(environment: &[(String, String)]) -> Vec<Interpreter> {
+/// Every interpreter on `PATH`, of pyenv, of uv, and of the service itself (`own`).
+pub(super) async fn discover(own: &Path, environment: &[(String, String)]) -> Vec<Interpreter> {
     let (programs, scripts): (Vec<_>, Vec<_>) =
-        candidates(environment).into_iter().partition(|path| !is_script(path));
+        candidates(own, environment).into_iter().partition(|path| !is_script(path));
     let found = query_all(&programs, environment).await;
     // Wrapper scripts are slow and mostly lead to what was found already.
     if found.is_empty() { query_all(&scripts, environment).await } else { found }
@@ -79,7 +79,7 @@ fn is_script(path: &Path) -> bool {
 }
 
 /// Files that may be interpreters, each once.
-fn candidates(environment: &[(String, String)]) -> Vec<PathBuf> {
+fn candidates(own: &Path, environment: &[(String, String)]) -> Vec<PathBuf> {
     let variable =
         |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let mut found = Vec::new();
@@ -90,7 +90,8 @@ fn candidates(environment: &[(String, String)]) -> Vec<PathBuf> {
     let home = variable("HOME").map(PathBuf::from);
     let pyenv = variable("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".pyenv")));
     let uv = home.map(|home| home.join(".local/share/uv/python"));
-    for directory in [pyenv.map(|root| root.join("versions")), uv].into_iter().flatten() {
+    for directory in [pyenv.map(|root| root.join("versions")), uv, Some(own.to_owned())].into_iter().flatten()
+    {
         let Ok(entries) = std::fs::read_dir(directory) else { continue };
         found.extend(entries.flatten().map(|entry| entry.path().join("bin/python3")));
     }
@@ -142,7 +143,7 @@ fn none_usable(chainer: bool, present: &[Interpreter]) -> String {
     let found = if found.is_empty() { "none at all".to_owned() } else { found.join(", ") };
     format!(
         "no usable Python interpreter on this machine: {works}; found {found}. Install one that works (for example \
-         `uv python install 3.11` as the service's user) and submit again"
+         python3.11 from the system's packages, or `uv python install 3.11` as the service's user) and submit again"
     )
 }
 

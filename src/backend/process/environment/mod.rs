@@ -23,8 +23,8 @@ use self::{
     substitutions::Asks,
 };
 use super::{
-    super::{ActualEnvironment, Attempt, PrepareError},
-    ProcessBackend, files, launch,
+    super::{ActualEnvironment, Attempt, PrepareError, Substitution},
+    ProcessBackend, Settings, files, launch,
     layout::{self, AttemptDir, BUILD_LOG},
 };
 use crate::domain::{environment::EnvironmentKind, plan::Launcher};
@@ -102,19 +102,18 @@ async fn managed(
     let environment = &attempt.plan.environment;
     let asks = substitutions::resolve(environment, attempt.plan.launcher == Launcher::Mpi)
         .map_err(CommandError::Failed)?;
-    let variables = installer_environment(&backend.service_environment);
-    let present = interpreters::discover(&variables).await;
-    let (python, python_substitution) =
-        interpreters::choose(environment.python_version.as_deref(), asks.chainer, &present)
-            .map_err(CommandError::Failed)?;
-    let key = key(&asks, &python, attempt.plan.snapshot_id.as_str());
-    let site = Site {
-        root: backend.settings.data_dir.join("environments").join(&key),
-        source: directory.work(),
-        variables,
+    let mut builder = Builder {
+        settings: &backend.settings,
+        variables: installer_environment(&backend.service_environment),
+        present: Vec::new(),
         deadline: build::deadline(backend.settings.build_timeout),
     };
-    let (complete, reused) = site.ensure(backend, &asks, &python, log).await?;
+    let (python, python_substitution) =
+        builder.interpreter(environment.python_version.as_deref(), asks.chainer, log).await?;
+    let key = key(&asks, &python, attempt.plan.snapshot_id.as_str());
+    let root = backend.settings.data_dir.join("environments").join(&key);
+    let site = Site { root, source: directory.work(), builder };
+    let (complete, reused) = site.ensure(&asks, &python, log).await?;
     let substitutions = substitutions::with_installed(asks.substitutions, &complete.packages);
     Ok(ActualEnvironment {
         kind: "virtual_environment".to_owned(),
@@ -168,15 +167,59 @@ fn find_program(name: &str, environment: &[(String, String)]) -> Option<PathBuf>
         })
 }
 
-/// The place where one environment is built, for good: the paths in it are absolute.
-struct Site {
-    root: PathBuf,
-    source: PathBuf,
+/// What building takes, whichever environment it is.
+struct Builder<'a> {
+    settings: &'a Settings,
     variables: Vec<(String, String)>,
+    /// The interpreters that are there.
+    present: Vec<Interpreter>,
     deadline: Instant,
 }
 
-impl Site {
+impl Builder<'_> {
+    async fn uv(&self, log: &mut BuildLog) -> Result<PathBuf, CommandError> {
+        let configured = self.settings.uv.as_deref();
+        uv::locate(configured, &self.settings.data_dir, &self.variables, &self.present, log, self.deadline)
+            .await
+    }
+
+    /// The interpreter to build with: one that is there, else one that uv gets.
+    async fn interpreter(
+        &mut self,
+        asked: Option<&str>,
+        chainer: bool,
+        log: &mut BuildLog,
+    ) -> Result<(Interpreter, Option<Substitution>), CommandError> {
+        let own = self.settings.data_dir.join("tools/python");
+        self.present = interpreters::discover(&own, &self.variables).await;
+        let none = match interpreters::choose(asked, chainer, &self.present) {
+            Ok(chosen) => return Ok(chosen),
+            Err(none) => none,
+        };
+        let got = match self.uv(log).await {
+            Ok(uv) => uv::install_python(&uv, &own, &self.variables, log, self.deadline).await,
+            Err(error) => Err(error),
+        };
+        match got {
+            Ok(()) => {}
+            Err(CommandError::Failed(said)) => {
+                return Err(CommandError::Failed(format!("{none}. Getting one with uv failed: {said}")));
+            }
+            Err(other) => return Err(other),
+        }
+        self.present = interpreters::discover(&own, &self.variables).await;
+        interpreters::choose(asked, chainer, &self.present).map_err(CommandError::Failed)
+    }
+}
+
+/// The place where one environment is built, for good: the paths in it are absolute.
+struct Site<'a> {
+    root: PathBuf,
+    source: PathBuf,
+    builder: Builder<'a>,
+}
+
+impl Site<'_> {
     fn interpreter(&self) -> PathBuf {
         self.root.join("venv/bin/python")
     }
@@ -195,7 +238,6 @@ impl Site {
 
     async fn ensure(
         &self,
-        backend: &ProcessBackend,
         asks: &Asks,
         python: &Interpreter,
         log: &mut BuildLog,
@@ -208,7 +250,7 @@ impl Site {
             layout::create_private_dir(parent)?;
         }
         let mut waited = false;
-        let lock = uv::lock(&self.sibling("lock"), self.deadline, || {
+        let lock = uv::lock(&self.sibling("lock"), self.builder.deadline, || {
             waited = true;
             log.line("Another run is building this environment: waiting for it.")
         })
@@ -223,20 +265,18 @@ impl Site {
         let mut log = log.also(&self.sibling("log"))?;
         // Left behind by a build that was interrupted.
         self.blocking(|root| files::remove_tree(&root)).await?;
-        Ok((self.build(backend, asks, python, &lock, &mut log).await?, false))
+        Ok((self.build(asks, python, &lock, &mut log).await?, false))
     }
 
     async fn build(
         &self,
-        backend: &ProcessBackend,
         asks: &Asks,
         python: &Interpreter,
         lock: &fs::File,
         log: &mut BuildLog,
     ) -> Result<Complete, CommandError> {
-        let data_dir = &backend.settings.data_dir;
-        let configured = backend.settings.uv.as_deref();
-        let uv = uv::locate(configured, data_dir, &self.variables, log, self.deadline).await?;
+        let Builder { settings, variables, deadline, .. } = &self.builder;
+        let uv = self.builder.uv(log).await?;
         layout::create_private_dir(&self.root)?;
         let constraints = self.root.join("constraints.txt");
         fs::write(&constraints, lines(&asks.constraints))?;
@@ -250,24 +290,26 @@ impl Site {
         }
         let command = |arguments: &[&str]| {
             let mut command = Command::new(&uv);
-            command.args(["--color", "never", "--no-progress", "--cache-dir"]).arg(data_dir.join("cache/uv"));
+            command
+                .args(["--color", "never", "--no-progress", "--cache-dir"])
+                .arg(settings.data_dir.join("cache/uv"));
             command.args(arguments);
-            command.current_dir(&directory).env_clear().envs(self.variables.iter().cloned());
+            command.current_dir(&directory).env_clear().envs(variables.iter().cloned());
             command
         };
         let mut make = command(&["venv", "--no-project", "--no-python-downloads", "--python"]);
         make.arg(&python.path).arg(self.root.join("venv"));
-        build::run(make, lock, log, self.deadline).await?;
+        build::run(make, lock, log, *deadline).await?;
         if !asks.requirements.is_empty() {
             let mut install = command(&["pip", "install", "--python"]);
             install.arg(self.interpreter()).arg("-r").arg(&requirements);
             install.arg("-c").arg(&constraints).arg("-b").arg(&constraints);
-            build::run(install, lock, log, self.deadline).await?;
+            build::run(install, lock, log, *deadline).await?;
         }
         let mut list = command(&["pip", "list", "--quiet", "--format", "json", "--python"]);
         list.arg(self.interpreter());
         let mut silent = BuildLog::open(Path::new("/dev/null"))?;
-        let listed = build::run(list, lock, &mut silent, self.deadline).await?;
+        let listed = build::run(list, lock, &mut silent, *deadline).await?;
         let complete = Complete { python_version: python.version_text(), packages: packages(&listed)? };
         self.finish(&complete).await?;
         log.line("The environment is complete.")?;
@@ -332,6 +374,44 @@ mod tests {
         let service: Vec<_> = names.map(|name| (name.to_owned(), String::new())).into();
         let kept: Vec<_> = installer_environment(&service).into_iter().map(|(name, _)| name).collect();
         assert_eq!(kept, ["UV_DEFAULT_INDEX", "PIP_CERT", "PATH"]);
+    }
+
+    #[tokio::test]
+    async fn where_no_interpreter_is_uv_gets_one() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let real =
+            std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+        let real = String::from_utf8(real.unwrap().stdout).unwrap();
+        // Stands for uv: puts the machine's interpreter where it is told to install one.
+        let uv = directory.path().join("uv");
+        let script = format!(
+            "#!/bin/sh\nwhile [ \"$1\" != --install-dir ]; do shift; done\n\
+             /bin/mkdir -p \"$2/python/bin\" && /bin/ln -s {} \"$2/python/bin/python3\"\n",
+            real.trim()
+        );
+        fs::write(&uv, script).unwrap();
+        fs::set_permissions(&uv, fs::Permissions::from_mode(0o755)).unwrap();
+        let settings = Settings {
+            data_dir: directory.path().join("data"),
+            supervisor: "/nowhere".into(),
+            cancel_grace: std::time::Duration::ZERO,
+            build_timeout: std::time::Duration::ZERO,
+            uv: Some(uv.clone()),
+        };
+        let builder = || Builder {
+            settings: &settings,
+            variables: vec![("PATH".into(), "/nowhere".into()), ("HOME".into(), "/nowhere".into())],
+            present: Vec::new(),
+            deadline: build::deadline(std::time::Duration::from_secs(60)),
+        };
+        let mut log = BuildLog::open(&directory.path().join("log")).unwrap();
+        let (chosen, _) = builder().interpreter(None, false, &mut log).await.unwrap();
+        assert!(chosen.version >= [3, 8, 0]);
+        fs::write(&uv, "#!/bin/sh\necho 'error: no network'\nexit 1\n").unwrap();
+        files::remove_tree(&settings.data_dir).unwrap();
+        let error = builder().interpreter(Some("3.6.2"), true, &mut log).await.unwrap_err().to_string();
+        assert!(error.contains("3.8, 3.9, 3.10 and 3.11") && error.ends_with("error: no network"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What of an environment can be had on a machine of one's own, and what takes the place of the rest: pure.
 
 use super::super::super::Substitution;
-use crate::domain::environment::Environment;
+use crate::domain::environment::{Environment, EnvironmentKind};
 
 /// What chainer 5.1.0 and 7.0.0 need held back, for running and for building them.
 ///
@@ -33,15 +33,8 @@ pub(super) struct Asks {
 
 /// Resolves what was asked into what will be installed. `mpi` says whether ranks will be started.
 pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, String> {
-    refuse_what_cannot_be_had(environment)?;
-    let mut substitutions = Vec::new();
-    if let Some(image) = &environment.image {
-        substitutions.push(Substitution {
-            asked: format!("image {image}"),
-            used: Some("a virtual environment".to_owned()),
-            reason: "this compute target starts processes, not containers".to_owned(),
-        });
-    }
+    let mut substitutions: Vec<Substitution> = image(environment)?.into_iter().collect();
+    refuse_conda(environment)?;
     let mut requirements = Vec::new();
     let mut constraints: Vec<String> = CONSTRAINTS.lines().map(str::to_owned).collect();
     let (mut chainer, mut mpi4py, mut openmpi) = (false, false, false);
@@ -105,14 +98,28 @@ pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, Stri
     Ok(Asks { requirements, constraints, chainer, local, substitutions })
 }
 
-fn refuse_what_cannot_be_had(environment: &Environment) -> Result<(), String> {
-    if let Some(image) = environment.image.as_ref().filter(|image| !image.starts_with(BASE_IMAGES)) {
+/// What takes the place of the image, unless the definition names one of its own: that cannot be replaced.
+pub(super) fn image(environment: &Environment) -> Result<Option<Substitution>, String> {
+    let Some(image) = &environment.image else { return Ok(None) };
+    if !image.starts_with(BASE_IMAGES) {
         return Err(format!(
-            "the definition names the image {image}, and this compute target runs no containers. Leave the image out \
-             (framework and packages are then installed into a virtual environment), or set user_managed to use an \
-             interpreter that is there"
+            "the definition names the image {image}, and this compute target runs no containers. Leave the image out: \
+             framework and packages are then installed into a virtual environment, or, with user_managed, an \
+             interpreter of this machine is used"
         ));
     }
+    let used = match environment.kind {
+        EnvironmentKind::Managed => "a virtual environment",
+        EnvironmentKind::UserManaged => "an interpreter of this machine",
+    };
+    Ok(Some(Substitution {
+        asked: format!("image {image}"),
+        used: Some(used.to_owned()),
+        reason: "this compute target starts processes, not containers".to_owned(),
+    }))
+}
+
+fn refuse_conda(environment: &Environment) -> Result<(), String> {
     let conda: Vec<&str> = environment
         .conda_packages
         .iter()

@@ -10,7 +10,7 @@ use super::{
         ProcessBackend,
         layout::AttemptDir,
     },
-    find_program, interpreters,
+    find_program, interpreters, substitutions,
 };
 use crate::domain::plan::Launcher;
 
@@ -20,6 +20,7 @@ pub(super) async fn prepare(
     directory: &AttemptDir,
 ) -> Result<ActualEnvironment, PrepareError> {
     let refuse = |message: String| PrepareError::EnvironmentBuild { message };
+    let image = substitutions::image(&attempt.plan.environment).map_err(refuse)?;
     let named = attempt.plan.environment.interpreter_path.as_deref();
     let name = named.or(attempt.backend.python.as_deref()).unwrap_or("python3");
     let variables = &backend.service_environment;
@@ -38,7 +39,7 @@ pub(super) async fn prepare(
         interpreter: path.to_string_lossy().into_owned(),
         python_version: found.version_text(),
         packages: Vec::new(),
-        substitutions: Vec::new(),
+        substitutions: image.into_iter().collect(),
         build_key: None,
         reused: false,
     })

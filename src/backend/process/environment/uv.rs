@@ -13,16 +13,20 @@ use super::{
     super::{files, layout},
     build::{self, BuildLog, CommandError},
     find_program,
+    interpreters::Interpreter,
 };
 
 /// Between two tries to get a lock that another process holds.
 const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+/// What is got where no usable interpreter is: the newest that chainer works with.
+const FALLBACK_PYTHON: &str = "3.11";
 
 /// The uv to use: the configured one, the one on `PATH`, or one installed with pip into the data directory.
 pub(super) async fn locate(
     configured: Option<&Path>,
     data_dir: &Path,
     environment: &[(String, String)],
+    present: &[Interpreter],
     log: &mut BuildLog,
     deadline: Instant,
 ) -> Result<PathBuf, CommandError> {
@@ -49,32 +53,55 @@ pub(super) async fn locate(
     log.line("uv is not on this machine: installing it with pip, once")?;
     let partial = tools.join("uv.partial");
     files::remove_tree(&partial)?;
-    let python = find_program("python3", environment).ok_or_else(|| no_pip("there is no python3"))?;
-    let mut command = Command::new(python);
-    command.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--target",
-    ]);
-    command.arg(&partial).arg("uv").env_clear().envs(environment.iter().cloned());
-    build::run(command, &lock, log, deadline).await.map_err(|error| match error {
-        CommandError::Failed(said) if said.contains("No module named pip") => no_pip("python3 has no pip"),
-        CommandError::Failed(said) => CommandError::Failed(format!("cannot install uv with pip: {said}")),
-        other => other,
-    })?;
-    std::fs::rename(&partial, &own)?;
-    Ok(program)
+    let mut pythons: Vec<PathBuf> = find_program("python3", environment).into_iter().collect();
+    pythons.extend(present.iter().map(|interpreter| interpreter.path.clone()));
+    for python in pythons {
+        let mut command = Command::new(python);
+        command.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--target",
+        ]);
+        command.arg(&partial).arg("uv").env_clear().envs(environment.iter().cloned());
+        match build::run(command, &lock, log, deadline).await {
+            Ok(_) => {
+                std::fs::rename(&partial, &own)?;
+                return Ok(program);
+            }
+            // Debian's interpreter comes without; another may have it.
+            Err(CommandError::Failed(said)) if said.contains("No module named pip") => {}
+            Err(CommandError::Failed(said)) => {
+                return Err(CommandError::Failed(format!("cannot install uv with pip: {said}")));
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Err(CommandError::Failed(
+        "uv is needed to build environments, and no Python on this machine has pip to install it with. Install uv, or \
+         pip (`apt-get install python3-pip`), and submit again"
+            .to_owned(),
+    ))
 }
 
-fn no_pip(what: &str) -> CommandError {
-    CommandError::Failed(format!(
-        "uv is needed to build environments, and {what} to install it with. Install uv, or pip \
-         (`apt-get install python3-pip`), and submit again"
-    ))
+/// Lets uv get an interpreter for the service itself, into `own`.
+pub(super) async fn install_python(
+    uv: &Path,
+    own: &Path,
+    environment: &[(String, String)],
+    log: &mut BuildLog,
+    deadline: Instant,
+) -> Result<(), CommandError> {
+    layout::create_private_dir(own)?;
+    let lock = lock(&own.with_extension("lock"), deadline, || Ok(())).await?;
+    log.line(&format!("No usable Python on this machine: getting {FALLBACK_PYTHON} with uv."))?;
+    let mut command = Command::new(uv);
+    command.args(["--color", "never", "--no-progress", "python", "install", "--no-bin", "--install-dir"]);
+    command.arg(own).arg(FALLBACK_PYTHON).env_clear().envs(environment.iter().cloned());
+    build::run(command, &lock, log, deadline).await.map(|_| ())
 }
 
 /// Waits for an exclusive lock; `waiting` is called once if it is not to be had at once.
