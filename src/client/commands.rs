@@ -1,6 +1,6 @@
 //! The three commands, without the process around them.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::Duration};
 
 use futures_util::stream;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -17,6 +17,9 @@ use super::{
     service::{ClientError, Service, cause},
 };
 use crate::domain::run::Status;
+
+/// A request that changes something is sent again when it was not answered in this time.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// What came of a command.
 #[derive(Debug)]
@@ -159,7 +162,7 @@ async fn create_run(
         let request = service.post(service.url(["runs"]));
         let request =
             request.header(header::CONTENT_TYPE, "application/json").header("Idempotency-Key", &key);
-        request.body(body.clone())
+        request.timeout(ANSWER_WITHIN).body(body.clone())
     };
     let response = service.send(request).await?;
     let body = response.bytes().await.map_err(|error| ClientError::Answer(cause(&error)))?;
@@ -231,7 +234,7 @@ async fn try_logs(
         screen.say(format!("There is no such log yet. Logs: {there}; the run is {status}."));
     }
     for (path, _) in wanted {
-        follow::print(&service, screen, &args.run, &path).await?;
+        follow::print(&service, screen, &args.run, &path, args.path.is_none()).await?;
     }
     Ok(Outcome::Done)
 }
@@ -247,7 +250,7 @@ async fn try_cancel(
 ) -> Result<Outcome, ClientError> {
     let service = Service::new(&args.connection, screen.clone())?;
     let url = service.url(["runs", &args.run, "cancel"]);
-    let response = service.send(|| service.post(url.clone())).await?;
+    let response = service.send(|| service.post(url.clone()).timeout(ANSWER_WITHIN)).await?;
     let run: Value = response.json().await.map_err(|error| ClientError::Answer(cause(&error)))?;
     let status = status_of(&run)?;
     if !args.wait || status.is_terminal() {

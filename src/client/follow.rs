@@ -127,7 +127,7 @@ async fn logs(
                 }
                 None => {}
             }
-            let tail = Tail::new(service, screen, id, &name, over.clone());
+            let tail = Tail::new(service, screen, id, &name, path.is_none(), over.clone());
             attempts.insert(name, (attempt, tails.spawn(tail.run())));
         }
         if was_over {
@@ -174,13 +174,20 @@ enum Ended {
 }
 
 impl Tail {
-    fn new(service: &Service, screen: &Screen, id: &str, name: &str, over: watch::Receiver<bool>) -> Self {
+    fn new(
+        service: &Service,
+        screen: &Screen,
+        id: &str,
+        name: &str,
+        with_rank: bool,
+        over: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             service: service.clone(),
             screen: screen.clone(),
             url: log_url(service, id, name),
             offset: 0,
-            prefixer: rank(name).flatten().map(LinePrefixer::new),
+            prefixer: rank(name).flatten().filter(|_| with_rank).map(LinePrefixer::new),
             over,
         }
     }
@@ -258,16 +265,17 @@ impl Tail {
     }
 }
 
-/// Writes out a log as it is now.
+/// Writes out a log as it is now; lines with their rank, if it is one of several.
 pub(super) async fn print(
     service: &Service,
     screen: &Screen,
     id: &str,
     name: &str,
+    with_rank: bool,
 ) -> Result<(), ClientError> {
     // Nobody sends on it: the tail takes the run for over and stops at the end of what is there.
     let (_over, is_over) = watch::channel(true);
-    Tail::new(service, screen, id, name, is_over).run().await
+    Tail::new(service, screen, id, name, with_rank, is_over).run().await
 }
 
 fn log_url(service: &Service, id: &str, name: &str) -> Url {
