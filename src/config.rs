@@ -30,6 +30,8 @@ pub enum Command {
     Logs(client::Logs),
     /// Ask for the end of a run
     Cancel(client::Cancel),
+    /// Ask once whether the service is ready
+    Healthcheck(client::Healthcheck),
     /// Watches the processes of one attempt (started by the service, not by people)
     #[command(hide = true)]
     Supervise(process::Supervise),

@@ -119,7 +119,11 @@ pub async fn serve(settings: &Serve) -> anyhow::Result<ExitCode> {
         Role::All | Role::Api => Some(listen(settings.listen).await?),
     };
     let stop = stop_signal()?;
-    let mut database = OpenDatabase::open(&settings.database, &data_dir).await?;
+    // Dropping the start half-way stops what it had started.
+    let mut database = tokio::select! {
+        opened = OpenDatabase::open(&settings.database, &data_dir) => opened?,
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
     let served = serve_with(settings, token, &data_dir, listener, &mut database, stop).await;
     database.close().await;
     served

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Submit(args) => run(async { Ok(client::submit(args).await) }),
         Command::Logs(args) => run(async { Ok(client::logs(args).await) }),
         Command::Cancel(args) => run(async { Ok(client::cancel(args).await) }),
+        Command::Healthcheck(args) => run(async { Ok(client::healthcheck(args).await) }),
         Command::Migrate(settings) => run(async move {
             lifecycle::migrate(&settings).await?;
             Ok(ExitCode::SUCCESS)

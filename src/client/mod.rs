@@ -3,6 +3,7 @@
 mod commands;
 mod definition;
 mod follow;
+mod healthcheck;
 mod pack;
 mod problem;
 mod screen;
@@ -16,6 +17,7 @@ use self::{commands::Outcome, screen::Screen};
 
 pub use self::{
     definition::{Definition, DefinitionError, experiment_name},
+    healthcheck::{Healthcheck, healthcheck},
     pack::{PackError, PackingList},
 };
 
