@@ -45,6 +45,8 @@ pub(super) struct Service {
     token: Option<String>,
     retry_for: Option<Duration>,
     answered: Arc<AtomicBool>,
+    /// Whether it was said that the service is away; several requests wait for it at a time.
+    said_away: Arc<AtomicBool>,
     screen: Screen,
 }
 
@@ -78,6 +80,7 @@ impl Service {
             token: connection.token.clone().filter(|token| !token.is_empty()),
             retry_for: connection.retry_for.map(Duration::from_secs),
             answered: Arc::default(),
+            said_away: Arc::default(),
             screen,
         })
     }
@@ -123,6 +126,7 @@ impl Service {
             match request().send().await {
                 Ok(response) if response.status().is_success() => {
                     self.answered.store(true, Ordering::Relaxed);
+                    self.said_away.store(false, Ordering::Relaxed);
                     return Ok(response);
                 }
                 Ok(response) => {
@@ -211,7 +215,7 @@ impl<'a> Waiting<'a> {
         if left.is_zero() {
             return false;
         }
-        if self.pauses == 0 {
+        if self.pauses == 0 && !self.service.said_away.swap(true, Ordering::Relaxed) {
             let (url, seconds) = (&self.service.base, patience.as_secs());
             self.service
                 .screen
