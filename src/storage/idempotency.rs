@@ -105,6 +105,16 @@ pub(in crate::storage) async fn record(
 }
 
 impl Storage {
+    /// The answer to an earlier request with this key, if there is one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn earlier_answer(&self, idempotency: &Idempotency) -> Result<Option<Keyed>, StorageError> {
+        // The transaction ends with this function, and the lock of `begin` with it.
+        let mut tx = self.pool.begin().await?;
+        begin(&mut tx, idempotency).await
+    }
+
     /// Forgets answers older than [`RETENTION`].
     ///
     /// # Errors
