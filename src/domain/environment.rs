@@ -1,7 +1,23 @@
 //! The environment that a definition asks for: resolved purely, built elsewhere.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
+
+use super::{
+    definition::{Draft, EnvironmentDefinition, Variables},
+    framework,
+    rules::{
+        Context,
+        grammar::{
+            conda::{self, CondaSpec},
+            pip,
+            requirements::Line,
+        },
+    },
+};
 
 /// Who provides the interpreter and the packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -84,4 +100,154 @@ pub struct ActualEnvironment {
     pub build_key: Option<String>,
     /// Whether an environment that was there already was used.
     pub reused: bool,
+
+impl Environment {
+    /// What an accepted definition asks for.
+    pub(in crate::domain) fn resolve(context: &Context<'_>) -> Self {
+        let draft = context.draft;
+        let mut environment = if let Some(definition) = draft.environment_definition.value() {
+            own(definition)
+        } else if draft.user_managed.is_true() {
+            let mut environment = framework_based(draft);
+            environment.kind = EnvironmentKind::UserManaged;
+            environment
+        } else if let Some(spec) = context.conda_file.sound() {
+            let mut environment = framework_based(draft);
+            environment.add_conda(spec);
+            environment
+        } else {
+            let lines = context.pip_file.sound().map(Vec::as_slice).unwrap_or_default();
+            managed(draft, lines)
+        };
+        environment.hash = environment.content_hash();
+        environment
+    }
+
+    /// The digest of everything but the hash itself.
+    fn content_hash(&self) -> String {
+        let bare = Self { hash: String::new(), ..self.clone() };
+        // Fields are written in the order of their declaration, so equal content is equal text.
+        let text = serde_json::to_vec(&bare).expect("an environment is plain data, which is always JSON");
+        super::ids::SnapshotId::from_digest(Sha256::digest(text).into()).into()
+    }
+
+    fn add_conda(&mut self, spec: &CondaSpec) {
+        let (packages, python) = spec.split_python();
+        self.conda_packages = packages;
+        self.python_version = python.flatten();
+        self.conda_channels.clone_from(&spec.channels);
+        self.pip_packages.clone_from(&spec.pip);
+    }
+}
+
+/// An environment with the parameters' container and variables, and nothing installed.
+fn framework_based(draft: &Draft) -> Environment {
+    let docker = !draft.use_docker.is_false();
+    let image = draft.image().text().unwrap_or(framework::base_image(draft.use_gpu.is_true()));
+    let shm_size = draft.shm_size.text().unwrap_or(framework::DEFAULT_SHM_SIZE);
+    Environment {
+        kind: EnvironmentKind::Managed,
+        interpreter_path: None,
+        framework: framework::NAME.to_owned(),
+        framework_version: None,
+        python_version: None,
+        docker,
+        image: docker.then(|| image.to_owned()),
+        pip_packages: Vec::new(),
+        conda_packages: Vec::new(),
+        conda_channels: Vec::new(),
+        environment_variables: variables(draft.environment_variables.value()),
+        shm_size: docker.then(|| shm_size.to_owned()),
+        hash: String::new(),
+    }
+}
+
+/// The framework's environment with the user's packages.
+fn managed(draft: &Draft, lines: &[Line]) -> Environment {
+    let mut environment = framework_based(draft);
+    let version = draft.framework_version.text().unwrap_or(framework::DEFAULT_VERSION);
+    environment.framework_version = Some(version.to_owned());
+    environment.conda_channels = framework::CONDA_CHANNELS.map(ToOwned::to_owned).to_vec();
+
+    let conda: Vec<String> = draft.conda_packages.value().into_iter().flatten().flatten().cloned().collect();
+    let (conda, python) = conda::split_python(&conda);
+    environment.python_version = match python {
+        Some(pin) => pin,
+        None => Some(framework::PYTHON_VERSION.to_owned()),
+    };
+
+    let mut names = BTreeSet::new();
+    names
+        .extend(conda.iter().filter_map(|spec| conda::package_name(spec)).map(|name| pip::normalized(&name)));
+    let mut user = Vec::new();
+    for entry in draft.pip_packages.value().into_iter().flatten().flatten() {
+        let entry = pip::parse(entry);
+        // A list that an accepted definition holds has only entries that can be read.
+        if let Ok(entry) = entry {
+            names.extend(entry.name);
+            user.push(entry.text);
+        }
+    }
+    for line in lines {
+        names.extend(line.entry.name.clone());
+        user.push(line.text.clone());
+    }
+
+    if !draft.enable_optimized_mode.is_true() {
+        for package in framework::builder_packages(version, draft.use_gpu.is_true()) {
+            let name = package.split("==").next().unwrap_or(&package);
+            if !names.contains(name) {
+                environment.pip_packages.push(package);
+            }
+        }
+    }
+    environment.pip_packages.extend(user);
+    environment.conda_packages = conda;
+    environment
+}
+
+/// The environment that `environment_definition` states.
+fn own(definition: &EnvironmentDefinition) -> Environment {
+    let docker = &definition.docker;
+    let named = docker.base_image.is_given() || docker.base_dockerfile.is_given();
+    let in_container = match docker.enabled.value() {
+        Some(enabled) => *enabled,
+        None => named,
+    };
+    let mut environment = Environment {
+        kind: EnvironmentKind::Managed,
+        interpreter_path: definition.interpreter_path.text().map(ToOwned::to_owned),
+        framework: framework::NAME.to_owned(),
+        framework_version: None,
+        python_version: None,
+        docker: in_container,
+        image: docker.base_image.text().filter(|_| in_container).map(ToOwned::to_owned),
+        pip_packages: Vec::new(),
+        conda_packages: Vec::new(),
+        conda_channels: Vec::new(),
+        environment_variables: variables(definition.variables.value()),
+        shm_size: in_container
+            .then(|| docker.shm_size.text().unwrap_or(framework::DEFAULT_SHM_SIZE).to_owned()),
+        hash: String::new(),
+    };
+    if definition.user_managed_dependencies.is_true() {
+        environment.kind = EnvironmentKind::UserManaged;
+        return environment;
+    }
+    if let Some(map) = definition.conda_dependencies.value()
+        && let Ok(spec) = conda::from_json(map)
+    {
+        environment.add_conda(&spec);
+    }
+    environment
+}
+
+fn variables(given: Option<&Variables>) -> Vec<Variable> {
+    let mut list = Vec::new();
+    for entry in given.into_iter().flat_map(|variables| &variables.entries) {
+        if let Ok(value) = &entry.value {
+            list.push(Variable { name: entry.name.clone(), value: value.clone() });
+        }
+    }
+    list
 }

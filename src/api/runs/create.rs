@@ -20,7 +20,7 @@ use crate::{
     },
     clock::entropy,
     domain::{
-        definition::signature,
+        definition::rank,
         finding::Finding,
         ids::{EstimatorId, RunId},
         judge::{self, Accepted},
@@ -150,7 +150,7 @@ fn everything_found(judged: &Judged) -> Vec<Finding> {
     // Stable: findings of one parameter keep their order. What points at the whole body comes first, unknown names last.
     findings.sort_by_key(|finding| match finding.pointer.split('/').nth(1) {
         None => None,
-        Some(name) => Some(signature::rank(name).unwrap_or(usize::MAX)),
+        Some(name) => Some(rank(name).unwrap_or(usize::MAX)),
     });
     findings
 }

@@ -1,1 +1,164 @@
 //! One small piece per rule, and the catalogue of all.
+//!
+//! A rule is one item of [`CATALOGUE`] and one function. To add one, write both; nothing else has to change.
+
+mod catalogue;
+mod context;
+mod data;
+mod distributed;
+mod effect;
+mod environment;
+mod files;
+mod general;
+pub(crate) mod grammar;
+mod images;
+mod packages;
+mod source;
+mod target;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+pub use catalogue::CATALOGUE;
+pub(crate) use context::{Context, FileState};
+pub(crate) use effect::{EFFECT, not_yet_effective};
+
+use super::{
+    definition::{SIGNATURE, rank},
+    finding::{Doc, Finding, Fix, Severity},
+    json,
+};
+
+/// The reference page of the class.
+pub const CHAINER_PAGE: &str = "https://learn.microsoft.com/en-us/python/api/azureml-train-core/azureml.train.dnn.chainer?view=azure-ml-py";
+
+/// A rule: what it says, and what it rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Its stable name.
+    pub slug: &'static str,
+    /// How grave its findings are.
+    pub severity: Severity,
+    /// The parameters that it looks at; empty for those that concern every parameter.
+    pub parameters: &'static [&'static str],
+    /// What it says.
+    pub summary: &'static str,
+    /// The documented sentence that it rests on, paraphrased.
+    pub doc: &'static str,
+    /// Where that is written.
+    pub url: &'static str,
+    check: fn(&Context<'_>, &mut Sink<'_>),
+}
+
+/// A rule as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RuleView {
+    /// Its stable name.
+    #[schema(example = "distributed-requires-mpi")]
+    pub rule: &'static str,
+    /// How grave its findings are.
+    pub severity: Severity,
+    /// The parameters that it looks at; empty for those that concern every parameter.
+    pub parameters: Vec<&'static str>,
+    /// What it says.
+    pub summary: &'static str,
+    /// What it rests on.
+    pub doc: Doc,
+}
+
+impl Rule {
+    /// The rule as it is shown.
+    #[must_use]
+    pub fn view(&self) -> RuleView {
+        RuleView {
+            rule: self.slug,
+            severity: self.severity,
+            parameters: self.parameters.to_vec(),
+            summary: self.summary,
+            doc: Doc { text: self.doc.to_owned(), url: self.url.to_owned() },
+        }
+    }
+}
+
+/// The rule of that name, the one that only runs ask about included.
+#[must_use]
+pub fn find(slug: &str) -> Option<&'static Rule> {
+    CATALOGUE.iter().chain([&EFFECT]).find(|rule| rule.slug == slug)
+}
+
+/// Where a rule puts what it finds.
+pub(crate) struct Sink<'a> {
+    rule: &'static Rule,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Sink<'_> {
+    /// Reports a finding about the parameter that the pointer begins with.
+    pub(crate) fn report(&mut self, pointer: impl Into<String>, message: impl Into<String>, fix: Fix) {
+        self.report_about(&[], pointer, message, fix);
+    }
+
+    /// Reports a finding that further parameters are involved in.
+    pub(crate) fn report_about(
+        &mut self,
+        others: &[&str],
+        pointer: impl Into<String>,
+        message: impl Into<String>,
+        fix: Fix,
+    ) {
+        let pointer = pointer.into();
+        let known = |f: &Finding| f.rule == self.rule.slug && f.pointer == pointer;
+        if self.findings.iter().any(known) {
+            return;
+        }
+        let mut parameters: Vec<String> = json::first_token(&pointer).into_iter().collect();
+        for other in others {
+            if !parameters.iter().any(|name| name == other) {
+                parameters.push((*other).to_owned());
+            }
+        }
+        self.findings.push(Finding {
+            rule: self.rule.slug.to_owned(),
+            severity: self.rule.severity,
+            pointer,
+            parameters,
+            message: message.into(),
+            fix,
+            doc: Doc { text: self.rule.doc.to_owned(), url: self.rule.url.to_owned() },
+        });
+    }
+}
+
+/// A fix in words.
+pub(crate) fn words(description: impl Into<String>) -> Fix {
+    Fix { description: description.into(), patch: None }
+}
+
+/// A fix in words and as a JSON Patch.
+pub(crate) fn patched(description: impl Into<String>, patch: Vec<Value>) -> Fix {
+    Fix { description: description.into(), patch: Some(patch) }
+}
+
+/// Everything that the rules find, in the order of the signature.
+pub(crate) fn run(context: &Context<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for rule in CATALOGUE {
+        (rule.check)(context, &mut Sink { rule, findings: &mut findings });
+    }
+    let body = context.body;
+    findings.sort_by_cached_key(|finding| place(body, &finding.pointer));
+    findings
+}
+
+/// The place of a finding: the whole body first, then the signature, then unknown keys in the order sent.
+fn place(body: &Map<String, Value>, pointer: &str) -> usize {
+    let Some(name) = json::first_token(pointer) else {
+        return 0;
+    };
+    if let Some(rank) = rank(&name) {
+        return 1 + rank;
+    }
+    let sent = body.keys().position(|key| *key == name).unwrap_or(body.len());
+    1 + SIGNATURE.len() + sent
+}

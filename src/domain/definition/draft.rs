@@ -1,0 +1,181 @@
+//! A body as it was read: each parameter given, missing or faulty, and every fault.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    data::{Argument, Reference},
+    objects::{EnvironmentDefinition, Registry, Training, Variables},
+    reading::{Fault, Given, Problem, Reader},
+    signature::{SIGNATURE, nearest, rank},
+};
+use crate::domain::json as pointer;
+
+/// The one framework that this service knows.
+pub(crate) const FRAMEWORK: &str = "Chainer";
+
+/// All parameters of a body, read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Draft {
+    pub(crate) source_directory: Given<String>,
+    pub(crate) compute_target: Given<String>,
+    pub(crate) vm_size: Given<String>,
+    pub(crate) vm_priority: Given<String>,
+    pub(crate) entry_script: Given<String>,
+    pub(crate) script_params: Given<Vec<(String, Argument)>>,
+    pub(crate) node_count: Given<i64>,
+    pub(crate) process_count_per_node: Given<i64>,
+    pub(crate) distributed_backend: Given<String>,
+    pub(crate) distributed_training: Given<Training>,
+    pub(crate) use_gpu: Given<bool>,
+    pub(crate) use_docker: Given<bool>,
+    pub(crate) custom_docker_base_image: Given<String>,
+    pub(crate) custom_docker_image: Given<String>,
+    pub(crate) image_registry_details: Given<Registry>,
+    pub(crate) user_managed: Given<bool>,
+    pub(crate) conda_packages: Given<Vec<Option<String>>>,
+    pub(crate) pip_packages: Given<Vec<Option<String>>>,
+    pub(crate) conda_dependencies_file_path: Given<String>,
+    pub(crate) pip_requirements_file_path: Given<String>,
+    pub(crate) conda_dependencies_file: Given<String>,
+    pub(crate) pip_requirements_file: Given<String>,
+    pub(crate) environment_variables: Given<Variables>,
+    pub(crate) environment_definition: Given<EnvironmentDefinition>,
+    pub(crate) inputs: Given<Vec<Reference>>,
+    pub(crate) source_directory_data_store: Given<String>,
+    pub(crate) shm_size: Given<String>,
+    pub(crate) resume_from: Given<Reference>,
+    pub(crate) max_run_duration_seconds: Given<i64>,
+    pub(crate) framework_version: Given<String>,
+    pub(crate) enable_optimized_mode: Given<bool>,
+    pub(crate) disable_validation: Given<bool>,
+    pub(crate) show_lint_warnings: Given<bool>,
+    pub(crate) show_package_warnings: Given<bool>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl Draft {
+    /// Reads every parameter of a body.
+    pub(crate) fn read(body: &Map<String, Value>) -> Self {
+        let mut r = Reader::default();
+        let text = |r: &mut Reader, name: &str| r.text(body.get(name), &format!("/{name}"));
+        let boolean = |r: &mut Reader, name: &str| r.boolean(body.get(name), &format!("/{name}"));
+        let integer = |r: &mut Reader, name: &str| r.integer(body.get(name), &format!("/{name}"));
+        let texts = |r: &mut Reader, name: &str| r.texts(body.get(name), &format!("/{name}"));
+        let mut draft = Self {
+            source_directory: text(&mut r, "source_directory"),
+            compute_target: text(&mut r, "compute_target"),
+            vm_size: text(&mut r, "vm_size"),
+            vm_priority: text(&mut r, "vm_priority"),
+            entry_script: text(&mut r, "entry_script"),
+            script_params: r.script_params(body.get("script_params")),
+            node_count: integer(&mut r, "node_count"),
+            process_count_per_node: integer(&mut r, "process_count_per_node"),
+            distributed_backend: text(&mut r, "distributed_backend"),
+            distributed_training: r.training(body.get("distributed_training")),
+            use_gpu: boolean(&mut r, "use_gpu"),
+            use_docker: boolean(&mut r, "use_docker"),
+            custom_docker_base_image: text(&mut r, "custom_docker_base_image"),
+            custom_docker_image: text(&mut r, "custom_docker_image"),
+            image_registry_details: r.registry(body.get("image_registry_details")),
+            user_managed: boolean(&mut r, "user_managed"),
+            conda_packages: texts(&mut r, "conda_packages"),
+            pip_packages: texts(&mut r, "pip_packages"),
+            conda_dependencies_file_path: text(&mut r, "conda_dependencies_file_path"),
+            pip_requirements_file_path: text(&mut r, "pip_requirements_file_path"),
+            conda_dependencies_file: text(&mut r, "conda_dependencies_file"),
+            pip_requirements_file: text(&mut r, "pip_requirements_file"),
+            environment_variables: r.variables(body.get("environment_variables"), "/environment_variables"),
+            environment_definition: r.environment(body.get("environment_definition")),
+            inputs: r.inputs(body.get("inputs")),
+            source_directory_data_store: text(&mut r, "source_directory_data_store"),
+            shm_size: text(&mut r, "shm_size"),
+            resume_from: r.data_path(body.get("resume_from"), "/resume_from"),
+            max_run_duration_seconds: integer(&mut r, "max_run_duration_seconds"),
+            framework_version: text(&mut r, "framework_version"),
+            enable_optimized_mode: boolean(&mut r, "_enable_optimized_mode"),
+            disable_validation: boolean(&mut r, "_disable_validation"),
+            show_lint_warnings: boolean(&mut r, "_show_lint_warnings"),
+            show_package_warnings: boolean(&mut r, "_show_package_warnings"),
+            problems: Vec::new(),
+        };
+        for key in body.keys() {
+            if let Some(problem) = unknown_key(body, key) {
+                r.problems.push(problem);
+            }
+        }
+        draft.problems = r.problems;
+        draft
+    }
+
+    /// The conda file that counts: the new spelling when it is given, else the deprecated one.
+    pub(crate) fn conda_file(&self) -> (&'static str, &Given<String>) {
+        if self.conda_dependencies_file.is_given() || !self.conda_dependencies_file_path.is_given() {
+            ("conda_dependencies_file", &self.conda_dependencies_file)
+        } else {
+            ("conda_dependencies_file_path", &self.conda_dependencies_file_path)
+        }
+    }
+
+    /// The requirements file that counts.
+    pub(crate) fn pip_file(&self) -> (&'static str, &Given<String>) {
+        if self.pip_requirements_file.is_given() || !self.pip_requirements_file_path.is_given() {
+            ("pip_requirements_file", &self.pip_requirements_file)
+        } else {
+            ("pip_requirements_file_path", &self.pip_requirements_file_path)
+        }
+    }
+
+    /// The image that counts: the new spelling, else the deprecated one unless an environment overrides it.
+    pub(crate) fn image(&self) -> &Given<String> {
+        let old = &self.custom_docker_base_image;
+        if self.custom_docker_image.is_given() || !old.is_given() || self.environment_definition.is_given() {
+            return &self.custom_docker_image;
+        }
+        old
+    }
+
+    /// Every readable reference to data, in the order in which names are taken: `inputs` first.
+    pub(crate) fn references(&self) -> Vec<&Reference> {
+        let mut found = Vec::new();
+        if let Some(inputs) = self.inputs.value() {
+            found.extend(inputs);
+        }
+        if let Some(params) = self.script_params.value() {
+            for (_, argument) in params {
+                argument.references(&mut found);
+            }
+        }
+        found
+    }
+}
+
+fn unknown_key(body: &Map<String, Value>, key: &str) -> Option<Problem> {
+    if rank(key).is_some() {
+        return None;
+    }
+    let place = pointer::child("", key);
+    if key == "framework" {
+        if body.get(key).and_then(Value::as_str) == Some(FRAMEWORK) {
+            return None;
+        }
+        return Some(Problem {
+            fault: Fault::UnknownParameter,
+            message: "`framework` names something else than \"Chainer\", the only framework here.".to_owned(),
+            fix: "Write \"Chainer\", or leave `framework` out.".to_owned(),
+            patch: Some(vec![json!({"op": "replace", "path": place, "value": FRAMEWORK})]),
+            pointer: place,
+        });
+    }
+    let near = nearest(key, SIGNATURE.iter().map(|p| p.name)).unwrap_or_default();
+    let plain = |text: &str| text.replace('_', "").to_lowercase();
+    let renamed = plain(key) == plain(near) && !body.contains_key(near);
+    Some(Problem {
+        fault: Fault::UnknownParameter,
+        message: format!(
+            "{key:?} is none of the 34 parameters; names are written exactly as in the signature."
+        ),
+        fix: format!("Write `{near}` if that is what you mean, or remove it."),
+        patch: renamed.then(|| vec![json!({"op": "move", "from": place, "path": pointer::child("", near)})]),
+        pointer: place,
+    })
+}

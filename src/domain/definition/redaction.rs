@@ -1,0 +1,94 @@
+//! Taking secrets out of a body without changing what the rules say of it.
+
+use serde_json::{Map, Value};
+
+/// What stands in place of a secret.
+pub(in crate::domain) const MARKER: &str = "[redacted]";
+
+/// Members of a registry that are no secrets. Anything else in it might be one, misspelt.
+const PUBLIC: &[&str] = &["address", "username", "registry_identity", "registryIdentity"];
+
+/// The body with every secret in it replaced.
+pub(in crate::domain) fn redacted(body: &Map<String, Value>) -> Map<String, Value> {
+    let mut copy = body.clone();
+    if let Some(registry) = copy.get_mut("image_registry_details") {
+        registry_secrets(registry);
+    }
+    if let Some(docker) = copy.get_mut("environment_definition").and_then(|env| env.get_mut("docker")) {
+        for key in ["base_image_registry", "baseImageRegistry"] {
+            if let Some(registry) = docker.get_mut(key) {
+                registry_secrets(registry);
+            }
+        }
+    }
+    copy
+}
+
+fn registry_secrets(registry: &mut Value) {
+    let Value::Object(members) = registry else {
+        scrub(registry);
+        return;
+    };
+    for (key, value) in members.iter_mut() {
+        if !PUBLIC.contains(&key.as_str()) {
+            scrub(value);
+        }
+    }
+}
+
+/// Replaces a value by one of the same kind, of which the rules say the same.
+fn scrub(value: &mut Value) {
+    match value {
+        Value::Null => {}
+        Value::Bool(secret) => *secret = false,
+        Value::Number(secret) => *secret = 0.into(),
+        Value::String(secret) if secret.is_empty() => {}
+        // A NUL character is a fault of its own, which must stay.
+        Value::String(secret) if secret.contains('\0') => *secret = format!("{MARKER}\0"),
+        Value::String(secret) => MARKER.clone_into(secret),
+        Value::Array(items) => {
+            for item in items {
+                scrub(item);
+            }
+        }
+        Value::Object(members) => {
+            for (_, member) in members.iter_mut() {
+                scrub(member);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn passwords_are_replaced_wherever_they_may_stand() {
+        let body = json!({
+            "image_registry_details": {"password": "s3cret", "username": "u", "passwort": "s3cret", "address": "a"},
+            "environment_definition": {"docker": {"baseImageRegistry": {"password": "s3cret", "address": "b"},
+                "base_image_registry": {"password": ["s3cret"], "address": null}}},
+        });
+        let Value::Object(body) = body else { unreachable!() };
+        let text = serde_json::to_string(&redacted(&body)).unwrap();
+        assert!(!text.contains("s3cret"), "{text}");
+        assert_eq!(
+            text,
+            r#"{"image_registry_details":{"password":"[redacted]","username":"u","passwort":"[redacted]","address":"a"},"#
+                .to_owned()
+                + r#""environment_definition":{"docker":{"baseImageRegistry":{"password":"[redacted]","address":"b"},"#
+                + r#""base_image_registry":{"password":["[redacted]"],"address":null}}}}"#
+        );
+    }
+
+    #[test]
+    fn a_registry_of_the_wrong_kind_is_replaced_as_a_whole() {
+        let Value::Object(body) = json!({"image_registry_details": "user:s3cret@host"}) else {
+            unreachable!()
+        };
+        assert_eq!(redacted(&body)["image_registry_details"], MARKER);
+    }
+}

@@ -1,0 +1,132 @@
+//! What a rule may look at: the body as it was read, and what is known of the world.
+
+use serde_json::{Map, Value};
+
+use super::grammar::{conda::CondaSpec, paths, requirements::Line};
+use crate::domain::{
+    compute_target::ComputeTargetType,
+    definition::{Draft, Given},
+    facts::Facts,
+    framework,
+    rules::grammar::{conda, requirements},
+};
+
+/// The compute that a definition would run on, as far as it is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Its name, or the size of the one-off target.
+    pub(crate) label: String,
+    pub(crate) kind: ComputeTargetType,
+    /// None when there is no bound: a one-off target has as many nodes as are asked for.
+    pub(crate) max_nodes: Option<u32>,
+    /// None when the size is unknown.
+    pub(crate) gpus_per_node: Option<u32>,
+}
+
+/// A file that a parameter names.
+#[derive(Clone, Debug)]
+pub(crate) enum FileState<T> {
+    /// Not named, or not to be looked up: a faulty value, a path that escapes, an unknown snapshot.
+    NotLookedUp,
+    /// No such file.
+    Missing,
+    /// There, and not what it should be; the text says why.
+    Invalid(String),
+    /// There, and read.
+    Sound(T),
+}
+
+impl<T> FileState<T> {
+    /// What was read.
+    pub(crate) const fn sound(&self) -> Option<&T> {
+        match self {
+            Self::Sound(content) => Some(content),
+            _ => None,
+        }
+    }
+}
+
+/// What a rule may look at.
+pub(crate) struct Context<'a> {
+    pub(crate) body: &'a Map<String, Value>,
+    pub(crate) draft: &'a Draft,
+    pub(crate) facts: &'a Facts,
+    pub(crate) target: Option<Target>,
+    pub(crate) conda_file: FileState<CondaSpec>,
+    pub(crate) pip_file: FileState<Vec<Line>>,
+}
+
+impl<'a> Context<'a> {
+    /// Brings together what a body says and what is known.
+    pub(crate) fn new(body: &'a Map<String, Value>, draft: &'a Draft, facts: &'a Facts) -> Self {
+        Self {
+            body,
+            draft,
+            facts,
+            target: target(draft, facts),
+            conda_file: file(draft.conda_file().1, facts, conda::parse),
+            pip_file: file(draft.pip_file().1, facts, requirements::parse),
+        }
+    }
+
+    /// Whether the snapshot is known.
+    pub(crate) const fn has_snapshot(&self) -> bool {
+        self.facts.snapshot.is_some()
+    }
+
+    /// Whether a file of the snapshot is there; nothing when the snapshot is unknown.
+    pub(crate) fn has_file(&self, path: &str) -> Option<bool> {
+        let snapshot = self.facts.snapshot.as_ref()?;
+        Some(paths::normalized(path).is_some_and(|path| snapshot.files.contains_key(&path)))
+    }
+
+    /// Whether the environment comes from `environment_definition`.
+    pub(crate) const fn has_environment(&self) -> bool {
+        self.draft.environment_definition.is_given()
+    }
+
+    /// A value of the body as it was sent, when it is more than null.
+    pub(crate) fn sent(&self, name: &str) -> bool {
+        self.body.contains_key(name)
+    }
+}
+
+fn target(draft: &Draft, facts: &Facts) -> Option<Target> {
+    if draft.compute_target.is_given() {
+        let name = draft.compute_target.text()?;
+        let found = facts.targets.iter().find(|target| target.name.as_str() == name)?;
+        return Some(Target {
+            label: name.to_owned(),
+            kind: found.kind,
+            max_nodes: Some(found.max_nodes),
+            gpus_per_node: Some(found.gpus_per_node),
+        });
+    }
+    let size = draft.vm_size.text()?;
+    Some(Target {
+        label: size.to_owned(),
+        kind: ComputeTargetType::AmlCompute,
+        max_nodes: None,
+        gpus_per_node: framework::vm_size(size).map(|size| size.gpus),
+    })
+}
+
+fn file<T>(path: &Given<String>, facts: &Facts, read: fn(&[u8]) -> Result<T, String>) -> FileState<T> {
+    let (Some(path), Some(snapshot)) = (path.text(), &facts.snapshot) else {
+        return FileState::NotLookedUp;
+    };
+    if paths::escapes(path) {
+        return FileState::NotLookedUp;
+    }
+    let known = paths::normalized(path).filter(|path| snapshot.files.contains_key(path));
+    let Some(path) = known else {
+        return FileState::Missing;
+    };
+    match snapshot.contents.get(&path) {
+        None => FileState::Invalid("it is larger than 1 MiB and was not read".to_owned()),
+        Some(bytes) => match read(bytes) {
+            Ok(content) => FileState::Sound(content),
+            Err(why) => FileState::Invalid(why),
+        },
+    }
+}

@@ -1,0 +1,133 @@
+//! Rules about datastores, inputs and what is staged from them.
+
+use super::{Context, Sink, grammar::words as names, words};
+use crate::domain::{
+    definition::{Given, Reference, ReferenceKind, listed, nearest, shortened},
+    json,
+};
+
+pub(super) fn datastore_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let mut places = Vec::new();
+    for reference in context.draft.references() {
+        places.push((reference.datastore_pointer(), &reference.datastore));
+    }
+    if let Some(path) = context.draft.resume_from.value() {
+        places.push((path.datastore_pointer(), &path.datastore));
+    }
+    places.push(("/source_directory_data_store".to_owned(), &context.draft.source_directory_data_store));
+    for (pointer, given) in places {
+        let Some(name) = given.value() else {
+            continue;
+        };
+        if context.facts.datastores.contains(name) {
+            continue;
+        }
+        let fix = match nearest(name, context.facts.datastores.iter().map(String::as_str)) {
+            Some(near) => format!("Write `{near}` if that is the datastore you mean, or register this one."),
+            None => "Register the datastore first.".to_owned(),
+        };
+        sink.report(
+            pointer,
+            format!("{:?} is the name of no registered datastore.", shortened(name)),
+            words(fix),
+        );
+    }
+}
+
+pub(super) fn duplicate_input(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let mut holders: Vec<(&str, &Reference)> = Vec::new();
+    for reference in context.draft.references() {
+        let Some(name) = reference.effective_name() else {
+            continue;
+        };
+        let Some((_, holder)) = holders.iter().find(|(taken, _)| *taken == name) else {
+            holders.push((name, reference));
+            continue;
+        };
+        // A script parameter may repeat an input: that is one input, used in two places.
+        if reference.pointer.starts_with("/script_params/") && reference.same_as(holder) {
+            continue;
+        }
+        sink.report(
+            reference.pointer.clone(),
+            format!("The name `{}` is taken by the input at `{}`.", shortened(name), holder.pointer),
+            words("Give one of the two another name."),
+        );
+    }
+}
+
+pub(super) fn input_name_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+    for reference in context.draft.references() {
+        if let Some(name) = reference.effective_name()
+            && !names::is_identifier(name)
+        {
+            sink.report(
+                reference.name_pointer(),
+                format!(
+                    "{:?} cannot name an input: a name is a letter or `_`, then letters, digits and `_`, because \
+                     it becomes an environment variable.",
+                    shortened(name)
+                ),
+                words("Give the input a name of that form."),
+            );
+        }
+    }
+}
+
+pub(super) fn input_mode_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+    for reference in context.draft.references() {
+        if let Some(mode) = reference.mode.text()
+            && !reference.kind.modes().contains(&mode)
+        {
+            let allowed = listed(reference.kind.modes());
+            sink.report(
+                json::child(&reference.pointer, "mode"),
+                format!("The mode is {:?}; the modes here are {allowed}, in lower case.", shortened(mode)),
+                words(format!("Write one of {allowed}, or leave the mode out.")),
+            );
+        }
+    }
+}
+
+/// `reserved-name` for the names of inputs.
+pub(super) fn reserved_input(context: &Context<'_>, sink: &mut Sink<'_>) {
+    for reference in context.draft.references() {
+        let Some(name) = reference.effective_name() else {
+            continue;
+        };
+        // A dataset's name is the variable itself; a reference's has a prefix of its own.
+        let steers = reference.kind == ReferenceKind::Dataset && names::is_system_variable(name);
+        if steers || names::has_reserved_prefix(name) {
+            sink.report(
+                reference.name_pointer(),
+                format!(
+                    "The name `{}` is reserved: as an environment variable it would steer the system or the service.",
+                    shortened(name)
+                ),
+                words("Give the input another name."),
+            );
+        }
+    }
+}
+
+pub(super) fn path_escapes_datastore(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let mut references = context.draft.references();
+    references.extend(context.draft.resume_from.value());
+    for reference in references {
+        let places: [(String, &Given<String>); 2] = [
+            (reference.path_pointer(), &reference.path),
+            (json::child(&reference.pointer, "path_on_compute"), &reference.path_on_compute),
+        ];
+        for (pointer, given) in places {
+            if let Some(path) = given.text()
+                && path.split('/').any(|part| part == "..")
+            {
+                sink.report(
+                    pointer,
+                    format!("{:?} has a `..` component, which may lead out of its place.", shortened(path)),
+                    words("Write the path without `..`."),
+                );
+            }
+        }
+    }
+}

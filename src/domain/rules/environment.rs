@@ -1,0 +1,162 @@
+//! Rules about the framework version, variables, and the environment that takes precedence.
+
+use serde_json::json;
+
+use super::{Context, Sink, grammar::words as names, patched, words};
+use crate::domain::{
+    definition::{Variables, nearest, shortened},
+    framework, json as pointers,
+};
+
+pub(super) fn framework_version_unsupported(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let Some(version) = context.draft.framework_version.text() else {
+        return;
+    };
+    if framework::SUPPORTED_VERSIONS.contains(&version) {
+        return;
+    }
+    let near = nearest(version, framework::SUPPORTED_VERSIONS).unwrap_or(framework::DEFAULT_VERSION);
+    sink.report(
+        "/framework_version",
+        format!("`framework_version` is {:?}; it is exactly `5.1.0` or `7.0.0`.", shortened(version)),
+        words(format!("Write `{near}` if that is the version you mean. `pip_packages` can replace chainer by another version.")),
+    );
+}
+
+pub(super) fn framework_version_defaulted(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let draft = context.draft;
+    if draft.framework_version.is_given()
+        || draft.user_managed.is_true()
+        || draft.user_managed.is_faulty()
+        || draft.environment_definition.is_faulty()
+    {
+        return;
+    }
+    if let Some(environment) = draft.environment_definition.value()
+        && (environment.user_managed_dependencies.is_true()
+            || environment.user_managed_dependencies.is_faulty())
+    {
+        return;
+    }
+    sink.report(
+        "/framework_version",
+        format!("`framework_version` is not given; {} is used.", framework::DEFAULT_VERSION),
+        patched(
+            "State the version, so that a later default changes nothing.",
+            vec![json!({"op": "add", "path": "/framework_version", "value": framework::DEFAULT_VERSION})],
+        ),
+    );
+}
+
+/// The objects of variables that there are: the parameter's, and the environment's own.
+fn all_variables<'a>(context: &'a Context<'_>) -> Vec<&'a Variables> {
+    let mut found: Vec<&Variables> = context.draft.environment_variables.value().into_iter().collect();
+    if let Some(environment) = context.draft.environment_definition.value() {
+        found.extend(environment.variables.value());
+    }
+    found
+}
+
+pub(super) fn environment_variable_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+    for variables in all_variables(context) {
+        for variable in &variables.entries {
+            let shown = shortened(&variable.name);
+            let message = if !names::is_identifier(&variable.name) {
+                format!("{shown:?} is no name of a variable: a letter or `_`, then letters, digits and `_`.")
+            } else if let Err(found) = variable.value {
+                format!("The variable `{shown}` is {found}; a value is a text, a number or a boolean.")
+            } else {
+                continue;
+            };
+            sink.report(
+                pointers::child(&variables.pointer, &variable.name),
+                message,
+                words("Rename the variable, or write its value as a text."),
+            );
+        }
+    }
+}
+
+pub(super) fn reserved_variable(context: &Context<'_>, sink: &mut Sink<'_>) {
+    for variables in all_variables(context) {
+        for variable in &variables.entries {
+            if names::is_reserved_variable(&variable.name) {
+                sink.report(
+                    pointers::child(&variables.pointer, &variable.name),
+                    format!(
+                        "The variable `{}` is reserved: names that begin with `AZUREML_` or `ESTIMATORD_` are set by \
+                         the service.",
+                        shortened(&variable.name)
+                    ),
+                    words("Choose a name that begins with something else."),
+                );
+            }
+        }
+    }
+}
+
+pub(super) fn environment_definition_conflict(context: &Context<'_>, sink: &mut Sink<'_>) {
+    if !context.has_environment() {
+        return;
+    }
+    let draft = context.draft;
+    let mut clashes = vec![
+        ("use_gpu", draft.use_gpu.is_true()),
+        ("custom_docker_image", draft.custom_docker_image.is_given()),
+        ("image_registry_details", draft.image_registry_details.is_given()),
+        ("user_managed", draft.user_managed.is_true()),
+        ("shm_size", draft.shm_size.is_given()),
+        ("environment_variables", draft.environment_variables.is_given()),
+    ];
+    clashes.extend(super::packages::package_parameters(draft));
+    for (name, clash) in clashes {
+        if clash {
+            sink.report_about(
+                &["environment_definition"],
+                format!("/{name}"),
+                format!("`{name}` does not go with `environment_definition`, which states the environment as a whole."),
+                patched(
+                    format!("Remove `{name}` and say it inside the environment."),
+                    vec![json!({"op": "remove", "path": format!("/{name}")})],
+                ),
+            );
+        }
+    }
+}
+
+pub(super) fn overridden_by_environment_definition(context: &Context<'_>, sink: &mut Sink<'_>) {
+    if !context.has_environment() {
+        return;
+    }
+    for (name, given) in [
+        ("use_docker", context.draft.use_docker.is_given()),
+        ("custom_docker_base_image", context.draft.custom_docker_base_image.is_given()),
+    ] {
+        if given {
+            sink.report_about(
+                &["environment_definition"],
+                format!("/{name}"),
+                format!("`{name}` has no effect: `environment_definition` takes precedence."),
+                patched(
+                    format!("Remove `{name}` and say it in the `docker` part of the environment."),
+                    vec![json!({"op": "remove", "path": format!("/{name}")})],
+                ),
+            );
+        }
+    }
+}
+
+/// `reserved-name`: variables and inputs.
+pub(super) fn reserved_name(context: &Context<'_>, sink: &mut Sink<'_>) {
+    reserved_variable(context, sink);
+    super::data::reserved_input(context, sink);
+}
+
+/// `conflicting-parameters`: every pair or group that excludes each other.
+pub(super) fn conflicting_parameters(context: &Context<'_>, sink: &mut Sink<'_>) {
+    super::distributed::both_ways(context, sink);
+    super::images::kubernetes_without_docker(context, sink);
+    super::images::both_images(context, sink);
+    super::packages::conda_file_and_packages(context, sink);
+    super::images::optimized_mode(context, sink);
+}

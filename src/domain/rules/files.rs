@@ -1,0 +1,65 @@
+//! Rules about the conda file and the requirements file.
+
+use super::{Context, FileState, Sink, words};
+use crate::domain::definition::{Given, shortened};
+
+pub(super) fn file_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let conda = context.draft.conda_file();
+    let pip = context.draft.pip_file();
+    if matches!(context.conda_file, FileState::Missing) {
+        missing(conda, sink);
+    }
+    if matches!(context.pip_file, FileState::Missing) {
+        missing(pip, sink);
+    }
+}
+
+fn missing((name, given): (&str, &Given<String>), sink: &mut Sink<'_>) {
+    let path = shortened(given.text().unwrap_or_default());
+    sink.report_about(
+        &["source_directory"],
+        format!("/{name}"),
+        format!("{path:?} is no file of the source directory."),
+        words("Upload a snapshot that holds the file, or correct the path."),
+    );
+}
+
+pub(super) fn conda_file_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+    if let FileState::Invalid(why) = &context.conda_file {
+        let (name, path) = context.draft.conda_file();
+        sink.report(
+            format!("/{name}"),
+            format!("{:?} is no conda file: {why}.", shortened(path.text().unwrap_or_default())),
+            words(
+                "Write a YAML mapping with `dependencies` (a list of packages, and one `pip` list), and `channels`, \
+                 `name`, `prefix` or `variables` where they are needed.",
+            ),
+        );
+    }
+}
+
+pub(super) fn requirements_file_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+    if let FileState::Invalid(why) = &context.pip_file {
+        let (name, path) = context.draft.pip_file();
+        sink.report(
+            format!("/{name}"),
+            format!("{:?} is no requirements file: {why}.", shortened(path.text().unwrap_or_default())),
+            words("Write one requirement, address or option on each line; a comment begins with `#`."),
+        );
+    }
+}
+
+pub(super) fn framework_packages_not_installed(context: &Context<'_>, sink: &mut Sink<'_>) {
+    if context.conda_file.sound().is_none()
+        || context.has_environment()
+        || context.draft.user_managed.is_true()
+    {
+        return;
+    }
+    let (name, _) = context.draft.conda_file();
+    sink.report(
+        format!("/{name}"),
+        "With a conda file the packages of the framework (chainer, mpi4py, azureml-defaults) are not added.",
+        words("List them in the file if the script needs them."),
+    );
+}

@@ -1,0 +1,228 @@
+//! Rules about Docker, images, registries and shared memory.
+
+use serde_json::json;
+
+use super::{
+    Context, Sink,
+    grammar::{image, shm},
+    patched, words,
+};
+use crate::domain::{
+    compute_target::ComputeTargetType,
+    definition::{Given, Registry, shortened},
+    json as pointers,
+};
+
+pub(super) fn use_gpu_image_ignored(context: &Context<'_>, sink: &mut Sink<'_>) {
+    if context.draft.use_gpu.is_true() && context.draft.image().is_given() {
+        sink.report_about(
+            &["custom_docker_image"],
+            "/use_gpu",
+            "`use_gpu` picks no image here: the custom image stays. The run still asks its target for GPUs.",
+            words("Nothing has to change if the custom image has what the GPUs need."),
+        );
+    }
+}
+
+pub(super) fn image_without_docker(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let draft = context.draft;
+    if context.has_environment() || !draft.use_docker.is_false() {
+        return;
+    }
+    let mut images = Vec::new();
+    for (name, given) in [
+        ("custom_docker_image", draft.custom_docker_image.is_given()),
+        ("custom_docker_base_image", draft.custom_docker_base_image.is_given()),
+    ] {
+        if given {
+            images.push(name);
+        }
+    }
+    let Some(first) = images.first() else {
+        return;
+    };
+    sink.report_about(
+        &images,
+        "/use_docker",
+        format!("`use_docker` is false, but `{first}` names an image; an image needs Docker."),
+        words("Write `true`, or name no image."),
+    );
+}
+
+pub(super) fn image_reference_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let draft = context.draft;
+    let mut places: Vec<(String, &Given<String>)> = Vec::new();
+    if !context.has_environment() {
+        places.push(("/custom_docker_base_image".to_owned(), &draft.custom_docker_base_image));
+    }
+    places.push(("/custom_docker_image".to_owned(), &draft.custom_docker_image));
+    if let Some(environment) = draft.environment_definition.value() {
+        places.push((environment.docker.base_image_pointer.clone(), &environment.docker.base_image));
+    }
+    for (pointer, given) in places {
+        if let Some(text) = given.text()
+            && let Some(why) = image::fault(text)
+        {
+            let shown = shortened(&super::grammar::pip::without_credentials(text));
+            sink.report(
+                pointer,
+                format!("{shown:?} is no image reference: {why}."),
+                words("Write `registry/name:tag` or `name@sha256:…`, such as `myregistry.example/team/chainer:1`."),
+            );
+        }
+    }
+}
+
+/// `conflicting-parameters`: both image parameters.
+pub(super) fn both_images(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let draft = context.draft;
+    if !context.has_environment()
+        && draft.custom_docker_image.is_given()
+        && draft.custom_docker_base_image.is_given()
+    {
+        sink.report_about(
+            &["custom_docker_image"],
+            "/custom_docker_base_image",
+            "`custom_docker_base_image` and `custom_docker_image` are both given; only one of them can be the image.",
+            patched(
+                "Keep `custom_docker_image` and remove the deprecated one.",
+                vec![json!({"op": "remove", "path": "/custom_docker_base_image"})],
+            ),
+        );
+    }
+}
+
+/// `conflicting-parameters`: a Kubernetes target runs containers only.
+pub(super) fn kubernetes_without_docker(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let Some(target) = &context.target else {
+        return;
+    };
+    if target.kind != ComputeTargetType::Kubernetes {
+        return;
+    }
+    let message = format!(
+        "`{}` is a Kubernetes target, which runs containers only, but Docker is switched off.",
+        target.label
+    );
+    let fix = words("Write `true`, or leave it out.");
+    if !context.has_environment() {
+        if context.draft.use_docker.is_false() {
+            sink.report_about(&["compute_target"], "/use_docker", message, fix);
+        }
+        return;
+    }
+    if let Some(environment) = context.draft.environment_definition.value()
+        && environment.docker.enabled.is_false()
+    {
+        let pointer = pointers::child(&environment.docker.pointer, "enabled");
+        sink.report_about(&["compute_target"], pointer, message, fix);
+    }
+}
+
+/// `conflicting-parameters`: what the optimized mode does not go with.
+pub(super) fn optimized_mode(context: &Context<'_>, sink: &mut Sink<'_>) {
+    if !context.draft.enable_optimized_mode.is_true() {
+        return;
+    }
+    let mut reasons = Vec::new();
+    let mut others = Vec::new();
+    if let Some(target) = &context.target
+        && target.kind != ComputeTargetType::AmlCompute
+    {
+        reasons.push(format!("the target `{}` is of type {} and not AmlCompute", target.label, target.kind));
+        others.push("compute_target");
+    }
+    if context.has_environment() {
+        reasons.push("`environment_definition` is given".to_owned());
+        others.push("environment_definition");
+    }
+    if context.draft.image().is_given() {
+        reasons.push("a custom image is given".to_owned());
+        others.push("custom_docker_image");
+    }
+    if reasons.is_empty() {
+        return;
+    }
+    sink.report_about(
+        &others,
+        "/_enable_optimized_mode",
+        format!("`_enable_optimized_mode` is not possible here: {}.", reasons.join("; ")),
+        patched("Leave it out.", vec![json!({"op": "remove", "path": "/_enable_optimized_mode"})]),
+    );
+}
+
+pub(super) fn registry_incomplete(context: &Context<'_>, sink: &mut Sink<'_>) {
+    if let Some(registry) = context.draft.image_registry_details.value() {
+        incomplete(registry, sink);
+    }
+    if let Some(environment) = context.draft.environment_definition.value()
+        && let Some(registry) = environment.docker.registry.value()
+    {
+        incomplete(registry, sink);
+    }
+}
+
+fn incomplete(registry: &Registry, sink: &mut Sink<'_>) {
+    if !registry.address.is_given() {
+        sink.report(
+            pointers::child(&registry.pointer, "address"),
+            "The registry has no `address`.",
+            words("Write the host name of the registry, such as `myregistry.example`."),
+        );
+    }
+    let missing = match (registry.username.is_given(), registry.password.is_given()) {
+        (true, false) => "password",
+        (false, true) => "username",
+        _ => return,
+    };
+    sink.report(
+        pointers::child(&registry.pointer, missing),
+        format!("The registry has no `{missing}`; `username` and `password` come together or not at all."),
+        words(format!("Add `{missing}`, or remove the other one for a registry that asks for neither.")),
+    );
+}
+
+pub(super) fn registry_without_image(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let draft = context.draft;
+    if draft.image_registry_details.is_given() && !context.has_environment() && !draft.image().is_given() {
+        sink.report_about(
+            &["custom_docker_image"],
+            "/image_registry_details",
+            "`image_registry_details` has no effect: no image is named that would be pulled from the registry.",
+            words("Name the image in `custom_docker_image`, or remove the registry."),
+        );
+    }
+    if let Some(environment) = draft.environment_definition.value()
+        && let Some(registry) = environment.docker.registry.value()
+        && !environment.docker.base_image.is_given()
+        && !environment.docker.base_dockerfile.is_given()
+    {
+        sink.report(
+            registry.pointer.clone(),
+            "The registry has no effect: the environment names no image that would be pulled from it.",
+            words("Name the image in `base_image`, or remove the registry."),
+        );
+    }
+}
+
+pub(super) fn shm_size_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let mut places = vec![("/shm_size".to_owned(), &context.draft.shm_size)];
+    if let Some(environment) = context.draft.environment_definition.value() {
+        places.push((environment.docker.shm_size_pointer.clone(), &environment.docker.shm_size));
+    }
+    for (pointer, given) in places {
+        if let Some(text) = given.text()
+            && !shm::is_size(text)
+        {
+            sink.report(
+                pointer,
+                format!(
+                    "The size of shared memory is {:?}; it is digits and at most one of `b`, `k`, `m`, `g`, and \
+                     more than zero.",
+                    shortened(text)
+                ),
+                words("Write a size such as `2g` or `512m`; the default is `2g`."),
+            );
+        }
+    }
+}
