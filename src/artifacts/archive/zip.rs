@@ -130,6 +130,9 @@ fn directory(upload: &mut BufReader<File>, collector: &Collector<'_>) -> Result<
     if count == 0xffff || size == u32::MAX || start == u32::MAX {
         return Err(SnapshotError::Zip64);
     }
+    if field(4, 2) != 0 || field(6, 2) != 0 || field(8, 2) != count {
+        return Err(corrupt("it is one part of several"));
+    }
     if u64::from(count) > collector.max_members() {
         return Err(collector.too_many_files());
     }

@@ -172,6 +172,17 @@ refused!(
     Malformed
 );
 refused!(
+    several_disks,
+    {
+        let mut archive = named(b"a");
+        let end = archive.len() - END;
+        archive[end + 8] = 9;
+        archive
+    },
+    SnapshotError::Corrupt { .. },
+    Malformed
+);
+refused!(
     zip64_directory,
     {
         let mut archive = named(b"a");

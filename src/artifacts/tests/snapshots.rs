@@ -130,6 +130,24 @@ async fn left_overs_of_a_crash_are_removed_once_they_are_old() {
     assert!(reopened.has_snapshot(&id).await.expect("asked"));
 }
 
+#[tokio::test]
+async fn everything_can_be_awaited_from_any_thread() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let bench = Bench::new();
+    let (artifacts, place) = (&bench.artifacts, tempfile::tempdir().expect("a directory"));
+    let body = stream::iter(vec![Ok::<_, Infallible>(Bytes::from(tar_of(&TREE)))]);
+    let received =
+        is_send(artifacts.receive_snapshot(ArchiveFormat::Tar, body, &bench.limits)).await.expect("fine");
+    is_send(artifacts.unpack_snapshot(&received.id, place.path())).await.expect("unpacked");
+    is_send(artifacts.snapshot_contents(&received.id, &BTreeSet::new(), 1)).await.expect("read");
+    let run = crate::domain::ids::RunId::from_uuid(uuid::Uuid::nil());
+    is_send(artifacts.put_output(run, 1, "o", &place.path().join("train.py"))).await.expect("stored");
+    drop(is_send(is_send(artifacts.read_output(run, 1, "o", None)).await.expect("read")));
+    is_send(artifacts.delete_run(run)).await.expect("deleted");
+}
+
 #[test]
 fn media_types_are_read_leniently() {
     assert_eq!(
