@@ -2,6 +2,7 @@
 //!
 //! `main → { api, worker, client } → { storage, backend, artifacts } → domain`; `tests/architecture.rs` holds the arrows.
 
+pub mod api;
 pub mod artifacts;
 pub mod backend;
 pub mod client;

@@ -54,7 +54,7 @@ pub fn tagged<T: Serialize + ?Sized>(
     value: &T,
 ) -> Result<axum::response::Response, ApiError> {
     let tag = of(value)?;
-    let mut response = if matches(request, &header::IF_NONE_MATCH, &tag) == Some(true) {
+    let mut response = if is_held(request, &tag) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
@@ -65,6 +65,12 @@ pub fn tagged<T: Serialize + ?Sized>(
         response.headers_mut().insert(header::ETAG, tag);
     }
     Ok(response)
+}
+
+/// Whether the caller says (`If-None-Match`) that it has what this entity tag names.
+#[must_use]
+pub fn is_held(request: &HeaderMap, tag: &str) -> bool {
+    matches(request, &header::IF_NONE_MATCH, tag) == Some(true)
 }
 
 /// Refuses a change when the caller names an entity tag that the resource does not have. `current` is none when there is

@@ -100,6 +100,7 @@ pub struct ActualEnvironment {
     pub build_key: Option<String>,
     /// Whether an environment that was there already was used.
     pub reused: bool,
+}
 
 impl Environment {
     /// What an accepted definition asks for.
