@@ -10,9 +10,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-pub use crate::domain::run::{Exit, ExitReason, Observation};
+pub use crate::domain::{
+    environment::{ActualEnvironment, Substitution},
+    run::{Exit, ExitReason, Observation},
+};
 use crate::domain::{compute_target, ids::RunId, plan::Plan};
 
 /// One attempt of a run, as a backend needs to know it. Its external name is made of `run_id` and `number`.
@@ -34,38 +36,6 @@ pub struct Attempt {
 pub trait SourceTree: Send + Sync {
     /// Unpacks the attempt's snapshot into `directory`, which exists and is empty.
     fn unpack(&self, directory: &Path) -> impl Future<Output = io::Result<()>> + Send;
-}
-
-/// One thing that was asked for and could not be had as asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Substitution {
-    /// What the definition or the documentation asks for, e.g. `python 3.6.2`.
-    #[schema(example = "python 3.6.2")]
-    pub asked: String,
-    /// What is used, e.g. `python 3.11.7`; null when it is left out.
-    #[schema(example = "python 3.11.7")]
-    pub used: Option<String>,
-    /// Why.
-    pub reason: String,
-}
-
-/// The environment that a run really got.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ActualEnvironment {
-    /// `virtual_environment` or `user_managed`.
-    pub kind: String,
-    /// The interpreter's path on the compute.
-    pub interpreter: String,
-    /// Its version, e.g. `3.11.7`.
-    pub python_version: String,
-    /// Installed distributions as `name==version`, sorted; empty when user managed.
-    pub packages: Vec<String>,
-    /// What differs from what was asked.
-    pub substitutions: Vec<Substitution>,
-    /// The key under which the built environment is kept and reused; null when user managed.
-    pub build_key: Option<String>,
-    /// Whether an environment that was there already was used.
-    pub reused: bool,
 }
 
 /// Why an attempt could not be made ready.

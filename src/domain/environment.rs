@@ -70,6 +70,38 @@ pub struct Environment {
     pub hash: String,
 }
 
+/// One thing that was asked for and could not be had as asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Substitution {
+    /// What the definition or the documentation asks for, e.g. `python 3.6.2`.
+    #[schema(example = "python 3.6.2")]
+    pub asked: String,
+    /// What is used, e.g. `python 3.11.7`; null when it is left out.
+    #[schema(example = "python 3.11.7")]
+    pub used: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The environment that a run really got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ActualEnvironment {
+    /// `virtual_environment` or `user_managed`.
+    pub kind: String,
+    /// The interpreter's path on the compute.
+    pub interpreter: String,
+    /// Its version, e.g. `3.11.7`.
+    pub python_version: String,
+    /// Installed distributions as `name==version`, sorted; empty when user managed.
+    pub packages: Vec<String>,
+    /// What differs from what was asked.
+    pub substitutions: Vec<Substitution>,
+    /// The key under which the built environment is kept and reused; null when user managed.
+    pub build_key: Option<String>,
+    /// Whether an environment that was there already was used.
+    pub reused: bool,
+}
+
 impl Environment {
     /// What an accepted definition asks for.
     pub(in crate::domain) fn resolve(context: &Context<'_>) -> Self {

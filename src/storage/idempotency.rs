@@ -61,6 +61,14 @@ pub(in crate::storage) async fn begin(
     if !free {
         return Ok(Some(Keyed::InProgress));
     }
+    lookup(connection, idempotency).await
+}
+
+/// What an earlier request with this key was answered.
+async fn lookup(
+    connection: &mut PgConnection,
+    idempotency: &Idempotency,
+) -> Result<Option<Keyed>, StorageError> {
     let earlier = sqlx::query!(
         r#"SELECT body_hash, status, location, response AS "response: Json<Value>"
            FROM idempotency_keys WHERE scope = $1 AND key = $2"#,
@@ -105,6 +113,16 @@ pub(in crate::storage) async fn record(
 }
 
 impl Storage {
+    /// The answer to an earlier request with this key, if there is one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn earlier_answer(&self, idempotency: &Idempotency) -> Result<Option<Keyed>, StorageError> {
+        // Without the lock: a transaction that is dropped gives it back later, and would look like work in progress.
+        let mut connection = self.pool.acquire().await?;
+        lookup(&mut connection, idempotency).await
+    }
+
     /// Forgets answers older than [`RETENTION`].
     ///
     /// # Errors

@@ -1,0 +1,168 @@
+//! The body of `PUT /v1/compute-targets/{name}`: read member by member, so that everything wrong is said at once.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{
+    api::findings::{Members, nearest},
+    domain::{
+        compute_target::{Backend, BackendKind, ComputeTarget, ComputeTargetName, ComputeTargetType},
+        finding::Finding,
+    },
+};
+
+/// The largest cluster that Slurm is built for has fewer nodes; no machine has more GPUs.
+const MAX_NODES: i64 = 100_000;
+const MAX_GPUS: i64 = 1024;
+/// More processes at once than one host has room for.
+const MAX_CONCURRENT_RUNS: i64 = 10_000;
+const MAX_TEXT_CHARACTERS: usize = 255;
+
+const PRIORITIES: [&str; 2] = ["dedicated", "lowpriority"];
+/// The spellings that are read besides the word itself.
+const SYNONYMS: [(&str, ComputeTargetType); 2] =
+    [("KubernetesCompute", ComputeTargetType::Kubernetes), ("AKS", ComputeTargetType::AksCompute)];
+
+/// A compute target as it is put. (It documents the body; [`read`] reads it.)
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "type": "AmlCompute", "backend": {"kind": "process"}, "max_nodes": 4,
+    "vm_size": null, "vm_priority": null, "gpus_per_node": 0
+}))]
+pub struct ComputeTargetBody {
+    /// Azure ML's word for it. `KubernetesCompute` is read as `Kubernetes`, `AKS` as `AksCompute`.
+    #[serde(rename = "type")]
+    pub kind: ComputeTargetType,
+    /// How this service reaches it.
+    pub backend: Backend,
+    /// The most nodes that one run may ask for.
+    #[schema(minimum = 1, maximum = 100_000, default = 1, required = false)]
+    pub max_nodes: u32,
+    /// The size of its nodes, for information.
+    #[schema(max_length = 255)]
+    pub vm_size: Option<String>,
+    /// `dedicated` or `lowpriority`, for information.
+    pub vm_priority: Option<String>,
+    /// How many GPUs each of its nodes has.
+    #[schema(minimum = 0, maximum = 1024, default = 0, required = false)]
+    pub gpus_per_node: u32,
+}
+
+/// Reads the body, or says everything that is wrong with it.
+///
+/// # Errors
+/// With every finding.
+pub(super) fn read(
+    name: &ComputeTargetName,
+    body: &Map<String, Value>,
+) -> Result<ComputeTarget, Vec<Finding>> {
+    let mut members = Members::new(body, "");
+    if let Some(given) = members.text("name")
+        && given != name.as_str()
+    {
+        let message = format!("the path names the target `{name}`; a name in the body must be the same");
+        members.refuse("conflicting-parameters", "name", message, "leave `name` out of the body");
+    }
+    let kind = kind(&mut members);
+    let mut inner = Vec::new();
+    let backend = match members.object("backend") {
+        Some(map) => {
+            let mut nested = Members::new(map, "/backend");
+            let backend = backend(&mut nested);
+            inner = nested.finish();
+            backend
+        }
+        None => {
+            if body.get("backend").is_none_or(Value::is_null) {
+                members.missing("backend", "an object such as {\"kind\": \"process\"}");
+            }
+            None
+        }
+    };
+    members.findings.append(&mut inner);
+    let max_nodes = members.integer("max_nodes", 1..=MAX_NODES).unwrap_or(1);
+    let vm_size = short_text(&mut members, "vm_size");
+    let vm_priority = short_text(&mut members, "vm_priority");
+    if let Some(word) = &vm_priority
+        && !PRIORITIES.contains(&word.as_str())
+    {
+        let message = "`vm_priority` must be `dedicated` or `lowpriority`";
+        let fix = format!("write `{}`", nearest(word, &PRIORITIES).unwrap_or(PRIORITIES[0]));
+        members.refuse("vm-priority-unknown", "vm_priority", message, fix);
+    }
+    let gpus_per_node = members.integer("gpus_per_node", 0..=MAX_GPUS).unwrap_or(0);
+    let findings = members.finish();
+    match (kind, backend) {
+        (Some(kind), Some(backend)) if findings.is_empty() => Ok(ComputeTarget {
+            name: name.clone(),
+            kind,
+            backend,
+            max_nodes: u32::try_from(max_nodes).unwrap_or(1),
+            vm_size,
+            vm_priority,
+            gpus_per_node: u32::try_from(gpus_per_node).unwrap_or(0),
+        }),
+        _ => Err(findings),
+    }
+}
+
+fn kind(members: &mut Members<'_>) -> Option<ComputeTargetType> {
+    let form = "one of Azure ML's words for compute, e.g. `AmlCompute`";
+    let before = members.findings.len();
+    let Some(word) = members.text("type") else {
+        if members.findings.len() == before {
+            members.missing("type", form);
+        }
+        return None;
+    };
+    let synonym = SYNONYMS.into_iter().find(|(text, _)| *text == word).map(|(_, kind)| kind);
+    let found = ComputeTargetType::ALL.into_iter().find(|kind| kind.as_str() == word).or(synonym);
+    if found.is_none() {
+        let words = ComputeTargetType::ALL.map(ComputeTargetType::as_str);
+        let fix = match nearest(word, &words) {
+            Some(near) => format!("write `{near}`"),
+            None => format!("write one of `{}`", words.join("`, `")),
+        };
+        members.refuse("compute-target-type-unknown", "type", format!("`type` must be {form}"), fix);
+    }
+    found
+}
+
+fn backend(members: &mut Members<'_>) -> Option<Backend> {
+    let before = members.findings.len();
+    let kind = match members.text("kind") {
+        Some("process") => Some(BackendKind::Process),
+        Some(_) => {
+            members.refuse(
+                "backend-not-available",
+                "kind",
+                "this version has one kind of backend: `process`",
+                "write `process`",
+            );
+            None
+        }
+        None => {
+            if members.findings.len() == before {
+                members.missing("kind", "`process`");
+            }
+            None
+        }
+    };
+    let max_concurrent_runs = members
+        .integer("max_concurrent_runs", 1..=MAX_CONCURRENT_RUNS)
+        .and_then(|number| u32::try_from(number).ok());
+    let python = short_text(members, "python");
+    Some(Backend { kind: kind?, max_concurrent_runs, python })
+}
+
+/// A text of moderate length; the empty one counts as not given.
+fn short_text(members: &mut Members<'_>, name: &'static str) -> Option<String> {
+    let text = members.text(name).filter(|text| !text.is_empty())?;
+    if text.chars().count() > MAX_TEXT_CHARACTERS {
+        let form = format!("at most {MAX_TEXT_CHARACTERS} characters");
+        members.refuse("too-long", name, format!("`{name}` must have {form}"), format!("write {form}"));
+        return None;
+    }
+    Some(text.to_owned())
+}

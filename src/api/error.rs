@@ -1,0 +1,248 @@
+//! Everything that can go wrong while a request is answered, and what the caller is told of it: one enum, one mapping.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+
+use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use crate::{
+    artifacts::{ArtifactsError, SnapshotError, SnapshotErrorKind},
+    domain::{
+        finding::{Finding, Severity},
+        json::JsonError,
+    },
+    storage::StorageError,
+};
+
+/// How long a caller should wait for a database that cannot be reached.
+const DATABASE_RETRY_SECONDS: u64 = 5;
+
+/// A failed request. `Display` is for the log; what the caller gets is [`ApiError::problem`].
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No operation has this path.
+    #[error("no operation has this path; /docs/ lists them all")]
+    UnknownRoute,
+    /// The path does not take this method.
+    #[error("this path does not take this method; the header Allow lists those it takes")]
+    MethodNotAllowed,
+    /// Nothing has this id or name.
+    #[error("there is no {what} `{id}`")]
+    NotFound {
+        /// What was looked for.
+        what: &'static str,
+        /// Its id or name.
+        id: String,
+    },
+    /// A path parameter, query parameter or header cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// A cursor of another list.
+    #[error("{0}")]
+    Cursor(&'static str),
+    /// The body cannot be read as JSON.
+    #[error(transparent)]
+    Json(JsonError),
+    /// A `Content-Type` that is not read here.
+    #[error("the Content-Type must be {accepted}")]
+    UnsupportedMediaType {
+        /// The media types that are.
+        accepted: String,
+    },
+    /// More bytes than are accepted.
+    #[error("the body is larger than {limit} bytes")]
+    BodyTooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// The body broke off.
+    #[error("the body broke off before its end; send it again")]
+    BodyBrokeOff,
+    /// A body was judged and refused.
+    #[error("{}", refusal(.findings))]
+    Refused {
+        /// Which kind of body.
+        kind: ProblemKind,
+        /// What was found.
+        findings: Vec<Finding>,
+    },
+    /// An upload was refused.
+    #[error(transparent)]
+    Snapshot(SnapshotError),
+    /// The present state stands against it.
+    #[error("{0}")]
+    Conflict(String),
+    /// `If-Match` does not hold.
+    #[error("the resource does not have the ETag of If-Match; read it again")]
+    PreconditionFailed,
+    /// The key was used for another body.
+    #[error("this Idempotency-Key was used for a request with another body")]
+    IdempotencyKeyReused,
+    /// The first request with the key is still at work.
+    #[error("the first request with this Idempotency-Key has not been answered yet")]
+    IdempotencyInProgress,
+    /// The range lies behind the end.
+    #[error("the asked range begins behind the end: there are {total} bytes")]
+    Range {
+        /// How many bytes there are.
+        total: u64,
+    },
+    /// No token, or a wrong one.
+    #[error("a valid bearer token is needed")]
+    Unauthorized,
+    /// Too many requests at once.
+    #[error("too many requests are being answered; try again in a second")]
+    Busy,
+    /// It took too long.
+    #[error("the request was not answered within {seconds} seconds")]
+    Timeout {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The service is ending.
+    #[error("the service is shutting down")]
+    ShuttingDown,
+    /// The database failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The artifact store failed.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactsError),
+    /// A fault of ours.
+    #[error("{0}")]
+    Internal(String),
+}
+
+fn refusal(findings: &[Finding]) -> String {
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    let plural = if errors == 1 { "" } else { "s" };
+    format!("{errors} error{plural}; nothing was stored. `findings` has a pointer and a fix for each")
+}
+
+impl ApiError {
+    /// Nothing has this id or name.
+    pub fn not_found(what: &'static str, id: impl ToString) -> Self {
+        Self::NotFound { what, id: id.to_string() }
+    }
+
+    /// The kind of problem it is.
+    #[must_use]
+    pub const fn kind(&self) -> ProblemKind {
+        match self {
+            Self::UnknownRoute => ProblemKind::UnknownRoute,
+            Self::MethodNotAllowed => ProblemKind::MethodNotAllowed,
+            Self::NotFound { .. } => ProblemKind::NotFound,
+            Self::Malformed(_) | Self::BodyBrokeOff => ProblemKind::MalformedRequest,
+            Self::Cursor(_) => ProblemKind::InvalidCursor,
+            Self::Json(JsonError::Syntax { .. }) => ProblemKind::InvalidJson,
+            Self::Json(JsonError::DuplicateKey { .. }) => ProblemKind::DuplicateKey,
+            Self::Json(JsonError::NotAnObject { .. }) => ProblemKind::NotAnObject,
+            Self::UnsupportedMediaType { .. } => ProblemKind::UnsupportedMediaType,
+            Self::BodyTooLarge { .. } => ProblemKind::BodyTooLarge,
+            Self::Refused { kind, .. } => *kind,
+            Self::Snapshot(error) => match error.status_hint() {
+                SnapshotErrorKind::Malformed => ProblemKind::InvalidArchive,
+                SnapshotErrorKind::TooLarge => ProblemKind::BodyTooLarge,
+                SnapshotErrorKind::Refused => ProblemKind::RefusedArchive,
+                SnapshotErrorKind::Store => ProblemKind::Internal,
+            },
+            Self::Conflict(_) => ProblemKind::Conflict,
+            Self::PreconditionFailed => ProblemKind::PreconditionFailed,
+            Self::IdempotencyKeyReused => ProblemKind::IdempotencyKeyReused,
+            Self::IdempotencyInProgress => ProblemKind::IdempotencyInProgress,
+            Self::Range { .. } => ProblemKind::RangeNotSatisfiable,
+            Self::Unauthorized => ProblemKind::Unauthorized,
+            Self::Busy => ProblemKind::Busy,
+            Self::Timeout { .. } => ProblemKind::Timeout,
+            Self::ShuttingDown => ProblemKind::ShuttingDown,
+            Self::Storage(StorageError::Unavailable(_)) => ProblemKind::DatabaseUnavailable,
+            Self::Storage(StorageError::Refused(_) | StorageError::Inconsistent(_))
+            | Self::Artifacts(_)
+            | Self::Internal(_) => ProblemKind::Internal,
+        }
+    }
+
+    /// What the caller is told. Internals stay in the log.
+    #[must_use]
+    pub fn problem(&self, instance: &str) -> Problem {
+        let kind = self.kind();
+        let detail = match kind {
+            ProblemKind::Internal => "the service failed; its log has the details under this instance".to_owned(),
+            ProblemKind::DatabaseUnavailable => "the database does not answer at present; try again".to_owned(),
+            _ => self.to_string(),
+        };
+        let (line, column) = match self {
+            Self::Json(
+                JsonError::Syntax { line, column, .. } | JsonError::DuplicateKey { line, column, .. },
+            ) => (u64::try_from(*line).ok(), u64::try_from(*column).ok()),
+            _ => (None, None),
+        };
+        let findings = match self {
+            Self::Refused { findings, .. } => Some(findings.clone()),
+            _ => None,
+        };
+        Problem {
+            kind: format!("/problems/{}", kind.slug()),
+            title: kind.title(),
+            status: kind.status().as_u16(),
+            detail,
+            instance: instance.to_owned(),
+            line,
+            column,
+            findings,
+        }
+    }
+
+    /// The whole answer.
+    pub(in crate::api) fn response(&self, instance: &str) -> axum::response::Response {
+        let problem = self.problem(instance);
+        // A problem is made of texts and numbers: it always has a JSON form.
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        match self {
+            Self::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::Range { total } => {
+                if let Ok(value) = HeaderValue::from_str(&format!("bytes */{total}")) {
+                    headers.insert(header::CONTENT_RANGE, value);
+                }
+            }
+            _ => {}
+        }
+        response
+    }
+
+    const fn retry_after(&self) -> Option<u64> {
+        match self.kind() {
+            ProblemKind::DatabaseUnavailable => Some(DATABASE_RETRY_SECONDS),
+            ProblemKind::IdempotencyInProgress | ProblemKind::Busy | ProblemKind::Timeout => Some(1),
+            ProblemKind::ShuttingDown => Some(2),
+            _ => None,
+        }
+    }
+}
+
+/// An error on its way to the middleware that knows the request id, which turns it into an answer.
+#[derive(Clone)]
+pub(in crate::api) struct Pending(pub(in crate::api) Arc<ApiError>);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> axum::response::Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.kind().status();
+        response.extensions_mut().insert(Pending(Arc::new(self)));
+        response
+    }
+}

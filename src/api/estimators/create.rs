@@ -1,0 +1,58 @@
+//! `POST /v1/estimators`
+
+use axum::{extract::State, http::HeaderMap, response::Response};
+
+use super::{
+    Estimator, EstimatorDefinition,
+    judged::{judged, to_store},
+};
+use crate::{
+    api::{
+        error::ApiError,
+        extract::ApiJson,
+        idempotency,
+        problem::{Problem, ProblemKind},
+        state::Shared,
+    },
+    storage::idempotency::Recorded,
+};
+
+/// Store an estimator definition
+///
+/// The body is the definition itself. It is judged by every rule: with an error nothing is stored and all findings come back;
+/// warnings and infos are stored with it. The example as it stands is refused, because its `source_directory` is not a
+/// snapshot that was uploaded here: upload one first (`create_snapshot`) and write its id there.
+#[utoipa::path(
+    post, path = "/v1/estimators", tag = "estimators",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: the same key and body get the first answer again, with `Idempotency-Replayed: true`", max_length = 255)),
+    request_body(content = EstimatorDefinition, description = "The definition: the parameters of the SDK's class by their names"),
+    responses(
+        (status = 201, description = "Stored; `Location` has its address", body = Estimator),
+        (status = 400, description = "The body is not JSON, or has a key twice", body = Problem),
+        (status = 409, description = "The first request with this Idempotency-Key is still at work", body = Problem),
+        (status = 413, description = "The body is too large", body = Problem),
+        (status = 415, description = "The Content-Type is not application/json", body = Problem),
+        (status = 422, description = "The definition is refused; `findings` has everything that was found. Or the Idempotency-Key was used for another body", body = Problem),
+    ),
+)]
+pub async fn create_estimator(
+    State(state): State<Shared>,
+    headers: HeaderMap,
+    body: ApiJson,
+) -> Result<Response, ApiError> {
+    let (key, earlier) = idempotency::begin(&state, &headers, "create_estimator", body.hash).await?;
+    if let Some(earlier) = earlier {
+        return Ok(earlier);
+    }
+    let judged = judged(&state, &body.members).await?;
+    let Some(accepted) = &judged.verdict.accepted else {
+        let findings = judged.verdict.findings;
+        return Err(ApiError::Refused { kind: ProblemKind::InvalidDefinition, findings });
+    };
+    let estimator = to_store(&body.members, &judged.verdict, accepted, state.clock.now());
+    let view = serde_json::to_value(Estimator::from(estimator.clone()))
+        .map_err(|error| ApiError::Internal(error.to_string()))?;
+    let location = format!("/v1/estimators/{}", estimator.id);
+    let recorded = || Recorded { status: 201, location: Some(location), body: view };
+    idempotency::answer(state.storage.insert_estimator(&estimator, key.as_ref(), recorded).await?)
+}

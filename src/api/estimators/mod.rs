@@ -1,0 +1,59 @@
+//! Estimators: definitions that were judged and stored.
+
+pub mod archive;
+pub mod create;
+pub mod get;
+pub(in crate::api) mod judged;
+pub mod list;
+mod schema;
+pub mod validate;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{
+    domain::{environment::Environment, finding::Finding, ids::EstimatorId},
+    storage::estimators as stored,
+};
+
+pub use schema::EstimatorDefinition;
+
+/// The one framework of this service.
+pub const FRAMEWORK: &str = "Chainer";
+
+/// A stored estimator.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Estimator {
+    /// Its id.
+    pub id: EstimatorId,
+    /// `Chainer`.
+    #[schema(example = "Chainer")]
+    pub framework: String,
+    /// The definition, key for key in the order in which it was sent; secrets are replaced by a marker.
+    #[schema(value_type = EstimatorDefinition)]
+    pub definition: Map<String, Value>,
+    /// What validation said of it: warnings and infos.
+    pub findings: Vec<Finding>,
+    /// What it resolves to.
+    pub environment: Environment,
+    /// When it was stored.
+    pub created_at: DateTime<Utc>,
+    /// When it was archived.
+    pub archived_at: Option<DateTime<Utc>>,
+}
+
+impl From<stored::Estimator> for Estimator {
+    fn from(estimator: stored::Estimator) -> Self {
+        Self {
+            id: estimator.id,
+            framework: estimator.framework,
+            definition: estimator.definition,
+            findings: estimator.findings,
+            environment: estimator.environment,
+            created_at: estimator.created_at,
+            archived_at: estimator.archived_at,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! JSON answers, and the entity tags of single resources.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::error::ApiError;
+
+/// Lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A JSON answer.
+///
+/// # Errors
+/// When the value has no JSON form: a fault of ours.
+pub fn json<T: Serialize + ?Sized>(
+    status: StatusCode,
+    value: &T,
+) -> Result<axum::response::Response, ApiError> {
+    let body = serde_json::to_vec(value).map_err(|error| ApiError::Internal(error.to_string()))?;
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// The strong entity tag of a resource: the digest of its JSON.
+///
+/// # Errors
+/// When the value has no JSON form: a fault of ours.
+pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<String, ApiError> {
+    let body = serde_json::to_vec(value).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(format!("\"{}\"", hex(&Sha256::digest(&body))))
+}
+
+/// A single resource with its entity tag; 304 when the caller has it already.
+///
+/// # Errors
+/// When the value has no JSON form: a fault of ours.
+pub fn tagged<T: Serialize + ?Sized>(
+    request: &HeaderMap,
+    status: StatusCode,
+    value: &T,
+) -> Result<axum::response::Response, ApiError> {
+    let tag = of(value)?;
+    let mut response = if is_held(request, &tag) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        json(status, value)?
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// Whether the caller says (`If-None-Match`) that it has what this entity tag names.
+#[must_use]
+pub fn is_held(request: &HeaderMap, tag: &str) -> bool {
+    matches(request, &header::IF_NONE_MATCH, tag) == Some(true)
+}
+
+/// Refuses a change when the caller names an entity tag that the resource does not have. `current` is none when there is
+/// no such resource.
+///
+/// # Errors
+/// When `If-Match` does not hold.
+pub fn require_match(request: &HeaderMap, current: Option<&str>) -> Result<(), ApiError> {
+    let holds = match current {
+        Some(tag) => matches(request, &header::IF_MATCH, tag),
+        None => request.contains_key(header::IF_MATCH).then_some(false),
+    };
+    if holds == Some(false) { Err(ApiError::PreconditionFailed) } else { Ok(()) }
+}
+
+/// Whether a list of entity tags names this one; none without the header.
+fn matches(request: &HeaderMap, name: &header::HeaderName, tag: &str) -> Option<bool> {
+    if !request.contains_key(name) {
+        return None;
+    }
+    let weak_allowed = name == header::IF_NONE_MATCH;
+    let named = request.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| {
+        list.split(',').map(str::trim).any(|one| {
+            let one = if weak_allowed { one.strip_prefix("W/").unwrap_or(one) } else { one };
+            one == "*" || one == tag
+        })
+    });
+    Some(named)
+}

@@ -1,0 +1,161 @@
+//! Extractors whose rejections are problems. axum's own answer in plain text, which callers could not read.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::error::ApiError;
+use crate::domain::json;
+
+/// The largest JSON body. A definition holds names and options, never data: 4 MiB is a thousand times the usual.
+pub const MAX_JSON_BYTES: usize = 4 << 20;
+
+/// A JSON object, with its keys in the order in which they were sent.
+#[derive(Clone, Debug)]
+pub struct ApiJson {
+    /// Its members.
+    pub members: Map<String, Value>,
+    /// SHA-256 of the bytes.
+    pub hash: [u8; 32],
+}
+
+impl<S: Send + Sync> FromRequest<S> for ApiJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::UnsupportedMediaType { accepted: "application/json".to_owned() });
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+                ApiError::BodyTooLarge { limit: MAX_JSON_BYTES }
+            } else {
+                ApiError::BodyBrokeOff
+            }
+        })?;
+        let members = json::parse_object(&bytes).map_err(ApiError::Json)?;
+        Ok(Self { members, hash: Sha256::digest(&bytes).into() })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// Path parameters.
+#[derive(Clone, Debug)]
+pub struct ApiPath<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for ApiPath<T> {
+    type Rejection = ApiError;
+
+    #[expect(clippy::disallowed_types, reason = "this is the extractor that replaces it")]
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        // No name has a NUL in it, and the database would refuse the question.
+        if parts.uri.path().contains("%00") {
+            return Err(ApiError::Malformed("the path holds a NUL character".to_owned()));
+        }
+        axum::extract::Path::<T>::from_request_parts(parts, state)
+            .await
+            .map(|path| Self(path.0))
+            .map_err(|rejection| ApiError::Malformed(format!("the path: {}", rejection.body_text())))
+    }
+}
+
+/// Query parameters, taken one by one, so that what nobody takes can be refused.
+#[derive(Clone, Debug)]
+pub struct ApiQuery(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for ApiQuery {
+    type Rejection = ApiError;
+
+    #[expect(clippy::disallowed_types, reason = "this is the extractor that replaces it")]
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| ApiError::Malformed(format!("the query: {}", rejection.body_text())))?
+            .0;
+        if pairs.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
+            return Err(ApiError::Malformed("the query holds a NUL character".to_owned()));
+        }
+        Ok(Self(pairs))
+    }
+}
+
+impl ApiQuery {
+    /// A parameter that may come once. The empty text counts as not given.
+    ///
+    /// # Errors
+    /// When it comes twice.
+    pub fn take(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        let mut found = None;
+        let mut twice = false;
+        self.0.retain_mut(|(key, value)| {
+            if key != name {
+                return true;
+            }
+            twice |= found.replace(std::mem::take(value)).is_some();
+            false
+        });
+        if twice {
+            return Err(ApiError::Malformed(format!("the query parameter `{name}` comes twice")));
+        }
+        Ok(found.filter(|value| !value.is_empty()))
+    }
+
+    /// A parameter that has a form; `form` says which.
+    ///
+    /// # Errors
+    /// When it comes twice or does not have it.
+    pub fn take_parsed<T: FromStr>(&mut self, name: &str, form: &str) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.take(name)? else { return Ok(None) };
+        let bad = |_| ApiError::Malformed(format!("the query parameter `{name}` must be {form}"));
+        text.parse().map(Some).map_err(bad)
+    }
+
+    /// All parameters that begin with a prefix, without it.
+    ///
+    /// # Errors
+    /// When one comes twice.
+    pub fn take_prefixed(&mut self, prefix: &str) -> Result<BTreeMap<String, String>, ApiError> {
+        let mut found = BTreeMap::new();
+        let names: Vec<String> =
+            self.0.iter().map(|(name, _)| name.clone()).filter(|name| name.starts_with(prefix)).collect();
+        for name in names {
+            let at = self.0.iter().position(|(key, _)| *key == name);
+            let Some((_, value)) = at.map(|at| self.0.remove(at)) else { continue };
+            let key = name[prefix.len()..].to_owned();
+            if key.is_empty() || found.insert(key, value).is_some() {
+                return Err(ApiError::Malformed(format!(
+                    "the query parameter `{name}` comes twice or has no name"
+                )));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Refuses what nobody took.
+    ///
+    /// # Errors
+    /// When something is left.
+    pub fn finish(self, known: &[&str]) -> Result<(), ApiError> {
+        let Some((name, _)) = self.0.first() else { return Ok(()) };
+        let known = known.join("`, `");
+        Err(ApiError::Malformed(if known.is_empty() {
+            format!("unknown query parameter `{name}`; this operation takes none")
+        } else {
+            format!("unknown query parameter `{name}`; known are `{known}`")
+        }))
+    }
+}

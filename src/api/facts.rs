@@ -1,0 +1,39 @@
+//! Looks up what the rules need to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use super::{error::ApiError, state::ApiState};
+use crate::domain::{
+    facts::{Facts, SnapshotFacts, Wanted},
+    judge,
+};
+
+/// What the rules read of one file: far more than any script or requirements file has.
+const MAX_CONTENT_BYTES: u64 = 1 << 20;
+
+/// The facts about everything that a body refers to.
+///
+/// # Errors
+/// When the database or the artifact store fails.
+pub async fn look_up(state: &ApiState, body: &Map<String, Value>) -> Result<Facts, ApiError> {
+    let wanted = judge::wanted(body);
+    let targets = state.storage.list_compute_targets().await?;
+    let targets = targets.into_iter().map(|stored| stored.target).collect();
+    let snapshot = snapshot(state, &wanted).await?;
+    Ok(Facts { snapshot, targets, datastores: BTreeSet::new() })
+}
+
+async fn snapshot(state: &ApiState, wanted: &Wanted) -> Result<Option<SnapshotFacts>, ApiError> {
+    let Some(id) = &wanted.snapshot else { return Ok(None) };
+    let Some(files) = state.storage.snapshot_sizes(id).await? else { return Ok(None) };
+    let present: BTreeSet<String> =
+        wanted.contents.iter().filter(|path| files.contains_key(*path)).cloned().collect();
+    let contents = if present.is_empty() {
+        BTreeMap::new()
+    } else {
+        state.artifacts.snapshot_contents(id, &present, MAX_CONTENT_BYTES).await?
+    };
+    Ok(Some(SnapshotFacts { files, contents }))
+}

@@ -1,0 +1,130 @@
+//! The HTTP API: one operation per file, its wire types beside it. What holds for all of them is in the files of this directory.
+//!
+//! Errors: [`error::ApiError`] is the only error type of a handler; [`pipeline`] turns it into `application/problem+json`.
+
+mod auth;
+pub mod compute_targets;
+mod docs;
+pub mod error;
+pub mod estimators;
+mod etag;
+pub mod extract;
+mod facts;
+mod findings;
+pub mod frameworks;
+pub mod health;
+mod idempotency;
+pub mod metrics;
+mod openapi;
+pub mod paging;
+mod pipeline;
+pub mod problem;
+mod range;
+mod request_id;
+pub mod runs;
+pub mod snapshots;
+mod sse;
+mod state;
+
+use std::sync::Arc;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    artifacts::{Artifacts, Limits},
+    clock::Clock,
+    storage::Storage,
+};
+
+pub use state::{ApiState, Shared};
+
+/// What the API needs.
+#[derive(Clone)]
+pub struct ApiSettings {
+    /// The database.
+    pub storage: Storage,
+    /// Snapshots, logs and outputs.
+    pub artifacts: Artifacts,
+    /// What an uploaded snapshot may be.
+    pub limits: Limits,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Told when there may be work: a run was accepted or cancelled, a target changed.
+    pub wakeup: Arc<Notify>,
+    /// The bearer token that `/v1` and `/metrics` want; none when everybody may come in.
+    pub token: Option<String>,
+    /// When it is cancelled, follows and long polls end and `/readyz` answers 503.
+    pub shutdown: CancellationToken,
+}
+
+/// Operations that answer at once, or are told that it took too long.
+fn prompt_operations() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(frameworks::list_frameworks))
+        .routes(routes!(frameworks::get_framework))
+        .routes(routes!(snapshots::get::get_snapshot))
+        .routes(routes!(snapshots::list_files::list_snapshot_files))
+        .routes(routes!(compute_targets::list::list_compute_targets))
+        .routes(routes!(
+            compute_targets::get::get_compute_target,
+            compute_targets::put::put_compute_target,
+            compute_targets::delete::delete_compute_target
+        ))
+        .routes(routes!(estimators::list::list_estimators, estimators::create::create_estimator))
+        .routes(routes!(estimators::validate::validate_estimator))
+        .routes(routes!(estimators::get::get_estimator, estimators::archive::delete_estimator))
+        .routes(routes!(runs::list::list_runs, runs::create::create_run))
+        .routes(routes!(runs::cancel::cancel_run))
+        .routes(routes!(runs::log_files::list_run_logs))
+        .routes(routes!(runs::outputs::list_run_outputs))
+        .routes(routes!(health::get_liveness))
+        .routes(routes!(health::get_readiness))
+        .routes(routes!(metrics::get_metrics))
+        .routes(routes!(docs::get_openapi))
+        .routes(routes!(problem::get_problem_type))
+        .layer(DefaultBodyLimit::max(extract::MAX_JSON_BYTES))
+        .layer(middleware::from_fn(pipeline::timed))
+}
+
+/// Operations that take as long as the caller wants: uploads, long polls, streams.
+fn lasting_operations() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(snapshots::create::create_snapshot))
+        .routes(routes!(runs::get::get_run))
+        .routes(routes!(runs::logs::get_run_log))
+        .routes(routes!(runs::outputs::get_run_output))
+        .routes(routes!(runs::events::list_run_events))
+        .layer(DefaultBodyLimit::disable())
+}
+
+fn operations() -> (Router<Shared>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(openapi::base())
+        .merge(prompt_operations())
+        .merge(lasting_operations())
+        .split_for_parts()
+}
+
+/// The OpenAPI document.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    openapi::finished(operations().1)
+}
+
+/// The whole API.
+pub fn router(settings: ApiSettings) -> Router {
+    let state = Arc::new(ApiState::new(settings));
+    operations()
+        .0
+        .route("/", get(docs::root))
+        .route("/docs", get(docs::without_slash))
+        .route("/docs/", get(docs::index))
+        .route("/docs/{*path}", get(docs::asset))
+        .fallback(pipeline::unknown_route)
+        .method_not_allowed_fallback(pipeline::method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), pipeline::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), pipeline::around))
+        .with_state(state)
+}

@@ -1,0 +1,106 @@
+//! The OpenAPI document: what the operations say of themselves, and what holds for all of them.
+
+use utoipa::{
+    OpenApi,
+    openapi::{
+        Components, Content, RefOr, Response, ResponseBuilder,
+        path::Operation,
+        schema::Ref,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
+
+use super::problem::{PROBLEM_JSON, Problem};
+use crate::domain::environment::ActualEnvironment;
+
+const BEARER: &str = "bearer";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "estimatord",
+        description = "Takes Azure ML SDK v1 `Chainer` estimator definitions, says everything that is wrong with them, stores them, and \
+                       runs them on your own compute.\n\nThe way of a run: upload a source directory (`create_snapshot`), judge or store a \
+                       definition that names it (`validate_estimator`, `create_estimator`), start a run (`create_run`), wait for it \
+                       (`get_run` with `Prefer: wait=30`) and follow its log (`get_run_log`).\n\nEvery answer with a status of 400 or more is \
+                       `application/problem+json`; its `type` leads to an explanation. Times are RFC 3339 in UTC. Lists take `limit` and \
+                       `cursor`. Every answer carries `X-Request-Id`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    servers((url = "/", description = "This service")),
+    tags(
+        (name = "frameworks", description = "What the documentation says of the framework and its images"),
+        (name = "snapshots", description = "Source directories, addressed by their content"),
+        (name = "compute-targets", description = "Where runs go"),
+        (name = "estimators", description = "Definitions: judged, stored"),
+        (name = "runs", description = "Runs: started, looked at, followed, cancelled"),
+        (name = "service", description = "Probes, figures and this document"),
+    ),
+    components(schemas(Problem, ActualEnvironment)),
+)]
+struct Base;
+
+/// What the document starts from.
+pub(super) fn base() -> utoipa::openapi::OpenApi {
+    Base::openapi()
+}
+
+/// What holds for every operation is written once, here, into each of them.
+pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    document.info.contact = None;
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The token that the operator set. Not needed when the service runs without one."))
+        .build();
+    let components = document.components.get_or_insert_with(Components::new);
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    let none: [&str; 0] = [];
+    document.security =
+        Some(vec![SecurityRequirement::new(BEARER, none), SecurityRequirement::default()]);
+    // The router's way to write a parameter that spans slashes is not OpenAPI's.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths =
+        paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ];
+        for operation in operations.into_iter().flatten() {
+            finish(operation);
+        }
+    }
+    document
+}
+
+fn finish(operation: &mut Operation) {
+    let is_public = operation.security.is_some();
+    let mut common = vec![("500", "A fault of the service"), ("503", "The service or its database is not available now")];
+    if !is_public {
+        common.push(("401", "The service wants a token, and none or a wrong one was sent"));
+        common.push(("400", "The request cannot be read"));
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, description) in common {
+        responses
+            .entry(status.to_owned())
+            .or_insert_with(|| RefOr::T(ResponseBuilder::new().description(description).build()));
+    }
+    for (status, response) in responses.iter_mut() {
+        if let RefOr::T(response) = response
+            && (status.starts_with('4') || status.starts_with('5'))
+        {
+            make_problem(response);
+        }
+    }
+}
+
+fn make_problem(response: &mut Response) {
+    let schema = RefOr::Ref(Ref::from_schema_name("Problem"));
+    response.content.clear();
+    response.content.insert(PROBLEM_JSON.to_owned(), RefOr::T(Content::new(Some(schema))));
+}

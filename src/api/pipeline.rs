@@ -1,0 +1,140 @@
+//! What happens around every request: its id, its span, its figures, its problems, and the headers of its answer.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt as _;
+use tracing::Instrument as _;
+
+use super::{
+    auth, docs,
+    error::{ApiError, Pending},
+    problem::PROBLEM_JSON,
+    request_id::{self, X_REQUEST_ID},
+    state::Shared,
+};
+
+/// How long an ordinary request may take. Uploads, long polls and streams are not ordinary.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The outermost layer. It alone turns errors into answers, because it alone knows the request id.
+pub async fn around(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
+    let id = request_id::of(request.headers(), &*state.clock);
+    let instance = id.to_str().unwrap_or_default().to_owned();
+    // For everything that reads it further in: the caller's own header may have been missing or unfit.
+    request.headers_mut().insert(&X_REQUEST_ID, id.clone());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!(
+        "request", request_id = %instance, %method, %route,
+        trace_id = request_id::trace_id(request.headers()),
+    );
+
+    let started = Instant::now();
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let answered = answered.unwrap_or_else(|panic| ApiError::Internal(panic_text(&*panic)).into_response());
+    let elapsed = started.elapsed();
+
+    let mut response = span.in_scope(|| {
+        let response = completed(answered, &instance);
+        let status = response.status().as_u16();
+        tracing::info!(status, elapsed_milliseconds = elapsed.as_millis(), "{method} {path} answered {status}");
+        response
+    });
+    state.metrics.observe(&method, &route, response.status(), elapsed);
+    add_headers(response.headers_mut(), &path, id);
+    response
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    format!("a handler panicked: {}", text.unwrap_or("no text"))
+}
+
+/// Gives an error its body, and logs it if it is the service's own.
+fn completed(response: Response, instance: &str) -> Response {
+    let error = match response.extensions().get::<Pending>() {
+        Some(Pending(error)) => Arc::clone(error),
+        None => match stray(&response) {
+            Some(error) => Arc::new(error),
+            None => return response,
+        },
+    };
+    if error.kind().status().is_server_error() {
+        tracing::error!(error = %*error, kind = error.kind().slug(), "the request failed: {error}");
+    }
+    let mut answer = error.response(instance);
+    // `Allow` was set by the router.
+    for (name, value) in response.headers() {
+        if name == header::ALLOW {
+            answer.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    answer
+}
+
+/// An error answer that none of our code made: it gets a body like all others.
+fn stray(response: &Response) -> Option<ApiError> {
+    let status = response.status();
+    let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == PROBLEM_JSON);
+    if !(status.is_client_error() || status.is_server_error()) || is_problem {
+        return None;
+    }
+    Some(match status {
+        StatusCode::NOT_FOUND => ApiError::UnknownRoute,
+        StatusCode::METHOD_NOT_ALLOWED => ApiError::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge { limit: super::extract::MAX_JSON_BYTES },
+        status if status.is_client_error() => ApiError::Malformed("the request cannot be read".to_owned()),
+        status => ApiError::Internal(format!("an unexplained {status}")),
+    })
+}
+
+fn add_headers(headers: &mut HeaderMap, path: &str, id: HeaderValue) {
+    headers.insert(&X_REQUEST_ID, id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(docs::policy_for(path)));
+    if auth::is_protected(path) && !headers.contains_key(header::CACHE_CONTROL) {
+        // What has an entity tag may be kept, and must be asked about before it is used.
+        let word = if headers.contains_key(header::ETAG) { "no-cache" } else { "no-store" };
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(word));
+    }
+}
+
+/// Who may come in: the token, and not too many at once. Probes are always answered.
+pub async fn guard(State(state): State<Shared>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let path = request.uri().path();
+    if path == "/healthz" || path == "/readyz" {
+        return Ok(next.run(request).await);
+    }
+    if let Some(token) = &state.token
+        && auth::is_protected(path)
+        && !token.is_carried_by(request.headers())
+    {
+        return Err(ApiError::Unauthorized);
+    }
+    let _place = state.requests.try_acquire().map_err(|_| ApiError::Busy)?;
+    Ok(next.run(request).await)
+}
+
+/// Ends requests that take too long.
+pub async fn timed(request: Request, next: Next) -> Result<Response, ApiError> {
+    let late = |_| ApiError::Timeout { seconds: REQUEST_TIMEOUT.as_secs() };
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(late)
+}
+
+/// For paths that are not there.
+pub async fn unknown_route() -> ApiError {
+    ApiError::UnknownRoute
+}
+
+/// For methods that a path does not take; the router adds `Allow`.
+pub async fn method_not_allowed() -> ApiError {
+    ApiError::MethodNotAllowed
+}

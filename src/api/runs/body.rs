@@ -1,0 +1,234 @@
+//! The body of `POST /v1/runs`: read member by member, so that everything wrong is said at once.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{
+    api::{
+        estimators::EstimatorDefinition,
+        findings::{Members, error_at, escaped, kind_of},
+    },
+    domain::{finding::Finding, ids::EstimatorId},
+};
+
+/// The grammar of the contract.
+const MAX_EXPERIMENT_NAME: usize = 255;
+/// Enough for a sentence; it is shown in lists.
+const MAX_DISPLAY_NAME: usize = 255;
+/// Tags are an index of the database: moderate in number and size.
+const MAX_TAGS: usize = 100;
+const MAX_TAG_KEY: usize = 255;
+const MAX_TAG_VALUE: usize = 1024;
+const MAX_ATTEMPTS: i64 = 100;
+
+/// A run as it is posted. (It documents the body; [`read`] reads it.)
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "experiment_name": "mnist",
+    "estimator": {
+        "source_directory": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "compute_target": "local",
+        "entry_script": "train.py",
+        "framework_version": "7.0.0",
+        "use_docker": false
+    },
+    "script_params": {"--epochs": 5},
+    "tags": {"team": "vision"}
+}))]
+pub struct RunBody {
+    /// A letter or digit, then letters, digits, `_` and `-`; at most 255 characters.
+    #[schema(pattern = "^[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}$", example = "mnist")]
+    pub experiment_name: String,
+    /// A stored estimator. Either this or `estimator`.
+    pub estimator_id: Option<EstimatorId>,
+    /// A definition, judged and stored by the same call. Either this or `estimator_id`.
+    #[schema(value_type = Option<EstimatorDefinition>)]
+    pub estimator: Option<Map<String, Value>>,
+    /// Merged by key into the definition's: an existing key keeps its place, a new one goes to the end.
+    #[schema(value_type = Option<Object>)]
+    pub script_params: Option<Map<String, Value>>,
+    /// Replaces the definition's.
+    pub inputs: Option<Vec<Value>>,
+    /// Replaces the definition's.
+    pub source_directory_data_store: Option<String>,
+    /// Replaces the definition's.
+    pub compute_target: Option<String>,
+    /// A name for people.
+    #[schema(max_length = 255)]
+    pub display_name: Option<String>,
+    /// Labels: texts by name, at most 100.
+    pub tags: Option<BTreeMap<String, String>>,
+    /// Higher goes first among queued runs of one target.
+    #[schema(default = 0, required = false)]
+    pub priority: i32,
+    /// How often the system may try.
+    #[schema(minimum = 1, maximum = 100, default = 1, required = false)]
+    pub max_attempts: u32,
+}
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub(super) enum Source<'a> {
+    /// A stored estimator.
+    Stored(EstimatorId),
+    /// A definition in the body.
+    Inline(&'a Map<String, Value>),
+}
+
+/// The body, read.
+#[derive(Clone, Debug)]
+pub(super) struct RunRequest<'a> {
+    pub experiment_name: String,
+    /// None when the body names none, both, or none that can be read; there is a finding then.
+    pub source: Option<Source<'a>>,
+    /// What is merged into the definition: only members that are given and have the right type.
+    pub overrides: Map<String, Value>,
+    pub display_name: Option<String>,
+    pub tags: BTreeMap<String, String>,
+    pub priority: i32,
+    pub max_attempts: u32,
+    /// Everything that is wrong with the body itself.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads the body.
+pub(super) fn read(body: &Map<String, Value>) -> RunRequest<'_> {
+    let mut members = Members::new(body, "");
+    let experiment_name = experiment_name(&mut members);
+    let source = source(&mut members);
+    let overrides = overrides(&mut members);
+    let display_name = members.text("display_name").filter(|text| !text.is_empty());
+    if display_name.is_some_and(|text| text.chars().count() > MAX_DISPLAY_NAME) {
+        too_long(&mut members, "display_name", MAX_DISPLAY_NAME);
+    }
+    let tags = tags(&mut members);
+    let priority = members.integer("priority", i64::from(i32::MIN)..=i64::from(i32::MAX));
+    let max_attempts = members.integer("max_attempts", 1..=MAX_ATTEMPTS);
+    RunRequest {
+        experiment_name,
+        source,
+        overrides,
+        display_name: display_name.map(str::to_owned),
+        tags,
+        priority: priority.and_then(|number| i32::try_from(number).ok()).unwrap_or(0),
+        max_attempts: max_attempts.and_then(|number| u32::try_from(number).ok()).unwrap_or(1),
+        findings: members.finish(),
+    }
+}
+
+fn too_long(members: &mut Members<'_>, name: &str, limit: usize) {
+    let form = format!("at most {limit} characters");
+    members.refuse("too-long", name, format!("`{name}` must have {form}"), format!("write {form}"));
+}
+
+/// Whether a text is an experiment's name.
+fn is_experiment_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        && text.len() <= MAX_EXPERIMENT_NAME
+}
+
+fn experiment_name(members: &mut Members<'_>) -> String {
+    let form = "1 to 255 characters: a letter or digit, then letters, digits, `_`, `-`";
+    let before = members.findings.len();
+    match members.text("experiment_name") {
+        Some(text) if is_experiment_name(text) => return text.to_owned(),
+        Some(_) => members.refuse(
+            "experiment-name-invalid",
+            "experiment_name",
+            format!("`experiment_name` must be {form}"),
+            "write a name such as `mnist-baseline`",
+        ),
+        None if members.findings.len() == before => members.missing("experiment_name", form),
+        None => {}
+    }
+    String::new()
+}
+
+fn source<'a>(members: &mut Members<'a>) -> Option<Source<'a>> {
+    let before = members.findings.len();
+    let id = members.text("estimator_id");
+    let inline = members.object("estimator");
+    if members.findings.len() > before {
+        return None;
+    }
+    match (id, inline) {
+        (Some(id), None) => {
+            let id = id.parse().ok().map(Source::Stored);
+            if id.is_none() {
+                members.refuse(
+                    "estimator-not-found",
+                    "estimator_id",
+                    "`estimator_id` must be the id of a stored estimator: a UUID",
+                    "write the `id` that `create_estimator` answered",
+                );
+            }
+            id
+        }
+        (None, Some(map)) => Some(Source::Inline(map)),
+        (Some(_), Some(_)) => {
+            let message = "a run is made of a stored estimator or of an inline one, not of both";
+            members.refuse("conflicting-parameters", "estimator_id", message, "leave one of the two out");
+            None
+        }
+        (None, None) => {
+            members.missing("estimator", "a definition (or give `estimator_id`, the id of a stored one)");
+            None
+        }
+    }
+}
+
+/// What is given and is not the empty value of its kind.
+fn overrides(members: &mut Members<'_>) -> Map<String, Value> {
+    let mut overrides = Map::new();
+    if let Some(map) = members.object("script_params").filter(|map| !map.is_empty()) {
+        overrides.insert("script_params".to_owned(), Value::Object(map.clone()));
+    }
+    if let Some(list) = members.list("inputs").filter(|list| !list.is_empty()) {
+        overrides.insert("inputs".to_owned(), Value::Array(list.clone()));
+    }
+    for name in ["source_directory_data_store", "compute_target"] {
+        if let Some(text) = members.text(name).filter(|text| !text.is_empty()) {
+            overrides.insert(name.to_owned(), Value::String(text.to_owned()));
+        }
+    }
+    overrides
+}
+
+fn tags(members: &mut Members<'_>) -> BTreeMap<String, String> {
+    let mut tags = BTreeMap::new();
+    let Some(map) = members.object("tags") else { return tags };
+    if map.len() > MAX_TAGS {
+        let message = format!("a run has at most {MAX_TAGS} tags; these are {}", map.len());
+        members.refuse("too-long", "tags", message, format!("write at most {MAX_TAGS} tags"));
+        return tags;
+    }
+    for (key, value) in map {
+        let pointer = format!("/tags/{}", escaped(key));
+        let key_fits = (1..=MAX_TAG_KEY).contains(&key.chars().count()) && !key.contains('\0');
+        let finding = match value {
+            Value::String(text) if text.contains('\0') => {
+                Some(("wrong-type", "a tag's value must not hold a NUL character".to_owned()))
+            }
+            Value::String(text) if text.chars().count() > MAX_TAG_VALUE => {
+                Some(("too-long", format!("a tag's value has at most {MAX_TAG_VALUE} characters")))
+            }
+            Value::String(_) if !key_fits => {
+                Some(("too-long", format!("a tag's name has 1 to {MAX_TAG_KEY} characters and no NUL")))
+            }
+            Value::String(text) => {
+                tags.insert(key.clone(), text.clone());
+                None
+            }
+            other => Some(("wrong-type", format!("a tag's value must be a text; it is {}", kind_of(other)))),
+        };
+        if let Some((rule, message)) = finding {
+            members.findings.push(error_at(rule, &pointer, message, "write a shorter text in quotes"));
+        }
+    }
+    tags
+}

@@ -1,0 +1,195 @@
+//! `POST /v1/runs`
+
+use axum::{extract::State, http::HeaderMap, response::Response};
+use serde_json::{Map, Value};
+
+use super::{
+    Run, RunBody,
+    body::{self, RunRequest, Source},
+    placed::{Placement, has_error},
+};
+use crate::{
+    api::{
+        error::ApiError,
+        estimators::judged::{Judged, judged, to_store},
+        extract::ApiJson,
+        findings::error_at,
+        idempotency,
+        problem::{Problem, ProblemKind},
+        state::{ApiState, Shared},
+    },
+    clock::entropy,
+    domain::{
+        definition::rank,
+        finding::Finding,
+        ids::{EstimatorId, RunId},
+        judge::{self, Accepted},
+        run::Status,
+    },
+    storage::{
+        estimators::Estimator,
+        idempotency::Recorded,
+        runs::{Insertion, Run as StoredRun},
+    },
+};
+
+/// Start a run
+///
+/// Of a stored estimator (`estimator_id`) or of an inline one (`estimator`). What the run overrides is merged in and the whole
+/// is judged again; with an error nothing is stored, nothing runs, and all findings come back with pointers into this
+/// body. The example as it stands is refused, because its snapshot was never uploaded: upload a source directory first
+/// (`create_snapshot`) and write its id into `source_directory`.
+#[utoipa::path(
+    post, path = "/v1/runs", tag = "runs",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: the same key and body get the first answer again, with `Idempotency-Replayed: true`", max_length = 255)),
+    request_body(content = RunBody, description = "The run"),
+    responses(
+        (status = 201, description = "Accepted and queued; `Location` has its address", body = Run),
+        (status = 400, description = "The body is not JSON, or has a key twice", body = Problem),
+        (status = 409, description = "The first request with this Idempotency-Key is still at work", body = Problem),
+        (status = 413, description = "The body is too large", body = Problem),
+        (status = 415, description = "The Content-Type is not application/json", body = Problem),
+        (status = 422, description = "The run is refused; `findings` has everything that was found. Or the Idempotency-Key was used for another body", body = Problem),
+    ),
+)]
+pub async fn create_run(
+    State(state): State<Shared>,
+    headers: HeaderMap,
+    body: ApiJson,
+) -> Result<Response, ApiError> {
+    let (key, earlier) = idempotency::begin(&state, &headers, "create_run", body.hash).await?;
+    if let Some(earlier) = earlier {
+        return Ok(earlier);
+    }
+    let (run, inline) = accepted(&state, body::read(&body.members)).await?;
+    let queue = state.storage.queue_state(&run).await?;
+    let view = serde_json::to_value(Run::new(run.clone(), Vec::new(), Some(queue)))
+        .map_err(|error| ApiError::Internal(error.to_string()))?;
+    let location = format!("/v1/runs/{}", run.id);
+    let recorded = || Recorded { status: 201, location: Some(location), body: view };
+    match state.storage.insert_run(&run, inline.as_ref(), key.as_ref(), recorded).await? {
+        Insertion::Keyed(keyed) => {
+            state.wakeup.notify_one();
+            idempotency::answer(keyed)
+        }
+        Insertion::TargetGone => Err(refused(vec![target_gone(&run.compute_target)])),
+    }
+}
+
+const fn refused(findings: Vec<Finding>) -> ApiError {
+    ApiError::Refused { kind: ProblemKind::InvalidRun, findings }
+}
+
+fn target_gone(name: &str) -> Finding {
+    let message = format!("the compute target `{name}` is not registered (any more)");
+    error_at("compute-target-not-found", "/compute_target", message, "name a registered target, or `local`")
+}
+
+/// The run to store, with its inline estimator, or everything that is wrong.
+async fn accepted(
+    state: &ApiState,
+    mut request: RunRequest<'_>,
+) -> Result<(StoredRun, Option<Estimator>), ApiError> {
+    let mut findings = std::mem::take(&mut request.findings);
+    let Some((definition, estimator_id)) = definition(state, &request, &mut findings).await? else {
+        return Err(refused(findings));
+    };
+    let merged = judge::with_overrides(&definition, &request.overrides);
+    let judged = judged(state, &merged).await?;
+    let placement = Placement {
+        base: if estimator_id.is_some() { "/estimator_id" } else { "/estimator" },
+        is_inline: estimator_id.is_none(),
+        overrides: &request.overrides,
+    };
+    findings.extend(placement.place(everything_found(&judged)));
+    let (Some(accepted), false) = (&judged.verdict.accepted, has_error(&findings)) else {
+        return Err(refused(findings));
+    };
+    let now = state.clock.now();
+    let inline = estimator_id.is_none().then(|| to_store(&merged, &judged.verdict, accepted, now));
+    let estimator_id = estimator_id.or(inline.as_ref().map(|estimator| estimator.id));
+    let estimator_id = estimator_id.ok_or_else(|| ApiError::Internal("a run without estimator".to_owned()))?;
+    let run = run(state, request, &merged, &judged, accepted, estimator_id)?;
+    Ok((run, inline))
+}
+
+/// The definition that the overrides are merged into, and the id of a stored one.
+async fn definition(
+    state: &ApiState,
+    request: &RunRequest<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<(Map<String, Value>, Option<EstimatorId>)>, ApiError> {
+    match &request.source {
+        None => Ok(None),
+        Some(Source::Inline(definition)) => Ok(Some(((*definition).clone(), None))),
+        Some(Source::Stored(id)) => {
+            let stored = state.storage.get_estimator(*id).await?;
+            let (message, fix) = match &stored {
+                Some(found) if found.archived_at.is_none() => {
+                    return Ok(stored.map(|found| (found.definition, Some(*id))));
+                }
+                Some(_) => ("is archived: no new run can be made of it", "store the definition again"),
+                None => ("is not there", "write the `id` that `create_estimator` answered"),
+            };
+            let message = format!("the estimator `{id}` {message}");
+            findings.push(error_at("estimator-not-found", "/estimator_id", message, fix));
+            Ok(None)
+        }
+    }
+}
+
+/// The verdict's findings, and what this version cannot put into effect yet, in the order of the signature.
+fn everything_found(judged: &Judged) -> Vec<Finding> {
+    let mut findings = judged.verdict.findings.clone();
+    let Some(accepted) = &judged.verdict.accepted else { return findings };
+    let not_yet = judge::not_yet_effective(accepted, &judged.facts);
+    if not_yet.is_empty() {
+        return findings;
+    }
+    findings.extend(not_yet);
+    // Stable: findings of one parameter keep their order. What points at the whole body comes first, unknown names last.
+    findings.sort_by_key(|finding| match finding.pointer.split('/').nth(1) {
+        None => None,
+        Some(name) => Some(rank(name).unwrap_or(usize::MAX)),
+    });
+    findings
+}
+
+fn run(
+    state: &ApiState,
+    request: RunRequest<'_>,
+    merged: &Map<String, Value>,
+    judged: &Judged,
+    accepted: &Accepted,
+    estimator_id: EstimatorId,
+) -> Result<StoredRun, ApiError> {
+    let plan = judge::plan(accepted);
+    let target = judged.facts.targets.iter().find(|target| target.name.as_str() == plan.compute_target);
+    let Some(target) = target else { return Err(refused(vec![target_gone(&plan.compute_target)])) };
+    let now = state.clock.now();
+    Ok(StoredRun {
+        id: RunId::generate(now, entropy()),
+        experiment_name: request.experiment_name,
+        display_name: request.display_name,
+        estimator_id,
+        compute_target: plan.compute_target.clone(),
+        backend: target.backend.clone(),
+        definition: judge::redacted(merged),
+        findings: judged.verdict.findings.clone(),
+        plan,
+        actual_environment: None,
+        tags: request.tags,
+        priority: request.priority,
+        max_attempts: request.max_attempts,
+        status: Status::Queued,
+        cause: None,
+        detail: None,
+        exit_code: None,
+        signal: None,
+        attempt: 0,
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+        cancel_requested_at: None,
+    })
+}

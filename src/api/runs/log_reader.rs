@@ -1,0 +1,41 @@
+//! Bytes of a log, put together from its segments.
+
+use std::ops::Range;
+
+use axum::body::Bytes;
+
+use crate::{
+    artifacts::{Artifacts, ArtifactsError},
+    domain::{ids::RunId, run::LOG_SEGMENT_BYTES},
+};
+
+/// Which log.
+#[derive(Clone, Debug)]
+pub(super) struct LogName {
+    pub run: RunId,
+    pub attempt: u32,
+    pub name: String,
+}
+
+/// Reads bytes of a log: as many as are asked for, but at most one segment's worth, so that memory stays bounded. Fewer only
+/// where the store has fewer.
+pub(super) async fn read(
+    artifacts: &Artifacts,
+    log: &LogName,
+    range: Range<u64>,
+) -> Result<Bytes, ArtifactsError> {
+    let end = range.end.min(range.start.saturating_add(LOG_SEGMENT_BYTES));
+    let mut at = range.start;
+    let mut all = Vec::new();
+    while at < end {
+        let start = at - at % LOG_SEGMENT_BYTES;
+        let within = at - start..(end - start).min(LOG_SEGMENT_BYTES);
+        let bytes = artifacts.read_log_segment(log.run, log.attempt, &log.name, start, within).await?;
+        if bytes.is_empty() {
+            break;
+        }
+        at += u64::try_from(bytes.len()).unwrap_or(0);
+        all.extend_from_slice(&bytes);
+    }
+    Ok(all.into())
+}

@@ -1,0 +1,37 @@
+//! `GET /v1/snapshots/{id}`
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+
+use super::Snapshot;
+use crate::{
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
+    domain::ids::SnapshotId,
+};
+
+/// Get a snapshot
+#[utoipa::path(
+    get, path = "/v1/snapshots/{id}", tag = "snapshots",
+    params(
+        ("id" = SnapshotId, Path, description = "The snapshot's id"),
+        ("If-None-Match" = Option<String>, Header, description = "Answers 304 when the snapshot still has this ETag"),
+    ),
+    responses(
+        (status = 200, description = "The snapshot", body = Snapshot, headers(("ETag" = String, description = "Its entity tag"))),
+        (status = 304, description = "It has the given ETag"),
+        (status = 400, description = "The id is malformed", body = Problem),
+        (status = 404, description = "There is no such snapshot", body = Problem),
+    ),
+)]
+pub async fn get_snapshot(
+    State(state): State<Shared>,
+    ApiPath(id): ApiPath<SnapshotId>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let snapshot = state.storage.get_snapshot(&id).await?;
+    let snapshot = snapshot.ok_or_else(|| ApiError::not_found("snapshot", &id))?;
+    etag::tagged(&headers, StatusCode::OK, &Snapshot::from(snapshot))
+}
