@@ -9,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
 
 pub use crate::domain::{
     environment::{ActualEnvironment, Substitution},
