@@ -21,6 +21,8 @@ use super::super::layout;
 const KEPT_OUTPUT: usize = 64 * 1024;
 /// The longest explanation.
 const MESSAGE_LIMIT: usize = 2000;
+/// How many lines are shown of output that names no error.
+const UNEXPLAINED_LINES: usize = 20;
 
 /// Where the output of a build goes.
 pub(super) struct BuildLog {
@@ -116,17 +118,19 @@ pub(super) async fn run(
 
 /// What a person needs of an installer's output: from the first complaint to the end, without the drawing.
 pub(super) fn meaningful(output: &str) -> String {
-    let lines: Vec<&str> = output
+    let lines: Vec<(&str, &str)> = output
         .lines()
-        .map(|line| line.trim_start_matches([' ', '×', '╰', '├', '─', '▶', '│']).trim_end())
-        .filter(|line| !line.is_empty())
+        .map(|line| (line, line.trim_start_matches([' ', '×', '╰', '├', '─', '▶', '│']).trim_end()))
+        .filter(|(_, text)| !text.is_empty())
         .collect();
-    let complaint =
-        output.lines().filter(|line| !line.trim_matches([' ', '│']).is_empty()).position(|line| {
-            line.trim_start().starts_with(['×']) || line.starts_with("error:") || line.starts_with("ERROR")
-        });
-    let from = complaint.unwrap_or_else(|| lines.len().saturating_sub(20)).min(lines.len());
-    let text = lines[from..].join("\n");
+    let complains = |line: &str| {
+        line.trim_start().starts_with('×') || line.starts_with("error:") || line.starts_with("ERROR")
+    };
+    let from = lines
+        .iter()
+        .position(|(line, _)| complains(line))
+        .unwrap_or_else(|| lines.len().saturating_sub(UNEXPLAINED_LINES));
+    let text = lines[from..].iter().map(|(_, text)| *text).collect::<Vec<_>>().join("\n");
     if text.is_empty() {
         return "the installer failed without saying why".to_owned();
     }

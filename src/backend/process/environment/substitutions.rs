@@ -37,7 +37,7 @@ pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, Stri
     refuse_conda(environment)?;
     let mut requirements = Vec::new();
     let mut constraints: Vec<String> = CONSTRAINTS.lines().map(str::to_owned).collect();
-    let (mut chainer, mut mpi4py, mut openmpi) = (false, false, false);
+    let (mut chainer, mut setuptools, mut mpi4py, mut openmpi) = (false, false, false, false);
     for line in &environment.pip_packages {
         let name = requirement_name(line);
         match name.as_deref() {
@@ -63,6 +63,7 @@ pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, Stri
             }
             Some("mpi4py") => mpi4py = true,
             Some("chainer") => chainer = true,
+            Some("setuptools") => setuptools = true,
             Some("openmpi" | "mpich" | "impi-rt") => openmpi = true,
             _ => {}
         }
@@ -90,6 +91,10 @@ pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, Stri
             used: Some(OPENMPI.to_owned()),
             reason: "the MPI of the image; Open MPI installs as a package".to_owned(),
         });
+    }
+    if chainer && !setuptools {
+        // chainer 5.1.0 does not say that it needs it; it also stands in where Debian's Python has no distutils.
+        requirements.push("setuptools".to_owned());
     }
     if !chainer {
         constraints.clear();
@@ -218,7 +223,7 @@ mod tests {
     fn the_framework_s_packages_become_what_can_be_installed() {
         let asked = ["azureml-defaults", "chainer==7.0.0", "mpi4py==3.0.0", "scikit-learn"];
         let asks = resolve(&environment(&asked), false).unwrap();
-        assert_eq!(asks.requirements, ["chainer==7.0.0", MPI4PY, "scikit-learn", OPENMPI]);
+        assert_eq!(asks.requirements, ["chainer==7.0.0", MPI4PY, "scikit-learn", OPENMPI, "setuptools"]);
         assert_eq!(asks.constraints, ["numpy<1.24", "setuptools<74", "protobuf<3.21"]);
         assert!(asks.chainer && !asks.local);
         let asked: Vec<&str> = asks.substitutions.iter().map(|s| s.asked.as_str()).collect();
