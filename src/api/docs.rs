@@ -76,9 +76,7 @@ pub async fn asset(ApiPath(path): ApiPath<String>, headers: HeaderMap) -> Result
     if file.gzpipped {
         // Every browser takes gzip; who says aloud that it does not is told by the header what it got.
         let _ = headers;
-        response
-            .headers_mut()
-            .insert(header::CONTENT_ENCODING, axum::http::HeaderValue::from_static("gzip"));
+        response.headers_mut().insert(header::CONTENT_ENCODING, axum::http::HeaderValue::from_static("gzip"));
     }
     Ok(response)
 }

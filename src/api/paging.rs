@@ -10,7 +10,8 @@ const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
 const NO_CURSOR: &str = "the cursor cannot be read; start again without one";
-const OTHER_LIST: &str = "the cursor was given by another list or with other filters; start again without one";
+const OTHER_LIST: &str =
+    "the cursor was given by another list or with other filters; start again without one";
 
 /// One page of a list.
 #[derive(Clone, Debug, Serialize, ToSchema)]

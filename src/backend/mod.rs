@@ -9,12 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-
+use crate::domain::{compute_target, ids::RunId, plan::Plan};
 pub use crate::domain::{
     environment::{ActualEnvironment, Substitution},
     run::{Exit, ExitReason, Observation},
 };
-use crate::domain::{compute_target, ids::RunId, plan::Plan};
 
 /// One attempt of a run, as a backend needs to know it. Its external name is made of `run_id` and `number`.
 #[derive(Clone, Debug)]

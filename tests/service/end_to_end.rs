@@ -15,8 +15,11 @@ fn a_definition_becomes_a_finished_run() {
                   open('outputs/model.txt', 'w').write('weights')\n\
                   open('logs/trace.txt', 'w').write('trace')\n";
     let mut definition = service.definition(script);
-    definition["script_params"] = json!({"--z": 1, "--a": "two words", "--flag": "", "--list": [1.50, true]});
-    definition["environment_variables"] = json!({"RATE": 0.10});
+    // From text: a literal would have lost the spelling of its numbers before it is sent.
+    let parsed = |text: &str| -> serde_json::Value { serde_json::from_str(text).expect("JSON") };
+    definition["script_params"] =
+        parsed(r#"{"--z": 1, "--a": "two words", "--flag": "", "--list": [1.50, true]}"#);
+    definition["environment_variables"] = parsed(r#"{"RATE": 0.10}"#);
     let id = service.submit(&definition);
     let run = service.until_status(&id, &["Completed"]);
     assert_eq!(run["exit_code"], 0);

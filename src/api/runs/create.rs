@@ -108,7 +108,8 @@ async fn accepted(
     let now = state.clock.now();
     let inline = estimator_id.is_none().then(|| to_store(&merged, &judged.verdict, accepted, now));
     let estimator_id = estimator_id.or(inline.as_ref().map(|estimator| estimator.id));
-    let estimator_id = estimator_id.ok_or_else(|| ApiError::Internal("a run without estimator".to_owned()))?;
+    let estimator_id =
+        estimator_id.ok_or_else(|| ApiError::Internal("a run without estimator".to_owned()))?;
     let run = run(state, request, &merged, &judged, accepted, estimator_id)?;
     Ok((run, inline))
 }

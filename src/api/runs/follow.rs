@@ -90,7 +90,10 @@ impl Follow {
                     Ok(Step::Wait) => {}
                 }
                 if follow.format == Format::Events && silent_since.elapsed() >= KEEP_ALIVE {
-                    return Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some((follow, Instant::now()))));
+                    return Some((
+                        Ok(Bytes::from_static(COMMENT.as_bytes())),
+                        Some((follow, Instant::now())),
+                    ));
                 }
                 if follow.format == Format::Plain {
                     silent_since = Instant::now();
