@@ -64,7 +64,50 @@ pub(crate) fn parse(entry: &str) -> Result<Entry, String> {
     requirement(text)
 }
 
+/// Looks at the beginning of a requirement: its name, its extras, and what may follow them.
+///
+/// The parser panics on a name or an extra that ends with punctuation (`a-!`), so it is not asked about those.
+fn check_beginning(text: &str) -> Result<(), String> {
+    let mut rest = after_name(text, "the name of a package")?.trim_start();
+    if let Some(extras) = rest.strip_prefix('[') {
+        let Some((inside, after)) = extras.split_once(']') else {
+            return Err("the list of extras is not closed by `]`".to_owned());
+        };
+        if !inside.trim().is_empty() {
+            for extra in inside.split(',') {
+                if !after_name(extra.trim(), "an extra")?.is_empty() {
+                    return Err("its extras are names with commas between them".to_owned());
+                }
+            }
+        }
+        rest = after.trim_start();
+    }
+    match rest.chars().next() {
+        None | Some('@' | '(' | '<' | '=' | '>' | '~' | '!' | ';') => Ok(()),
+        Some(other) => {
+            let other = other.escape_debug();
+            Err(format!(
+                "after the name comes a version, `@` and an address, or `;` and a condition, but not `{other}`"
+            ))
+        }
+    }
+}
+
+/// What follows the name that a text begins with.
+fn after_name<'a>(text: &'a str, what: &str) -> Result<&'a str, String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let end = text.find(|c: char| !is_part(c)).unwrap_or(text.len());
+    let bytes = &text.as_bytes()[..end];
+    let bounded = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    if bounded(bytes.first()) && bounded(bytes.last()) {
+        Ok(&text[end..])
+    } else {
+        Err(format!("{what} begins and ends with an ASCII letter or digit"))
+    }
+}
+
 fn requirement(text: &str) -> Result<Entry, String> {
+    check_beginning(text)?;
     let parsed = Requirement::<Address>::from_str(text).map_err(|error| match error.message {
         Pep508ErrorSource::String(detail) | Pep508ErrorSource::UnsupportedRequirement(detail) => detail,
         Pep508ErrorSource::UrlError(error) => error.to_string(),
@@ -336,6 +379,10 @@ mod tests {
             "git+foo://x/y",
             "https://a b",
             "a @ ",
+            "a-!",
+            "a[b-]",
+            "a[b,,c]",
+            "a-\u{113c5}",
             "file:///",
         ] {
             assert!(parse(text).is_err(), "{text:?}");
