@@ -6,6 +6,9 @@ use pep508_rs::{Pep508ErrorSource, Pep508Url, Requirement, VersionOrUrl};
 
 use super::paths;
 
+/// How many `and` and `or` a condition may have.
+const MAX_OPERATORS: usize = 16;
+
 /// Which kind of entry it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntryKind {
@@ -93,6 +96,15 @@ fn check_beginning(text: &str) -> Result<(), String> {
     }
 }
 
+/// Conditions are compiled into decision diagrams, which can grow with every second word: real ones are short.
+fn check_condition(text: &str) -> Result<(), String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    if text.contains(';') && words.filter(|word| matches!(*word, "and" | "or")).count() > MAX_OPERATORS {
+        return Err(format!("its condition has more than {MAX_OPERATORS} `and` and `or`"));
+    }
+    Ok(())
+}
+
 /// What follows the name that a text begins with.
 fn after_name<'a>(text: &'a str, what: &str) -> Result<&'a str, String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -108,6 +120,7 @@ fn after_name<'a>(text: &'a str, what: &str) -> Result<&'a str, String> {
 
 fn requirement(text: &str) -> Result<Entry, String> {
     check_beginning(text)?;
+    check_condition(text)?;
     let parsed = Requirement::<Address>::from_str(text).map_err(|error| match error.message {
         Pep508ErrorSource::String(detail) | Pep508ErrorSource::UnsupportedRequirement(detail) => detail,
         Pep508ErrorSource::UrlError(error) => error.to_string(),
@@ -194,7 +207,7 @@ fn scheme(text: &str) -> Option<&str> {
 }
 
 /// The path of an address that reads files, percent-decoded.
-fn local_path(url: &str) -> Option<String> {
+pub(crate) fn local_path(url: &str) -> Option<String> {
     let scheme = scheme(url)?;
     if !scheme.to_ascii_lowercase().ends_with("file") {
         return None;
@@ -227,7 +240,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 /// Whether a path may lead out of the source directory; pip expands `~` and `${…}`, so both do.
-fn leads_out(path: &str) -> bool {
+pub(crate) fn leads_out(path: &str) -> bool {
     paths::escapes(path) || path.starts_with('~') || path.contains("${") || path.starts_with('\\')
 }
 
@@ -387,6 +400,13 @@ mod tests {
         ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn conditions_are_bounded() {
+        let condition = |count: usize| format!("a ; os_name == 'x'{}", " and extra == 'y'".repeat(count));
+        assert!(parse(&condition(16)).is_ok());
+        assert!(parse(&condition(17)).unwrap_err().contains("`and`"));
     }
 
     #[test]
