@@ -9,6 +9,12 @@ use super::paths;
 /// How many `and` and `or` a condition may have.
 const MAX_OPERATORS: usize = 16;
 
+/// How many parentheses a requirement may open.
+const MAX_PARENTHESES: usize = 32;
+
+/// How long a requirement may be.
+const MAX_LENGTH: usize = 8192;
+
 /// Which kind of entry it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntryKind {
@@ -96,8 +102,15 @@ fn check_beginning(text: &str) -> Result<(), String> {
     }
 }
 
-/// Conditions are compiled into decision diagrams, which can grow with every second word: real ones are short.
-fn check_condition(text: &str) -> Result<(), String> {
+/// The parser reads parentheses by recursion, and compiles conditions into decision diagrams, which can double with
+/// every word. Real requirements are short, so anything else is refused before the parser sees it.
+fn check_size(text: &str) -> Result<(), String> {
+    if text.len() > MAX_LENGTH {
+        return Err(format!("it is longer than {MAX_LENGTH} bytes"));
+    }
+    if text.matches('(').count() > MAX_PARENTHESES {
+        return Err(format!("it has more than {MAX_PARENTHESES} parentheses"));
+    }
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     if text.contains(';') && words.filter(|word| matches!(*word, "and" | "or")).count() > MAX_OPERATORS {
         return Err(format!("its condition has more than {MAX_OPERATORS} `and` and `or`"));
@@ -119,8 +132,8 @@ fn after_name<'a>(text: &'a str, what: &str) -> Result<&'a str, String> {
 }
 
 fn requirement(text: &str) -> Result<Entry, String> {
+    check_size(text)?;
     check_beginning(text)?;
-    check_condition(text)?;
     let parsed = Requirement::<Address>::from_str(text).map_err(|error| match error.message {
         Pep508ErrorSource::String(detail) | Pep508ErrorSource::UnsupportedRequirement(detail) => detail,
         Pep508ErrorSource::UrlError(error) => error.to_string(),
@@ -407,6 +420,8 @@ mod tests {
         let condition = |count: usize| format!("a ; os_name == 'x'{}", " and extra == 'y'".repeat(count));
         assert!(parse(&condition(16)).is_ok());
         assert!(parse(&condition(17)).unwrap_err().contains("`and`"));
+        assert!(parse(&format!("a ; {}", "(".repeat(8000))).unwrap_err().contains("parentheses"));
+        assert!(parse(&"a".repeat(10_000)).unwrap_err().contains("longer"));
     }
 
     #[test]
