@@ -41,8 +41,8 @@ impl Verdict {
 #[must_use]
 pub fn wanted(body: &Map<String, Value>) -> Wanted {
     let draft = Draft::read(body);
-    let mut wanted = Wanted::default();
-    wanted.snapshot = draft.source_directory.text().and_then(|text| text.parse().ok());
+    let snapshot = draft.source_directory.text().and_then(|text| text.parse().ok());
+    let mut wanted = Wanted { snapshot, ..Wanted::default() };
     for (_, file) in [draft.conda_file(), draft.pip_file()] {
         if let Some(path) = file.text() {
             wanted.contents.extend(paths::normalized(path));

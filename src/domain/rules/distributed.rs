@@ -87,15 +87,17 @@ pub(super) fn distributed_requires_mpi(context: &Context<'_>, sink: &mut Sink<'_
         (true, false) => "`node_count` is above 1",
         _ => "`process_count_per_node` is above 1",
     };
-    let object = match draft.process_count_per_node.value() {
-        Some(count) if *count > 1 => format!("{{\"type\": \"Mpi\", \"process_count_per_node\": {count}}}"),
-        _ => "{\"type\": \"Mpi\"}".to_owned(),
+    // The same patch as that of the deprecated words, unless something else stands in the place.
+    let fix = if draft.distributed_training.is_given() {
+        words("Write an object of type `Mpi` in `distributed_training`, or run one process on one node.")
+    } else {
+        super::general::mpi_fix(context)
     };
     sink.report_about(
         &["node_count", "process_count_per_node", "distributed_backend"],
         "/distributed_training",
         format!("{what}, but MPI is not stated; it is never assumed."),
-        words(format!("Write `\"distributed_training\": {object}`, or run one process on one node.")),
+        fix,
     );
 }
 

@@ -72,7 +72,7 @@ pub(super) fn deprecated_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
 }
 
 /// Both deprecated words about MPI are replaced by one object, so both carry this same patch.
-fn mpi_fix(context: &Context<'_>) -> Fix {
+pub(super) fn mpi_fix(context: &Context<'_>) -> Fix {
     let draft = context.draft;
     let mut patch = Vec::new();
     for name in ["process_count_per_node", "distributed_backend"] {

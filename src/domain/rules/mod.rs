@@ -5,6 +5,7 @@
 mod catalogue;
 mod context;
 mod data;
+mod disagreements;
 mod distributed;
 mod effect;
 mod environment;
@@ -28,6 +29,7 @@ use utoipa::ToSchema;
 
 pub use catalogue::CATALOGUE;
 pub(crate) use context::{Context, FileState};
+pub use disagreements::{DISAGREEMENTS, Disagreement};
 pub(crate) use effect::{EFFECT, not_yet_effective};
 
 use super::{
@@ -184,4 +186,33 @@ fn in_order(body: &Map<String, Value>, findings: &mut [Finding]) {
             None => 1 + SIGNATURE.len() + sent.get(name.as_str()).copied().unwrap_or(sent.len()),
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_unique_and_parameters_exist() {
+        let mut slugs: Vec<_> = CATALOGUE.iter().map(|rule| rule.slug).collect();
+        slugs.sort_unstable();
+        slugs.dedup();
+        assert_eq!(slugs.len(), CATALOGUE.len());
+        for rule in CATALOGUE {
+            assert!(rule.slug.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", rule.slug);
+            assert!(rule.url.starts_with("https://"), "{}", rule.slug);
+            assert!(rule.summary.ends_with('.') && rule.doc.ends_with('.'), "{}", rule.slug);
+            for parameter in rule.parameters {
+                assert!(rank(parameter).is_some(), "{}: {parameter}", rule.slug);
+            }
+        }
+    }
+
+    #[test]
+    fn rules_are_found_by_name() {
+        let rule = find("distributed-requires-mpi").unwrap();
+        assert_eq!(rule.view().rule, "distributed-requires-mpi");
+        assert!(find("parameter-not-yet-effective").is_some());
+        assert!(find("no-such-rule").is_none());
+    }
 }

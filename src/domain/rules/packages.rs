@@ -1,6 +1,10 @@
 //! Rules about lists of packages, and what packages do not go with.
 
-use super::{Context, Sink, grammar::pip, words};
+use super::{
+    Context, Sink,
+    grammar::{conda, pip},
+    words,
+};
 use crate::domain::definition::{Draft, shortened};
 
 /// Every parameter that asks for packages, and whether it is given.
@@ -75,10 +79,15 @@ pub(super) fn escaping_entries(context: &Context<'_>, sink: &mut Sink<'_>) {
     let fix = || words("Put the file into the source directory and write its path relative to that.");
     let message = |path: &str| {
         format!(
-            "{:?} may lead out of the source directory; what pip reads from files stays inside it.",
+            "{:?} may lead out of the source directory; what is installed from files stays inside it.",
             shortened(path)
         )
     };
+    for (pointer, entry) in entries(context.draft.conda_packages.value(), "conda_packages") {
+        if conda::package_escapes(&entry) {
+            sink.report(pointer, message(&entry), fix());
+        }
+    }
     for (pointer, entry) in entries(context.draft.pip_packages.value(), "pip_packages") {
         if let Ok(entry) = pip::parse(&entry)
             && let Some(path) = &entry.escape
@@ -145,6 +154,10 @@ mod tests {
                 "path-escapes-source-directory@/pip_packages/1",
                 "path-escapes-source-directory@/pip_packages/2"
             ]
+        );
+        assert_eq!(
+            errors(&json!({"conda_packages": ["numpy", "file:///srv/a.conda"]})),
+            ["path-escapes-source-directory@/conda_packages/1"]
         );
         assert_eq!(
             errors(&json!({"pip_requirements_file": "req_escape.txt"})),
