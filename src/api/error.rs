@@ -171,8 +171,12 @@ impl ApiError {
     pub fn problem(&self, instance: &str) -> Problem {
         let kind = self.kind();
         let detail = match kind {
-            ProblemKind::Internal => "the service failed; its log has the details under this instance".to_owned(),
-            ProblemKind::DatabaseUnavailable => "the database does not answer at present; try again".to_owned(),
+            ProblemKind::Internal => {
+                "the service failed; its log has the details under this instance".to_owned()
+            }
+            ProblemKind::DatabaseUnavailable => {
+                "the database does not answer at present; try again".to_owned()
+            }
             _ => self.to_string(),
         };
         let (line, column) = match self {

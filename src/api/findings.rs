@@ -146,7 +146,8 @@ impl<'a> Members<'a> {
                 None => format!("leave it out; known are `{}`", self.known.join("`, `")),
             };
             let message = format!("`{shown}` is no member of this object");
-            let finding = error_at("unknown-parameter", &format!("{}/{}", self.at, escaped(name)), message, fix);
+            let finding =
+                error_at("unknown-parameter", &format!("{}/{}", self.at, escaped(name)), message, fix);
             self.findings.push(finding);
         }
         self.findings

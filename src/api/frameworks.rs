@@ -47,10 +47,7 @@ pub async fn list_frameworks() -> Result<Response, ApiError> {
         (status = 404, description = "There is no such framework", body = Problem),
     ),
 )]
-pub async fn get_framework(
-    ApiPath(name): ApiPath<String>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
+pub async fn get_framework(ApiPath(name): ApiPath<String>, headers: HeaderMap) -> Result<Response, ApiError> {
     if name != CHAINER {
         return Err(ApiError::not_found("framework", &name));
     }

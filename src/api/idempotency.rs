@@ -22,7 +22,8 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
-    let sane = (1..=MAX_KEY_CHARACTERS).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let sane =
+        (1..=MAX_KEY_CHARACTERS).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
     if !sane || values.next().is_some() {
         return Err(ApiError::Malformed(format!(
             "Idempotency-Key must come once, with 1 to {MAX_KEY_CHARACTERS} characters of visible ASCII"

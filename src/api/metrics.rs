@@ -51,10 +51,21 @@ impl HttpMetrics {
     }
 
     /// Counts an answer. `route` is the template, so that ids do not become labels.
-    pub(in crate::api) fn observe(&self, method: &Method, route: &str, status: StatusCode, elapsed: Duration) {
+    pub(in crate::api) fn observe(
+        &self,
+        method: &Method,
+        route: &str,
+        status: StatusCode,
+        elapsed: Duration,
+    ) {
         // A caller may invent methods; each would be a label for ever.
         let method = match *method {
-            Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE
+            Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
             | Method::OPTIONS => method.as_str(),
             _ => "other",
         };

@@ -56,20 +56,12 @@ pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
     let components = document.components.get_or_insert_with(Components::new);
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     let none: [&str; 0] = [];
-    document.security =
-        Some(vec![SecurityRequirement::new(BEARER, none), SecurityRequirement::default()]);
+    document.security = Some(vec![SecurityRequirement::new(BEARER, none), SecurityRequirement::default()]);
     // The router's way to write a parameter that spans slashes is not OpenAPI's.
     let paths = std::mem::take(&mut document.paths.paths);
-    document.paths.paths =
-        paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     for item in document.paths.paths.values_mut() {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.patch,
-        ];
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
             finish(operation);
         }
@@ -79,7 +71,8 @@ pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
 
 fn finish(operation: &mut Operation) {
     let is_public = operation.security.is_some();
-    let mut common = vec![("500", "A fault of the service"), ("503", "The service or its database is not available now")];
+    let mut common =
+        vec![("500", "A fault of the service"), ("503", "The service or its database is not available now")];
     if !is_public {
         common.push(("401", "The service wants a token, and none or a wrong one was sent"));
         common.push(("400", "The request cannot be read"));

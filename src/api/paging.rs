@@ -10,7 +10,8 @@ const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
 const NO_CURSOR: &str = "the cursor cannot be read; start again without one";
-const OTHER_LIST: &str = "the cursor was given by another list or with other filters; start again without one";
+const OTHER_LIST: &str =
+    "the cursor was given by another list or with other filters; start again without one";
 
 /// One page of a list.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -93,7 +94,7 @@ impl<T> Page<T> {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()

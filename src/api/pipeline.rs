@@ -44,7 +44,11 @@ pub async fn around(State(state): State<Shared>, mut request: Request, next: Nex
     let mut response = span.in_scope(|| {
         let response = completed(answered, &instance);
         let status = response.status().as_u16();
-        tracing::info!(status, elapsed_milliseconds = elapsed.as_millis(), "{method} {path} answered {status}");
+        tracing::info!(
+            status,
+            elapsed_milliseconds = elapsed.as_millis(),
+            "{method} {path} answered {status}"
+        );
         response
     });
     state.metrics.observe(&method, &route, response.status(), elapsed);

@@ -21,7 +21,11 @@ pub struct EstimatorDefinition {
     #[schema(nullable = false, example = "Chainer")]
     pub framework: Option<String>,
     /// Where the script and its files come from: the id that `create_snapshot` answered. The only parameter without a default.
-    #[schema(required = true, nullable = false, example = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
+    #[schema(
+        required = true,
+        nullable = false,
+        example = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )]
     pub source_directory: Option<String>,
     /// The name of a registered compute target, or `local`. Without it `vm_size` is needed.
     #[schema(default = json!(null), example = "local")]

@@ -108,7 +108,8 @@ async fn accepted(
     let now = state.clock.now();
     let inline = estimator_id.is_none().then(|| to_store(&merged, &judged.verdict, accepted, now));
     let estimator_id = estimator_id.or(inline.as_ref().map(|estimator| estimator.id));
-    let estimator_id = estimator_id.ok_or_else(|| ApiError::Internal("a run without estimator".to_owned()))?;
+    let estimator_id =
+        estimator_id.ok_or_else(|| ApiError::Internal("a run without estimator".to_owned()))?;
     let run = run(state, request, &merged, &judged, accepted, estimator_id)?;
     Ok((run, inline))
 }
@@ -148,9 +149,8 @@ fn everything_found(judged: &Judged) -> Vec<Finding> {
     }
     findings.extend(not_yet);
     // Stable: findings of one parameter keep their order. What points at the whole body comes first, unknown names last.
-    findings.sort_by_key(|finding| match finding.pointer.split('/').nth(1) {
-        None => None,
-        Some(name) => Some(rank(name).unwrap_or(usize::MAX)),
+    findings.sort_by_key(|finding| {
+        finding.pointer.split('/').nth(1).map(|name| rank(name).unwrap_or(usize::MAX))
     });
     findings
 }

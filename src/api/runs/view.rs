@@ -207,12 +207,10 @@ impl Run {
     pub(super) async fn load_all(state: &ApiState, runs: Vec<stored::Run>) -> Result<Vec<Self>, ApiError> {
         let ids: Vec<Uuid> = runs.iter().map(|run| run.id.as_uuid()).collect();
         let mut attempts = state.storage.attempts_of(&ids).await?;
-        let queued: Vec<Uuid> = runs
-            .iter()
-            .filter(|run| run.status == Status::Queued)
-            .map(|run| run.id.as_uuid())
-            .collect();
-        let queues = if queued.is_empty() { BTreeMap::new() } else { state.storage.queue_states(&queued).await? };
+        let queued: Vec<Uuid> =
+            runs.iter().filter(|run| run.status == Status::Queued).map(|run| run.id.as_uuid()).collect();
+        let queues =
+            if queued.is_empty() { BTreeMap::new() } else { state.storage.queue_states(&queued).await? };
         let view = |run: stored::Run| {
             let own = attempts.remove(&run.id).unwrap_or_default();
             let queue = queues.get(&run.id).copied();
@@ -236,9 +234,8 @@ fn blocked_by(target: &str, queue: QueueState) -> Vec<BlockedBy> {
         reasons.push(BlockedBy { code: "behind_other_runs", detail });
     }
     if reasons.is_empty() {
-        let detail = format!(
-            "next on `{target}`, where {active} run(s) are active; a worker with room will take it"
-        );
+        let detail =
+            format!("next on `{target}`, where {active} run(s) are active; a worker with room will take it");
         reasons.push(BlockedBy { code: "waiting_for_worker", detail });
     }
     reasons
