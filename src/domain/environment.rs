@@ -252,3 +252,101 @@ fn variables(given: Option<&Variables>) -> Vec<Variable> {
     }
     list
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::rules::testing::verdict;
+
+    fn resolved(members: &Value) -> Environment {
+        verdict(members).accepted.unwrap_or_else(|| panic!("{members} must be valid")).environment
+    }
+
+    #[test]
+    fn the_framework_is_the_start() {
+        let environment = resolved(&json!({"framework_version": null}));
+        assert_eq!(environment.framework_version.as_deref(), Some("5.1.0"));
+        assert_eq!(environment.python_version.as_deref(), Some("3.6.2"));
+        assert_eq!(environment.pip_packages, ["azureml-defaults", "chainer==5.1.0", "mpi4py==3.0.0"]);
+        assert_eq!(environment.conda_channels, ["anaconda", "conda-forge"]);
+        assert_eq!(environment.image.as_deref(), Some(framework::BASE_IMAGE_CPU));
+        assert_eq!(environment.shm_size.as_deref(), Some("2g"));
+        let gpu = resolved(&json!({"compute_target": "gpu-cluster", "use_gpu": true}));
+        assert_eq!(gpu.image.as_deref(), Some(framework::BASE_IMAGE_GPU));
+        assert_eq!(gpu.pip_packages.last().map(String::as_str), Some("cupy-cuda90"));
+    }
+
+    #[test]
+    fn a_users_package_replaces_the_frameworks() {
+        let environment = resolved(&json!({
+            "pip_packages": ["Chainer[docs]>=6", "numpy", "--pre"], "pip_requirements_file": "req.txt",
+            "conda_packages": ["python=3.7", "scipy", "Azureml_Defaults"],
+        }));
+        assert_eq!(
+            environment.pip_packages,
+            ["Chainer[docs]>=6", "numpy", "--pre", "tqdm", "mpi4py==3.1.0"],
+            "chainer by pip, mpi4py by the file, azureml-defaults by conda"
+        );
+        assert_eq!(environment.python_version.as_deref(), Some("3.7"));
+        assert_eq!(environment.conda_packages, ["scipy", "Azureml_Defaults"]);
+        let wheel = resolved(&json!({"pip_packages": ["https://e.invalid/chainer-6.0.0-py3-none-any.whl"]}));
+        assert!(!wheel.pip_packages.contains(&"chainer==7.0.0".to_owned()));
+        assert_eq!(resolved(&json!({"conda_packages": ["python"]})).python_version, None);
+        let optimized = resolved(&json!({"_enable_optimized_mode": true, "pip_packages": ["numpy"]}));
+        assert_eq!(optimized.pip_packages, ["numpy"]);
+    }
+
+    #[test]
+    fn containers_and_their_absence() {
+        let custom = resolved(&json!({"custom_docker_base_image": "own:1", "shm_size": "8g"}));
+        assert_eq!((custom.image.as_deref(), custom.shm_size.as_deref()), (Some("own:1"), Some("8g")));
+        let none = resolved(&json!({"use_docker": false, "shm_size": "8g"}));
+        assert_eq!((none.docker, none.image, none.shm_size), (false, None, None));
+    }
+
+    #[test]
+    fn user_managed_and_conda_files_have_no_framework() {
+        let own = resolved(&json!({"user_managed": true, "environment_variables": {"B": 1.50, "A": true}}));
+        assert_eq!(own.kind, EnvironmentKind::UserManaged);
+        assert!(own.pip_packages.is_empty() && own.conda_channels.is_empty() && own.python_version.is_none());
+        let names: Vec<_> =
+            own.environment_variables.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        assert_eq!(names, [("B", "1.5"), ("A", "True")], "in the order sent");
+        let conda = resolved(&json!({"conda_dependencies_file": "conda.yml"}));
+        assert_eq!((conda.framework_version, conda.python_version.as_deref()), (None, Some("3.7")));
+        assert_eq!(conda.conda_packages, ["numpy"]);
+        assert_eq!(conda.pip_packages, ["chainer==6.0.0"]);
+        assert_eq!(conda.conda_channels, ["defaults"]);
+    }
+
+    #[test]
+    fn an_environment_of_ones_own() {
+        let environment = resolved(&json!({"environment_definition": {
+            "python": {"userManagedDependencies": true, "interpreterPath": "/opt/py"},
+            "environmentVariables": {"A": 1},
+        }}));
+        assert_eq!(environment.kind, EnvironmentKind::UserManaged);
+        assert_eq!(environment.interpreter_path.as_deref(), Some("/opt/py"));
+        assert!(!environment.docker && environment.environment_variables.len() == 1);
+        let environment = resolved(&json!({"environment_definition": {
+            "docker": {"base_image": "img:2"},
+            "python": {"conda_dependencies": {"channels": ["c"], "dependencies": ["python=3.8", {"pip": ["a"]}]}},
+        }}));
+        assert_eq!((environment.docker, environment.image.as_deref()), (true, Some("img:2")));
+        assert_eq!(environment.python_version.as_deref(), Some("3.8"));
+        assert_eq!(environment.pip_packages, ["a"]);
+    }
+
+    #[test]
+    fn equal_content_has_an_equal_hash() {
+        let first = resolved(&json!({"pip_packages": ["numpy"]}));
+        let same =
+            resolved(&json!({"pip_packages": ["numpy"], "node_count": 1, "script_params": {"--a": 1}}));
+        let other = resolved(&json!({"pip_packages": ["scipy"]}));
+        assert_eq!(first.hash, same.hash);
+        assert_ne!(first.hash, other.hash);
+        assert!(first.hash.starts_with("sha256:") && first.hash.len() == 71);
+    }
+}

@@ -64,7 +64,64 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
             None => syntax(&error),
         });
     }
-    serde_json::from_slice(bytes).map_err(|error| syntax(&error))
+    let mut value = serde_json::from_slice(bytes).map_err(|error| syntax(&error))?;
+    let mut spellings = number_spellings(bytes).into_iter();
+    if restore_spelling(&mut value, &mut spellings).is_none() || spellings.next().is_some() {
+        let detail = "a key of the form `$serde_json::…` is reserved".to_owned();
+        return Err(JsonError::Syntax { line: 1, column: 1, detail });
+    }
+    Ok(value)
+}
+
+/// Every number of a well-formed document as it is spelled, in order.
+fn number_spellings(bytes: &[u8]) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let start = at;
+                while at < bytes.len() && matches!(bytes[at], b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
+                {
+                    at += 1;
+                }
+                found.extend(std::str::from_utf8(&bytes[start..at]));
+            }
+            _ => at += 1,
+        }
+    }
+    found
+}
+
+/// The parser writes `1e5` as `1e+5`; this puts back what was sent. None when numbers and spellings do not match.
+fn restore_spelling<'a>(value: &mut Value, spellings: &mut impl Iterator<Item = &'a str>) -> Option<()> {
+    match value {
+        Value::Number(number) => {
+            let spelling = spellings.next()?;
+            if number.as_str() != spelling {
+                *number = serde_json::Number::from_string_unchecked(spelling.to_owned());
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                restore_spelling(item, spellings)?;
+            }
+        }
+        Value::Object(members) => {
+            for (_, member) in members.iter_mut() {
+                restore_spelling(member, spellings)?;
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+    Some(())
 }
 
 fn syntax(error: &serde_json::Error) -> JsonError {
@@ -191,9 +248,11 @@ mod tests {
 
     #[test]
     fn keys_keep_their_order_and_numbers_their_spelling() {
-        let text = r#"{"z":2.0,"a":4611686018427387904,"m":{"y":1e5,"b":-0}}"#;
+        let text =
+            r#"{"z":2.0,"a":4611686018427387904,"m":{"y\"1":[1e5,1E5,1e-3],"b":-0,"8":"9\\"},"e":-1.50E+07}"#;
         let map = parse_object(text.as_bytes()).unwrap();
         assert_eq!(serde_json::to_string(&map).unwrap(), text);
+        assert!(parse(br#"{"$serde_json::private::Number":"5"}"#).is_err());
     }
 
     #[test]

@@ -41,8 +41,8 @@ impl Verdict {
 #[must_use]
 pub fn wanted(body: &Map<String, Value>) -> Wanted {
     let draft = Draft::read(body);
-    let mut wanted = Wanted::default();
-    wanted.snapshot = draft.source_directory.text().and_then(|text| text.parse().ok());
+    let snapshot = draft.source_directory.text().and_then(|text| text.parse().ok());
+    let mut wanted = Wanted { snapshot, ..Wanted::default() };
     for (_, file) in [draft.conda_file(), draft.pip_file()] {
         if let Some(path) = file.text() {
             wanted.contents.extend(paths::normalized(path));
@@ -122,4 +122,122 @@ pub fn with_overrides(definition: &Map<String, Value>, overrides: &Map<String, V
         }
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::{
+        json,
+        plan::Launcher,
+        rules::testing::{body, snapshot, verdict},
+    };
+
+    fn object(value: Value) -> Map<String, Value> {
+        match value {
+            Value::Object(map) => map,
+            _ => panic!("not an object"),
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_of_the_world() {
+        let found = wanted(&body(&json!({
+            "conda_dependencies_file": "./a//conda.yml", "conda_dependencies_file_path": "old.yml",
+            "pip_requirements_file_path": "../req.txt",
+        })));
+        assert_eq!(found.snapshot.unwrap().as_str(), snapshot());
+        assert_eq!(found.contents.into_iter().collect::<Vec<_>>(), ["a/conda.yml"]);
+        assert_eq!(
+            wanted(&object(json!({"source_directory": "x", "pip_requirements_file": 5}))),
+            Wanted::default()
+        );
+    }
+
+    #[test]
+    fn arguments_are_flat_and_keep_their_spelling() {
+        let text = r#"{"script_params": {"--z": 1e-3, "--flag": "", "-x": null, "--t": true, "--f": false,
+            "--l": [1.0, "a b", null, ["", "$(id)", -0.0]], "--n": 9007199254740993, "pos": []}}"#;
+        let members = json::parse(text.as_bytes()).unwrap();
+        let accepted = verdict(&members).accepted.unwrap();
+        assert_eq!(
+            plan(&accepted).arguments,
+            [
+                "--z",
+                "1e-3",
+                "--flag",
+                "-x",
+                "--t",
+                "True",
+                "--f",
+                "False",
+                "--l",
+                "1.0",
+                "a b",
+                "$(id)",
+                "-0.0",
+                "--n",
+                "9007199254740993",
+                "pos"
+            ]
+        );
+    }
+
+    #[test]
+    fn how_processes_are_started() {
+        for (members, launcher, nodes, processes) in [
+            (json!({}), Launcher::Single, 1, 1),
+            (json!({"distributed_training": {"type": "Mpi"}}), Launcher::Mpi, 1, 1),
+            (
+                json!({"node_count": 2, "distributed_training": {"type": "Mpi", "process_count_per_node": 3}}),
+                Launcher::Mpi,
+                2,
+                3,
+            ),
+            (json!({"process_count_per_node": 4, "distributed_backend": "MPI"}), Launcher::Mpi, 1, 4),
+        ] {
+            let plan = plan(&verdict(&members).accepted.unwrap());
+            assert_eq!(
+                (plan.launcher, plan.node_count, plan.process_count_per_node),
+                (launcher, nodes, processes),
+                "{members}"
+            );
+        }
+        let plan = plan(&verdict(&json!({"entry_script": "./sub/./other.py"})).accepted.unwrap());
+        assert_eq!(
+            (plan.entry_script.as_str(), plan.compute_target.as_str()),
+            ("sub/other.py", "cpu-cluster")
+        );
+    }
+
+    #[test]
+    fn overrides_are_merged_by_key() {
+        let definition =
+            object(json!({"script_params": {"--a": 1, "--b": 2}, "inputs": ["x"], "compute_target": "c"}));
+        let merged = with_overrides(
+            &definition,
+            &object(json!({"script_params": {"--c": 3, "--a": 9}, "inputs": [], "node_count": 7,
+                "source_directory_data_store": "s", "compute_target": null})),
+        );
+        assert_eq!(
+            serde_json::to_string(&merged).unwrap(),
+            r#"{"script_params":{"--a":9,"--b":2,"--c":3},"inputs":[],"compute_target":"c","source_directory_data_store":"s"}"#
+        );
+        let replaced = with_overrides(
+            &object(json!({"script_params": null})),
+            &object(json!({"script_params": {"--a": 1}})),
+        );
+        assert_eq!(replaced["script_params"], json!({"--a": 1}));
+    }
+
+    #[test]
+    fn an_accepted_definition_holds_no_secret() {
+        let members = json!({"custom_docker_image": "a", "image_registry_details":
+            {"address": "r", "username": "u", "password": "s3cret"}});
+        let accepted = verdict(&members).accepted.unwrap();
+        assert!(!format!("{accepted:?}").contains("s3cret"));
+        assert_eq!(accepted.definition.body()["image_registry_details"]["password"], "[redacted]");
+    }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     data::{Argument, Reference},
     objects::{EnvironmentDefinition, Registry, Training, Variables},
-    reading::{Fault, Given, Problem, Reader},
+    reading::{Fault, Given, Problem, Reader, shortened},
     signature::{SIGNATURE, nearest, rank},
 };
 use crate::domain::json as pointer;
@@ -98,9 +98,12 @@ impl Draft {
             show_package_warnings: boolean(&mut r, "_show_package_warnings"),
             problems: Vec::new(),
         };
+        let mut unknown = 0;
         for key in body.keys() {
-            if let Some(problem) = unknown_key(body, key) {
+            // A body with thousands of unknown keys gets no thousands of suggestions.
+            if let Some(problem) = unknown_key(body, key, unknown < 100) {
                 r.problems.push(problem);
+                unknown += 1;
             }
         }
         draft.problems = r.problems;
@@ -149,7 +152,7 @@ impl Draft {
     }
 }
 
-fn unknown_key(body: &Map<String, Value>, key: &str) -> Option<Problem> {
+fn unknown_key(body: &Map<String, Value>, key: &str, suggest: bool) -> Option<Problem> {
     if rank(key).is_some() {
         return None;
     }
@@ -166,16 +169,23 @@ fn unknown_key(body: &Map<String, Value>, key: &str) -> Option<Problem> {
             pointer: place,
         });
     }
-    let near = nearest(key, SIGNATURE.iter().map(|p| p.name)).unwrap_or_default();
+    let message = format!(
+        "{:?} is none of the 34 parameters; names are written exactly as in the signature.",
+        shortened(key)
+    );
+    let near = if suggest { nearest(key, SIGNATURE.iter().map(|p| p.name)) } else { None };
+    let Some(near) = near else {
+        let fix = "Remove it.".to_owned();
+        return Some(Problem { fault: Fault::UnknownParameter, pointer: place, message, fix, patch: None });
+    };
     let plain = |text: &str| text.replace('_', "").to_lowercase();
     let renamed = plain(key) == plain(near) && !body.contains_key(near);
+    let patch = renamed.then(|| vec![json!({"op": "move", "from": place, "path": pointer::child("", near)})]);
     Some(Problem {
         fault: Fault::UnknownParameter,
-        message: format!(
-            "{key:?} is none of the 34 parameters; names are written exactly as in the signature."
-        ),
+        message,
         fix: format!("Write `{near}` if that is what you mean, or remove it."),
-        patch: renamed.then(|| vec![json!({"op": "move", "from": place, "path": pointer::child("", near)})]),
+        patch,
         pointer: place,
     })
 }

@@ -102,7 +102,10 @@ impl Reader {
         self.problems.push(Problem {
             fault: Fault::WrongType,
             pointer: pointer.to_owned(),
-            message: format!("`{pointer}` is {found}; it must be {wanted}. Values are never converted."),
+            message: format!(
+                "`{}` is {found}; it must be {wanted}. Values are never converted.",
+                shortened(pointer)
+            ),
             fix: format!("Write {wanted}, or leave it out if it is optional."),
             patch: None,
         });
@@ -113,7 +116,7 @@ impl Reader {
         self.problems.push(Problem {
             fault: Fault::WrongType,
             pointer: pointer.to_owned(),
-            message: format!("`{pointer}` is missing; it must be {wanted}."),
+            message: format!("`{}` is missing; it must be {wanted}.", shortened(pointer)),
             fix: format!("Add it: {wanted}."),
             patch: None,
         });
@@ -135,7 +138,11 @@ impl Reader {
             self.problems.push(Problem {
                 fault: Fault::UnknownParameter,
                 pointer: json::child(pointer, key),
-                message: format!("{key:?} is no member of {what}; its members are {}.", listed(known)),
+                message: format!(
+                    "{:?} is no member of {what}; its members are {}.",
+                    shortened(key),
+                    listed(known)
+                ),
                 fix: format!("Remove it, or write `{near}` if that is what you mean."),
                 patch: None,
             });

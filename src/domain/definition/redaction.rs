@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::domain::json;
+
 /// What stands in place of a secret.
 pub(in crate::domain) const MARKER: &str = "[redacted]";
 
@@ -41,7 +43,8 @@ fn scrub(value: &mut Value) {
     match value {
         Value::Null => {}
         Value::Bool(secret) => *secret = false,
-        Value::Number(secret) => *secret = 0.into(),
+        Value::Number(secret) if json::integer(secret).is_some() => *secret = 0.into(),
+        Value::Number(secret) => *secret = serde_json::Number::from_f64(0.5).unwrap_or_else(|| 0.into()),
         Value::String(secret) if secret.is_empty() => {}
         // A NUL character is a fault of its own, which must stay.
         Value::String(secret) if secret.contains('\0') => *secret = format!("{MARKER}\0"),

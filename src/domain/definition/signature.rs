@@ -82,7 +82,8 @@ pub fn rank(name: &str) -> Option<usize> {
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace(['_', '-', ' '], "");
-    let wanted = plain(word);
+    // A longer word is no misspelling of a name; comparing it would only cost time.
+    let wanted = plain(&word.chars().take(64).collect::<String>());
     let mut best: Option<(f64, &str)> = None;
     for candidate in known {
         let score = strsim::jaro_winkler(&wanted, &plain(candidate));

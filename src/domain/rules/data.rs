@@ -1,5 +1,7 @@
 //! Rules about datastores, inputs and what is staged from them.
 
+use std::collections::HashMap;
+
 use super::{Context, Sink, grammar::words as names, words};
 use crate::domain::{
     definition::{Given, Reference, ReferenceKind, listed, nearest, shortened},
@@ -22,7 +24,9 @@ pub(super) fn datastore_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
         if context.facts.datastores.contains(name) {
             continue;
         }
-        let fix = match nearest(name, context.facts.datastores.iter().map(String::as_str)) {
+        let known = context.facts.datastores.iter().map(String::as_str);
+        let near = if sink.may_suggest() { nearest(name, known.take(1000)) } else { None };
+        let fix = match near {
             Some(near) => format!("Write `{near}` if that is the datastore you mean, or register this one."),
             None => "Register the datastore first.".to_owned(),
         };
@@ -35,13 +39,13 @@ pub(super) fn datastore_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
 }
 
 pub(super) fn duplicate_input(context: &Context<'_>, sink: &mut Sink<'_>) {
-    let mut holders: Vec<(&str, &Reference)> = Vec::new();
+    let mut holders: HashMap<&str, &Reference> = HashMap::new();
     for reference in context.draft.references() {
         let Some(name) = reference.effective_name() else {
             continue;
         };
-        let Some((_, holder)) = holders.iter().find(|(taken, _)| *taken == name) else {
-            holders.push((name, reference));
+        let Some(holder) = holders.get(name) else {
+            holders.insert(name, reference);
             continue;
         };
         // A script parameter may repeat an input: that is one input, used in two places.
@@ -129,5 +133,93 @@ pub(super) fn path_escapes_datastore(context: &Context<'_>, sink: &mut Sink<'_>)
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::domain::rules::testing::errors;
+
+    fn reference(name: Value, path: &str) -> Value {
+        json!({"type": "DataReference", "datastore": "mystore", "data_reference_name": name, "path_on_datastore": path})
+    }
+
+    fn dataset(name: &str) -> Value {
+        json!({"type": "DatasetConsumptionConfig", "name": name, "dataset": {"datastore": "mystore", "path": "a"}})
+    }
+
+    #[test]
+    fn datastores_are_looked_up_wherever_they_stand() {
+        let lost = json!({"type": "DataReference", "datastore": "no", "data_reference_name": "d"});
+        assert_eq!(
+            errors(
+                &json!({"inputs": ["no"], "script_params": {"--d": ["x", lost]}, "source_directory_data_store": "no",
+                "resume_from": {"type": "DataPath", "datastore": "no"}})
+            ),
+            [
+                "datastore-not-found@/script_params/--d/1/datastore",
+                "datastore-not-found@/inputs/0",
+                "datastore-not-found@/source_directory_data_store",
+                "datastore-not-found@/resume_from/datastore",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_are_taken_once() {
+        assert_eq!(
+            errors(&json!({"inputs": [reference(json!("d"), "a"), dataset("d"), "mystore", "mystore"]})),
+            ["duplicate-input@/inputs/1", "duplicate-input@/inputs/3"]
+        );
+        // The same reference as input and argument is one input; another one of that name is not.
+        let inputs = json!([reference(json!("d"), "a")]);
+        assert!(
+            errors(&json!({"inputs": inputs, "script_params": {"--d": reference(json!("d"), "a")}}))
+                .is_empty()
+        );
+        assert_eq!(
+            errors(&json!({"inputs": inputs, "script_params": {"--d": reference(json!("d"), "b")}})),
+            ["duplicate-input@/script_params/--d"]
+        );
+        // Without a name: the root is named after its datastore, anything else gets a name of its own.
+        assert_eq!(
+            errors(&json!({"inputs": ["mystore", reference(json!(null), "/"), reference(json!(null), "a")]})),
+            ["duplicate-input@/inputs/1"]
+        );
+    }
+
+    #[test]
+    fn names_become_variables() {
+        assert_eq!(
+            errors(&json!({"inputs": ["my-files", reference(json!("d-1"), "a"), dataset("Ld_Preload"),
+                dataset("azureml_x"), reference(json!("PATH"), "p")]})),
+            [
+                "reserved-name@/inputs/2/name",
+                "reserved-name@/inputs/3/name",
+                "input-name-invalid@/inputs/0",
+                "input-name-invalid@/inputs/1/data_reference_name",
+            ]
+        );
+    }
+
+    #[test]
+    fn modes_paths_and_members() {
+        let mut odd = reference(json!("d"), "a/../b");
+        odd["mode"] = json!("direct");
+        odd["path_on_compute"] = json!("/x/..");
+        odd["extra"] = json!(1);
+        assert_eq!(
+            errors(&json!({"inputs": [odd, {"type": "DatasetConsumptionConfig", "dataset": {}}]})),
+            [
+                "unknown-parameter@/inputs/0/extra",
+                "wrong-type@/inputs/1/name",
+                "wrong-type@/inputs/1/dataset",
+                "input-mode-invalid@/inputs/0/mode",
+                "path-escapes-datastore@/inputs/0/path_on_datastore",
+                "path-escapes-datastore@/inputs/0/path_on_compute",
+            ]
+        );
     }
 }

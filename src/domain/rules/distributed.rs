@@ -87,15 +87,17 @@ pub(super) fn distributed_requires_mpi(context: &Context<'_>, sink: &mut Sink<'_
         (true, false) => "`node_count` is above 1",
         _ => "`process_count_per_node` is above 1",
     };
-    let object = match draft.process_count_per_node.value() {
-        Some(count) if *count > 1 => format!("{{\"type\": \"Mpi\", \"process_count_per_node\": {count}}}"),
-        _ => "{\"type\": \"Mpi\"}".to_owned(),
+    // The same patch as that of the deprecated words, unless something else stands in the place.
+    let fix = if draft.distributed_training.is_given() {
+        words("Write an object of type `Mpi` in `distributed_training`, or run one process on one node.")
+    } else {
+        super::general::mpi_fix(context)
     };
     sink.report_about(
         &["node_count", "process_count_per_node", "distributed_backend"],
         "/distributed_training",
         format!("{what}, but MPI is not stated; it is never assumed."),
-        words(format!("Write `\"distributed_training\": {object}`, or run one process on one node.")),
+        fix,
     );
 }
 
@@ -143,6 +145,95 @@ pub(super) fn both_ways(context: &Context<'_>, sink: &mut Sink<'_>) {
                 "Keep `distributed_training` and remove `distributed_backend`.",
                 vec![serde_json::json!({"op": "remove", "path": "/distributed_backend"})],
             ),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::rules::testing::{errors, verdict, warnings};
+
+    #[test]
+    fn mpi_is_never_assumed() {
+        let missing = ["distributed-requires-mpi@/distributed_training"];
+        assert_eq!(errors(&json!({"node_count": 2})), missing);
+        assert_eq!(errors(&json!({"process_count_per_node": 2})), missing);
+        assert!(
+            errors(&json!({"node_count": 2, "distributed_training": {"type": "MpiConfiguration"}}))
+                .is_empty()
+        );
+        assert!(errors(&json!({"node_count": 2, "distributed_backend": "mPI"})).is_empty());
+        assert_eq!(errors(&json!({"node_count": 2, "distributed_training": {}})), missing);
+        assert!(errors(&json!({"node_count": 1, "process_count_per_node": 1})).is_empty());
+    }
+
+    #[test]
+    fn an_unsupported_word_is_no_mpi() {
+        assert_eq!(
+            errors(&json!({"node_count": 2, "distributed_training": "Mpi"})),
+            [
+                "distributed-training-unsupported@/distributed_training",
+                "distributed-requires-mpi@/distributed_training"
+            ]
+        );
+        assert_eq!(
+            errors(&json!({"node_count": 2, "distributed_backend": " mpi"})),
+            [
+                "distributed-backend-unsupported@/distributed_backend",
+                "distributed-requires-mpi@/distributed_training"
+            ]
+        );
+        for other in
+            [json!({"type": "Gloo"}), json!({"process_count_per_node": 2}), json!({"type": 5}), json!("")]
+        {
+            let found = errors(&json!({"distributed_training": other}));
+            assert_eq!(found, ["distributed-training-unsupported@/distributed_training"], "{other}");
+        }
+    }
+
+    #[test]
+    fn more_than_one_process_needs_a_cluster() {
+        let not_there = ["distributed-requires-amlcompute@/compute_target"];
+        let mpi = |count: i64| json!({"type": "Mpi", "process_count_per_node": count});
+        assert_eq!(errors(&json!({"compute_target": "local", "distributed_training": mpi(2)})), not_there);
+        assert!(errors(&json!({"compute_target": "local", "distributed_training": mpi(1)})).is_empty());
+        assert_eq!(
+            errors(&json!({"compute_target": "kube", "node_count": 4, "distributed_training": mpi(1 << 62)})),
+            not_there
+        );
+        // What cannot be read says nothing.
+        assert_eq!(
+            errors(&json!({"compute_target": "local", "node_count": "2", "distributed_training": mpi(2)})),
+            ["wrong-type@/node_count"]
+        );
+    }
+
+    #[test]
+    fn the_count_of_the_object_wins() {
+        let members = json!({"process_count_per_node": 2, "distributed_training": {"type": "Mpi"}});
+        assert_eq!(
+            warnings(&members),
+            ["deprecated-parameter@/process_count_per_node", "process-count-ignored@/process_count_per_node"]
+        );
+        let accepted = verdict(&members).accepted.unwrap();
+        assert_eq!(accepted.definition.process_count_per_node(), 1);
+        assert_eq!(
+            errors(&json!({"distributed_training": {"type": "Mpi", "process_count_per_node": 0}})),
+            ["process-count-not-positive@/distributed_training/process_count_per_node"]
+        );
+    }
+
+    #[test]
+    fn one_way_to_say_it() {
+        assert_eq!(
+            errors(&json!({"distributed_backend": 5, "distributed_training": {"type": "Mpi", "x": 1}})),
+            [
+                "wrong-type@/distributed_backend",
+                "conflicting-parameters@/distributed_backend",
+                "unknown-parameter@/distributed_training/x",
+            ]
         );
     }
 }

@@ -23,8 +23,8 @@ pub(crate) static EFFECT: Rule = Rule {
 /// One finding for each parameter that is used and has no effect yet.
 pub(crate) fn not_yet_effective(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    (EFFECT.check)(context, &mut Sink { rule: &EFFECT, findings: &mut findings });
-    findings.sort_by_cached_key(|finding| super::place(context.body, &finding.pointer));
+    (EFFECT.check)(context, &mut Sink::new(&EFFECT, &mut findings));
+    super::in_order(context.body, &mut findings);
     findings
 }
 
@@ -132,5 +132,82 @@ fn is_empty(value: &Value) -> bool {
         Value::Array(items) => items.iter().all(is_empty),
         Value::Object(map) => map.values().all(is_empty),
         Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::domain::{
+        judge::not_yet_effective,
+        rules::testing::{verdict, world},
+    };
+
+    fn not_yet(members: &Value) -> Vec<String> {
+        let accepted = verdict(members).accepted.unwrap_or_else(|| panic!("{members} must be valid"));
+        not_yet_effective(&accepted, &world()).into_iter().map(|f| f.pointer).collect()
+    }
+
+    #[test]
+    fn what_runs_now() {
+        for members in [
+            json!({}),
+            json!({"script_params": {"--a": [1, null]}, "node_count": 2, "distributed_training": {"type": "Mpi"}}),
+            json!({"process_count_per_node": 2, "distributed_backend": "mpi", "max_run_duration_seconds": 5}),
+            json!({"use_docker": false, "shm_size": "4g", "use_gpu": false}),
+            json!({"shm_size": "2g", "vm_size": "STANDARD_NC6", "vm_priority": "dedicated"}),
+            json!({"user_managed": true, "environment_variables": {"A": 1}}),
+            json!({"pip_packages": ["numpy", "https://e.invalid/a.whl"], "pip_requirements_file": "req.txt"}),
+            json!({"image_registry_details": {"address": "a"}, "_disable_validation": true, "_show_lint_warnings": true}),
+            json!({"environment_definition": {"name": "e", "version": "1", "environmentVariables": {"A": "b"},
+                "python": {"userManagedDependencies": true, "interpreter_path": "python3", "condaDependencies": null},
+                "docker": {"baseImageRegistry": {"address": null}, "arguments": []}}, "use_docker": true}),
+        ] {
+            assert!(not_yet(&members).is_empty(), "{members}: {:?}", not_yet(&members));
+        }
+    }
+
+    #[test]
+    fn what_does_not_yet() {
+        for (members, pointers) in [
+            (
+                json!({"compute_target": null, "vm_size": "STANDARD_NC6", "vm_priority": "dedicated"}),
+                vec!["/vm_size", "/vm_priority"],
+            ),
+            (json!({"compute_target": "gpu-cluster", "use_gpu": true}), vec!["/use_gpu"]),
+            (json!({"custom_docker_base_image": "a"}), vec!["/custom_docker_base_image"]),
+            (
+                json!({"custom_docker_image": "a", "image_registry_details": {"address": "a"}}),
+                vec!["/custom_docker_image", "/image_registry_details"],
+            ),
+            (
+                json!({"conda_packages": ["a"], "pip_packages": ["--pre"]}),
+                vec!["/conda_packages", "/pip_packages"],
+            ),
+            (json!({"pip_requirements_file_path": "req_options.txt"}), vec!["/pip_requirements_file_path"]),
+            (json!({"conda_dependencies_file": "conda.yml"}), vec!["/conda_dependencies_file"]),
+            (
+                json!({"inputs": ["mystore"], "script_params": {"--d": [{"type": "DataReference", "datastore": "mystore",
+                "data_reference_name": "d", "path_on_datastore": "x"}]}}),
+                vec!["/script_params", "/inputs"],
+            ),
+            (
+                json!({"resume_from": {"type": "DataPath", "datastore": "mystore"}, "source_directory_data_store": "mystore",
+                "shm_size": "4g"}),
+                vec!["/source_directory_data_store", "/shm_size", "/resume_from"],
+            ),
+            (
+                json!({"_enable_optimized_mode": true, "_disable_validation": false, "_show_package_warnings": true}),
+                vec!["/_enable_optimized_mode", "/_disable_validation", "/_show_package_warnings"],
+            ),
+            (json!({"environment_definition": {"name": "e"}}), vec!["/environment_definition"]),
+            (
+                json!({"environment_definition": {"python": {"user_managed_dependencies": true}, "docker": {"enabled": true}}}),
+                vec!["/environment_definition"],
+            ),
+        ] {
+            assert_eq!(not_yet(&members), pointers, "{members}");
+        }
     }
 }

@@ -160,3 +160,70 @@ pub(super) fn conflicting_parameters(context: &Context<'_>, sink: &mut Sink<'_>)
     super::packages::conda_file_and_packages(context, sink);
     super::images::optimized_mode(context, sink);
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::rules::testing::{errors, warnings};
+
+    #[test]
+    fn versions_are_exact_and_defaulted_aloud() {
+        for version in ["5.1", "v7.0.0", "7.0.0\n", " 5.1.0"] {
+            let found = errors(&json!({"framework_version": version}));
+            assert_eq!(found, ["framework-version-unsupported@/framework_version"], "{version:?}");
+        }
+        let defaulted = ["framework-version-defaulted@/framework_version"];
+        assert_eq!(warnings(&json!({"framework_version": null})), defaulted);
+        assert!(warnings(&json!({"framework_version": null, "user_managed": true})).is_empty());
+        let env = |managed: bool| {
+            json!({"framework_version": null, "environment_definition":
+            {"name": "e", "python": {"userManagedDependencies": managed}}})
+        };
+        assert!(warnings(&env(true)).is_empty());
+        assert_eq!(warnings(&env(false)), defaulted);
+    }
+
+    #[test]
+    fn variables_can_be_set() {
+        assert_eq!(
+            errors(
+                &json!({"environment_variables": {"A": "1", "b c": 2, "C": null, "D": "\u{0}", "AZUREML_X": true,
+                "azureml_y": 1, "": 1}})
+            ),
+            [
+                "environment-variable-invalid@/environment_variables/b c",
+                "environment-variable-invalid@/environment_variables/C",
+                "environment-variable-invalid@/environment_variables/D",
+                "environment-variable-invalid@/environment_variables/",
+                "reserved-name@/environment_variables/AZUREML_X",
+            ]
+        );
+        assert_eq!(
+            errors(
+                &json!({"environment_definition": {"environmentVariables": {"A": null, "ESTIMATORD_B": 1}}})
+            ),
+            [
+                "environment-variable-invalid@/environment_definition/environmentVariables/A",
+                "reserved-name@/environment_definition/environmentVariables/ESTIMATORD_B",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_environment_states_everything() {
+        assert_eq!(
+            errors(&json!({"environment_definition": {"name": "e"}, "use_gpu": false, "user_managed": false,
+                "shm_size": "2g", "pip_packages": ["a"], "environment_variables": {"A": 1}, "conda_packages": []})),
+            [
+                "environment-definition-conflict@/pip_packages",
+                "environment-definition-conflict@/environment_variables",
+                "environment-definition-conflict@/shm_size",
+            ]
+        );
+        assert_eq!(
+            warnings(&json!({"environment_definition": {"name": "e"}, "use_docker": true})),
+            ["overridden-by-environment-definition@/use_docker"]
+        );
+    }
+}

@@ -63,3 +63,36 @@ pub(super) fn framework_packages_not_installed(context: &Context<'_>, sink: &mut
         words("List them in the file if the script needs them."),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::rules::testing::{errors, finding};
+
+    #[test]
+    fn files_must_be_there_and_be_what_they_are_for() {
+        for (name, path, rule) in [
+            ("conda_dependencies_file", "no.yml", "file-not-found"),
+            ("conda_dependencies_file_path", "conda_bad.yml", "conda-file-invalid"),
+            ("pip_requirements_file", "sub", "file-not-found"),
+            ("pip_requirements_file_path", "req_bad.txt", "requirements-file-invalid"),
+        ] {
+            assert_eq!(errors(&json!({name: path})), [format!("{rule}@/{name}")]);
+        }
+    }
+
+    #[test]
+    fn the_losing_spelling_is_not_looked_at() {
+        let members = json!({"pip_requirements_file": "req.txt", "pip_requirements_file_path": "no.txt",
+            "conda_dependencies_file": "", "conda_dependencies_file_path": null});
+        assert!(errors(&members).is_empty());
+    }
+
+    #[test]
+    fn a_conda_file_brings_no_framework() {
+        let found =
+            finding(&json!({"conda_dependencies_file": "./conda.yml"}), "framework-packages-not-installed");
+        assert_eq!(found.pointer, "/conda_dependencies_file");
+    }
+}

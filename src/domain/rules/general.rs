@@ -72,7 +72,7 @@ pub(super) fn deprecated_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
 }
 
 /// Both deprecated words about MPI are replaced by one object, so both carry this same patch.
-fn mpi_fix(context: &Context<'_>) -> Fix {
+pub(super) fn mpi_fix(context: &Context<'_>) -> Fix {
     let draft = context.draft;
     let mut patch = Vec::new();
     for name in ["process_count_per_node", "distributed_backend"] {
@@ -130,5 +130,126 @@ pub(super) fn validation_always_on(context: &Context<'_>, sink: &mut Sink<'_>) {
                 vec![json!({"op": "remove", "path": "/_disable_validation"})],
             ),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::rules::testing::{errors, finding, verdict, warnings};
+
+    #[test]
+    fn unknown_keys_come_last_in_the_order_sent() {
+        let found = errors(&json!({"zzz": null, "a/b~c": 1, "framework": "PyTorch", "node_count": 0}));
+        assert_eq!(
+            found,
+            [
+                "node-count-not-positive@/node_count",
+                "unknown-parameter@/zzz",
+                "unknown-parameter@/a~1b~0c",
+                "unknown-parameter@/framework",
+            ]
+        );
+        assert!(errors(&json!({"framework": "Chainer"})).is_empty());
+        assert_eq!(errors(&json!({"framework": null})), ["unknown-parameter@/framework"]);
+    }
+
+    #[test]
+    fn a_misspelt_name_is_corrected_by_its_patch() {
+        let found = finding(&json!({"nodeCount": 2}), "unknown-parameter");
+        assert!(found.fix.description.contains("`node_count`"));
+        let patch = json!([{"op": "move", "from": "/nodeCount", "path": "/node_count"}]);
+        assert_eq!(json!(found.fix.patch), patch);
+        let found = finding(&json!({"nodeCount": 2, "node_count": 2}), "unknown-parameter");
+        assert_eq!(found.fix.patch, None);
+    }
+
+    #[test]
+    fn nothing_is_coerced_and_everything_is_told() {
+        let found = errors(&json!({
+            "node_count": true, "use_gpu": 1, "pip_packages": ["a", 5, null, "b\u{0}"], "inputs": "", "resume_from": [],
+            "script_params": {"--a": {"k": 1}, "--b": ["x", {"type": "Mpi"}], "--c": "\u{0}", "--d": [null, ["y"]]},
+        }));
+        assert_eq!(
+            found,
+            [
+                "wrong-type@/script_params/--a",
+                "wrong-type@/script_params/--b/1",
+                "wrong-type@/script_params/--c",
+                "wrong-type@/node_count",
+                "wrong-type@/use_gpu",
+                "wrong-type@/pip_packages/1",
+                "wrong-type@/pip_packages/2",
+                "wrong-type@/pip_packages/3",
+                "wrong-type@/inputs",
+                "wrong-type@/resume_from",
+            ]
+        );
+    }
+
+    #[test]
+    fn environments_are_typed_in_both_spellings() {
+        let found = errors(&json!({"environment_definition": {
+            "name": 1, "environmentVariables": [], "anything": {"deep": ["\u{0}"]},
+            "python": {"userManagedDependencies": "yes", "conda_dependencies": "x"},
+            "docker": {"sharedVolumes": 1, "baseImage": 2, "arguments": [3], "baseImageRegistry": {"password": 4}},
+        }}));
+        assert_eq!(
+            found,
+            [
+                "wrong-type@/environment_definition/name",
+                "wrong-type@/environment_definition/environmentVariables",
+                "wrong-type@/environment_definition/python/userManagedDependencies",
+                "wrong-type@/environment_definition/python/conda_dependencies",
+                "wrong-type@/environment_definition/docker/baseImage",
+                "wrong-type@/environment_definition/docker/sharedVolumes",
+                "wrong-type@/environment_definition/docker/arguments/0",
+                "wrong-type@/environment_definition/docker/baseImageRegistry/password",
+                "wrong-type@/environment_definition/anything/deep/0",
+                "registry-incomplete@/environment_definition/docker/baseImageRegistry/address",
+                "registry-incomplete@/environment_definition/docker/baseImageRegistry/username",
+            ]
+        );
+    }
+
+    #[test]
+    fn both_deprecated_words_carry_the_same_patch() {
+        let members = json!({"node_count": 2, "process_count_per_node": 4, "distributed_backend": "MPI"});
+        let verdict = verdict(&members);
+        assert!(verdict.is_valid());
+        let patches: Vec<_> = verdict
+            .findings
+            .iter()
+            .filter(|f| f.rule == "deprecated-parameter")
+            .map(|f| f.fix.patch.clone())
+            .collect();
+        assert_eq!(patches.len(), 2);
+        assert_eq!(patches[0], patches[1]);
+        assert_eq!(
+            json!(patches[0]),
+            json!([
+                {"op": "remove", "path": "/process_count_per_node"},
+                {"op": "remove", "path": "/distributed_backend"},
+                {"op": "add", "path": "/distributed_training", "value": {"type": "Mpi", "process_count_per_node": 4}},
+            ])
+        );
+    }
+
+    #[test]
+    fn old_names_move_to_new_ones_unless_those_are_taken() {
+        let moved = finding(&json!({"pip_requirements_file_path": "req.txt"}), "deprecated-parameter");
+        assert_eq!(
+            json!(moved.fix.patch),
+            json!([{"op": "move", "from": "/pip_requirements_file_path", "path": "/pip_requirements_file"}])
+        );
+        let members = json!({"pip_requirements_file_path": "no.txt", "pip_requirements_file": "req.txt"});
+        assert!(errors(&members).is_empty());
+        let removed = finding(&members, "deprecated-parameter");
+        assert_eq!(
+            json!(removed.fix.patch),
+            json!([{"op": "remove", "path": "/pip_requirements_file_path"}])
+        );
+        assert!(warnings(&json!({"process_count_per_node": 1})).is_empty());
     }
 }

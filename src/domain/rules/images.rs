@@ -226,3 +226,88 @@ pub(super) fn shm_size_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::rules::testing::{errors, verdict, warnings};
+
+    #[test]
+    fn images_need_docker_and_a_sound_name() {
+        assert_eq!(
+            errors(&json!({"use_docker": false, "custom_docker_image": "A B"})),
+            ["image-without-docker@/use_docker", "image-reference-invalid@/custom_docker_image"]
+        );
+        assert_eq!(
+            errors(&json!({"custom_docker_image": "a", "custom_docker_base_image": "b"})),
+            ["conflicting-parameters@/custom_docker_base_image"]
+        );
+        let env = json!({"environment_definition": {"docker": {"baseImage": "A B", "shmSize": "2gb"}}});
+        assert_eq!(
+            errors(&env),
+            [
+                "image-reference-invalid@/environment_definition/docker/baseImage",
+                "shm-size-invalid@/environment_definition/docker/shmSize",
+            ]
+        );
+        // Beside an environment the old image parameter takes part in nothing.
+        assert!(
+            errors(&json!({"environment_definition": {"name": "e"}, "use_docker": false,
+            "custom_docker_base_image": "A B"}))
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn registries_are_complete_and_never_repeated() {
+        let with = |registry: serde_json::Value| json!({"custom_docker_image": "a", "image_registry_details": registry});
+        assert_eq!(
+            errors(&with(json!({"address": null, "username": "u", "password": ""}))),
+            [
+                "registry-incomplete@/image_registry_details/address",
+                "registry-incomplete@/image_registry_details/password"
+            ]
+        );
+        assert!(errors(&with(json!({"address": "a"}))).is_empty());
+        assert_eq!(
+            warnings(&json!({"image_registry_details": {"address": "a"}})),
+            ["registry-without-image@/image_registry_details"]
+        );
+        let saved = json!({"environment_definition": {"name": "e", "docker": {"baseImageRegistry":
+            {"address": null, "username": null, "password": null, "registryIdentity": null}}}});
+        assert!(warnings(&saved).is_empty() && errors(&saved).is_empty());
+        let secret = "n0t-for-readers";
+        for wrong in [json!({"address": 1, "password": secret}), json!({"password": [secret]}), json!(secret)]
+        {
+            let text = serde_json::to_string(&verdict(&with(wrong)).findings).unwrap();
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+
+    #[test]
+    fn kubernetes_runs_containers() {
+        assert_eq!(
+            errors(&json!({"compute_target": "kube", "use_docker": false})),
+            ["conflicting-parameters@/use_docker"]
+        );
+        let env = |docker: serde_json::Value| {
+            json!({"compute_target": "kube", "use_docker": false,
+            "environment_definition": {"name": "e", "docker": docker}})
+        };
+        assert_eq!(
+            errors(&env(json!({"enabled": false}))),
+            ["conflicting-parameters@/environment_definition/docker/enabled"]
+        );
+        assert!(errors(&env(json!(null))).is_empty());
+    }
+
+    #[test]
+    fn optimized_mode_is_one_finding() {
+        let found = errors(
+            &json!({"compute_target": "local", "_enable_optimized_mode": true, "custom_docker_image": "a"}),
+        );
+        assert_eq!(found, ["conflicting-parameters@/_enable_optimized_mode"]);
+        assert!(errors(&json!({"_enable_optimized_mode": true})).is_empty());
+    }
+}

@@ -5,6 +5,7 @@
 mod catalogue;
 mod context;
 mod data;
+mod disagreements;
 mod distributed;
 mod effect;
 mod environment;
@@ -13,8 +14,14 @@ mod general;
 pub(crate) mod grammar;
 mod images;
 mod packages;
+#[cfg(test)]
+mod properties;
 mod source;
 mod target;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -22,6 +29,7 @@ use utoipa::ToSchema;
 
 pub use catalogue::CATALOGUE;
 pub(crate) use context::{Context, FileState};
+pub use disagreements::{DISAGREEMENTS, Disagreement};
 pub(crate) use effect::{EFFECT, not_yet_effective};
 
 use super::{
@@ -81,19 +89,35 @@ impl Rule {
     }
 }
 
-/// The rule of that name, the one that only runs ask about included.
+/// Every rule, the one that only runs ask about included.
+pub fn all() -> impl Iterator<Item = &'static Rule> {
+    CATALOGUE.iter().chain([&EFFECT])
+}
+
+/// The rule of that name.
 #[must_use]
 pub fn find(slug: &str) -> Option<&'static Rule> {
-    CATALOGUE.iter().chain([&EFFECT]).find(|rule| rule.slug == slug)
+    all().find(|rule| rule.slug == slug)
 }
 
 /// Where a rule puts what it finds.
 pub(crate) struct Sink<'a> {
     rule: &'static Rule,
     findings: &'a mut Vec<Finding>,
+    /// The pointers that this rule has reported.
+    seen: HashSet<String>,
 }
 
-impl Sink<'_> {
+impl<'a> Sink<'a> {
+    fn new(rule: &'static Rule, findings: &'a mut Vec<Finding>) -> Self {
+        Self { rule, findings, seen: HashSet::new() }
+    }
+
+    /// Whether a suggestion may still be searched for: a body with thousands of faults gets no thousands of them.
+    pub(crate) fn may_suggest(&self) -> bool {
+        self.seen.len() < 100
+    }
+
     /// Reports a finding about the parameter that the pointer begins with.
     pub(crate) fn report(&mut self, pointer: impl Into<String>, message: impl Into<String>, fix: Fix) {
         self.report_about(&[], pointer, message, fix);
@@ -108,8 +132,7 @@ impl Sink<'_> {
         fix: Fix,
     ) {
         let pointer = pointer.into();
-        let known = |f: &Finding| f.rule == self.rule.slug && f.pointer == pointer;
-        if self.findings.iter().any(known) {
+        if !self.seen.insert(pointer.clone()) {
             return;
         }
         let mut parameters: Vec<String> = json::first_token(&pointer).into_iter().collect();
@@ -144,21 +167,52 @@ pub(crate) fn patched(description: impl Into<String>, patch: Vec<Value>) -> Fix 
 pub(crate) fn run(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for rule in CATALOGUE {
-        (rule.check)(context, &mut Sink { rule, findings: &mut findings });
+        (rule.check)(context, &mut Sink::new(rule, &mut findings));
     }
-    let body = context.body;
-    findings.sort_by_cached_key(|finding| place(body, &finding.pointer));
+    in_order(context.body, &mut findings);
     findings
 }
 
-/// The place of a finding: the whole body first, then the signature, then unknown keys in the order sent.
-fn place(body: &Map<String, Value>, pointer: &str) -> usize {
-    let Some(name) = json::first_token(pointer) else {
-        return 0;
-    };
-    if let Some(rank) = rank(&name) {
-        return 1 + rank;
+/// Sorts by place: the whole body first, then the signature, then unknown keys in the order sent.
+fn in_order(body: &Map<String, Value>, findings: &mut [Finding]) {
+    let unknown = body.keys().filter(|key| rank(key).is_none());
+    let sent: HashMap<&str, usize> = unknown.enumerate().map(|(at, key)| (key.as_str(), at)).collect();
+    findings.sort_by_cached_key(|finding| {
+        let Some(name) = json::first_token(&finding.pointer) else {
+            return 0;
+        };
+        match rank(&name) {
+            Some(rank) => 1 + rank,
+            None => 1 + SIGNATURE.len() + sent.get(name.as_str()).copied().unwrap_or(sent.len()),
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_unique_and_parameters_exist() {
+        let mut slugs: Vec<_> = CATALOGUE.iter().map(|rule| rule.slug).collect();
+        slugs.sort_unstable();
+        slugs.dedup();
+        assert_eq!(slugs.len(), CATALOGUE.len());
+        for rule in CATALOGUE {
+            assert!(rule.slug.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", rule.slug);
+            assert!(rule.url.starts_with("https://"), "{}", rule.slug);
+            assert!(rule.summary.ends_with('.') && rule.doc.ends_with('.'), "{}", rule.slug);
+            for parameter in rule.parameters {
+                assert!(rank(parameter).is_some(), "{}: {parameter}", rule.slug);
+            }
+        }
     }
-    let sent = body.keys().position(|key| *key == name).unwrap_or(body.len());
-    1 + SIGNATURE.len() + sent
+
+    #[test]
+    fn rules_are_found_by_name() {
+        let rule = find("distributed-requires-mpi").unwrap();
+        assert_eq!(rule.view().rule, "distributed-requires-mpi");
+        assert!(find("parameter-not-yet-effective").is_some());
+        assert!(find("no-such-rule").is_none());
+    }
 }

@@ -1,6 +1,10 @@
 //! Rules about lists of packages, and what packages do not go with.
 
-use super::{Context, Sink, grammar::pip, words};
+use super::{
+    Context, Sink,
+    grammar::{conda, pip},
+    words,
+};
 use crate::domain::definition::{Draft, shortened};
 
 /// Every parameter that asks for packages, and whether it is given.
@@ -75,10 +79,15 @@ pub(super) fn escaping_entries(context: &Context<'_>, sink: &mut Sink<'_>) {
     let fix = || words("Put the file into the source directory and write its path relative to that.");
     let message = |path: &str| {
         format!(
-            "{:?} may lead out of the source directory; what pip reads from files stays inside it.",
+            "{:?} may lead out of the source directory; what is installed from files stays inside it.",
             shortened(path)
         )
     };
+    for (pointer, entry) in entries(context.draft.conda_packages.value(), "conda_packages") {
+        if conda::package_escapes(&entry) {
+            sink.report(pointer, message(&entry), fix());
+        }
+    }
     for (pointer, entry) in entries(context.draft.pip_packages.value(), "pip_packages") {
         if let Ok(entry) = pip::parse(&entry)
             && let Some(path) = &entry.escape
@@ -114,5 +123,72 @@ pub(super) fn conda_file_and_packages(context: &Context<'_>, sink: &mut Sink<'_>
                 words(format!("Move the packages into the conda file and remove `{name}`.")),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::rules::testing::errors;
+
+    #[test]
+    fn entries_are_judged_one_by_one() {
+        assert_eq!(
+            errors(
+                &json!({"pip_packages": ["ok", "num py", "--pre", ""], "conda_packages": ["numpy", "-c evil"]})
+            ),
+            [
+                "package-spec-invalid@/conda_packages/1",
+                "package-spec-invalid@/pip_packages/1",
+                "package-spec-invalid@/pip_packages/3",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_read_from_files_stays_inside() {
+        assert_eq!(
+            errors(&json!({"pip_packages": ["-r req.txt", "-r ../x", "file:///srv/a.whl"]})),
+            [
+                "path-escapes-source-directory@/pip_packages/1",
+                "path-escapes-source-directory@/pip_packages/2"
+            ]
+        );
+        assert_eq!(
+            errors(&json!({"conda_packages": ["numpy", "file:///srv/a.conda"]})),
+            ["path-escapes-source-directory@/conda_packages/1"]
+        );
+        assert_eq!(
+            errors(&json!({"pip_requirements_file": "req_escape.txt"})),
+            ["path-escapes-source-directory@/pip_requirements_file"]
+        );
+        assert_eq!(
+            errors(&json!({"conda_dependencies_file_path": "conda_escape.yml"})),
+            ["path-escapes-source-directory@/conda_dependencies_file_path"]
+        );
+    }
+
+    #[test]
+    fn nothing_is_installed_where_the_user_manages() {
+        assert_eq!(
+            errors(&json!({"user_managed": true, "pip_packages": ["a"], "conda_packages": []})),
+            ["user-managed-with-packages@/pip_packages"]
+        );
+    }
+
+    #[test]
+    fn a_conda_file_states_everything() {
+        assert_eq!(
+            errors(
+                &json!({"conda_dependencies_file": "conda.yml", "conda_packages": ["a"], "pip_packages": ["b"],
+                "pip_requirements_file": "req.txt"})
+            ),
+            [
+                "conflicting-parameters@/conda_packages",
+                "conflicting-parameters@/pip_packages",
+                "conflicting-parameters@/pip_requirements_file",
+            ]
+        );
     }
 }

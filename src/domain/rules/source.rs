@@ -1,7 +1,10 @@
 //! Rules about the source directory and the script.
 
 use super::{Context, Sink, grammar::paths, words};
-use crate::domain::definition::{Given, nearest, shortened};
+use crate::domain::{
+    definition::{Given, nearest, shortened},
+    ids::SnapshotId,
+};
 
 /// How much the files of a source directory may weigh, unpacked.
 const MAX_BYTES: u64 = 300 * 1024 * 1024;
@@ -18,7 +21,7 @@ pub(super) fn source_directory_required(context: &Context<'_>, sink: &mut Sink<'
 
 pub(super) fn source_directory_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(text) = context.draft.source_directory.text()
-        && !context.has_snapshot()
+        && !(context.has_snapshot() && text.parse::<SnapshotId>().is_ok())
     {
         sink.report(
             "/source_directory",
@@ -114,4 +117,48 @@ pub(super) fn path_escapes_source_directory(context: &Context<'_>, sink: &mut Si
         }
     }
     super::packages::escaping_entries(context, sink);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::{
+        judge::judge,
+        rules::testing::{body, errors, finding, world},
+    };
+
+    #[test]
+    fn the_source_must_be_a_known_snapshot() {
+        assert_eq!(
+            errors(&json!({"source_directory": null})),
+            ["source-directory-required@/source_directory"]
+        );
+        assert_eq!(
+            errors(&json!({"source_directory": "/srv/x"})),
+            ["source-directory-not-found@/source_directory"]
+        );
+        let mut facts = world();
+        facts.snapshot.as_mut().unwrap().files.insert("big".to_owned(), 400 << 20);
+        let verdict = judge(&body(&json!({})), &facts);
+        assert!(verdict.findings.iter().any(|f| f.rule == "source-directory-too-large"));
+        facts.snapshot = None;
+        let verdict = judge(&body(&json!({"entry_script": "no.py"})), &facts);
+        let errors: Vec<_> = verdict.findings.iter().filter(|f| f.pointer == "/entry_script").collect();
+        assert!(errors.is_empty(), "an unknown snapshot has no files to miss");
+    }
+
+    #[test]
+    fn the_script_must_be_there() {
+        assert_eq!(errors(&json!({"entry_script": ""})), ["entry-script-required@/entry_script"]);
+        assert_eq!(errors(&json!({"entry_script": "sub"})), ["entry-script-not-found@/entry_script"]);
+        assert_eq!(errors(&json!({"entry_script": "a/B.IPYNB"})), ["notebook-entry-script@/entry_script"]);
+        assert_eq!(
+            errors(&json!({"entry_script": "sub/../train.py"})),
+            ["path-escapes-source-directory@/entry_script"]
+        );
+        assert!(errors(&json!({"entry_script": "./sub//other.py"})).is_empty());
+        let near = finding(&json!({"entry_script": "trian.py"}), "entry-script-not-found");
+        assert!(near.fix.description.contains("train.py"));
+    }
 }

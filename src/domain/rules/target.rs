@@ -175,3 +175,72 @@ pub(super) fn max_run_duration_not_positive(context: &Context<'_>, sink: &mut Si
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::rules::testing::{errors, finding, verdict, warnings};
+
+    #[test]
+    fn there_must_be_something_to_run_on() {
+        assert_eq!(
+            errors(&json!({"compute_target": ""})),
+            ["compute-target-or-vm-size-required@/compute_target"]
+        );
+        assert!(
+            errors(&json!({"compute_target": null, "vm_size": "standard_d2_v2", "node_count": 9,
+            "distributed_training": {"type": "Mpi"}}))
+            .is_empty()
+        );
+        assert_eq!(errors(&json!({"compute_target": null, "vm_size": "D2"})), ["vm-size-unknown@/vm_size"]);
+        assert_eq!(
+            errors(&json!({"compute_target": null, "vm_size": "STANDARD_D2_V2", "use_gpu": true})),
+            ["gpu-not-available@/use_gpu"]
+        );
+        assert_eq!(warnings(&json!({"vm_size": 5})), ["vm-size-ignored@/vm_size"]);
+    }
+
+    #[test]
+    fn translated_words_are_understood_and_refused() {
+        let target = finding(&json!({"compute_target": "lokal"}), "compute-target-not-found");
+        assert_eq!(
+            json!(target.fix.patch),
+            json!([{"op": "replace", "path": "/compute_target", "value": "local"}])
+        );
+        for (word, meant) in
+            [("khusus", "dedicated"), ("prioritas rendah", "lowpriority"), ("LowPriority", "lowpriority")]
+        {
+            let found = finding(&json!({"vm_priority": word}), "vm-priority-unknown");
+            assert!(found.fix.description.contains(meant), "{word}");
+        }
+        assert!(
+            finding(&json!({"compute_target": "cpu-cluser"}), "compute-target-not-found")
+                .fix
+                .description
+                .contains("`cpu-cluster`")
+        );
+    }
+
+    #[test]
+    fn bounds() {
+        assert_eq!(
+            errors(&json!({"node_count": 5, "distributed_training": {"type": "Mpi"}})),
+            ["node-count-exceeds-target@/node_count"]
+        );
+        assert_eq!(errors(&json!({"node_count": 0})), ["node-count-not-positive@/node_count"]);
+        assert_eq!(
+            errors(&json!({"max_run_duration_seconds": 0})),
+            ["max-run-duration-not-positive@/max_run_duration_seconds"]
+        );
+        assert_eq!(errors(&json!({"compute_target": "hdi"})), ["compute-target-unsupported@/compute_target"]);
+        assert!(verdict(&json!({"compute_target": "gpu-cluster", "use_gpu": true})).is_valid());
+        // An unknown target has no nodes and no GPUs to compare with.
+        assert_eq!(
+            errors(
+                &json!({"compute_target": "x", "node_count": 99, "use_gpu": true, "distributed_backend": "mpi"})
+            ),
+            ["compute-target-not-found@/compute_target"]
+        );
+    }
+}

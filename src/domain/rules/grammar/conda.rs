@@ -1,11 +1,17 @@
 //! conda environment files, and the same structure inside an `Environment`.
 
+use std::{cell::Cell, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::pip;
 
 /// The keys that a conda file may have.
 const KEYS: &[&str] = &["name", "channels", "dependencies", "prefix", "variables"];
+
+/// How many values a conda file may have, aliases followed.
+const MAX_NODES: usize = 100_000;
 
 /// What conda is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +32,17 @@ impl CondaSpec {
 
     /// A path in a pip entry that leads out of the source directory.
     pub(crate) fn escape(&self) -> Option<String> {
-        self.pip.iter().find_map(|entry| pip::parse(entry).ok()?.escape)
+        let package = self.packages.iter().find(|package| package_escapes(package)).cloned();
+        package.or_else(|| self.pip.iter().find_map(|entry| pip::parse(entry).ok()?.escape))
+    }
+}
+
+/// Whether a conda package is a file that may lie outside the source directory.
+pub(crate) fn package_escapes(package: &str) -> bool {
+    let package = package.trim();
+    match pip::local_path(package) {
+        Some(path) => pip::leads_out(&path),
+        None => !package.contains("://") && pip::leads_out(package),
     }
 }
 
@@ -79,6 +95,11 @@ fn version_of(spec: &str) -> Option<String> {
 /// Says why it is none.
 pub(crate) fn parse(bytes: &[u8]) -> Result<CondaSpec, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let budget = Cell::new(MAX_NODES);
+    let too_large = NodeBudget(&budget).deserialize(yaml_serde::Deserializer::from_str(text)).is_err();
+    if too_large && budget.get() == 0 {
+        return Err(format!("it has more than {MAX_NODES} values"));
+    }
     let yaml: yaml_serde::Value = yaml_serde::from_str(text).map_err(|error| {
         let place = error.location().map(|at| format!(" (line {}, column {})", at.line(), at.column()));
         format!("it is not YAML{}", place.unwrap_or_default())
@@ -99,6 +120,92 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<CondaSpec, String> {
         return Err("its `variables` are not a mapping".to_owned());
     }
     from_json(&map)
+}
+
+/// Walks over a document and stops when it has too many values: a few aliases can stand for billions of them.
+struct NodeBudget<'a>(&'a Cell<usize>);
+
+impl NodeBudget<'_> {
+    fn spend<E: serde::de::Error>(&self) -> Result<(), E> {
+        match self.0.get().checked_sub(1) {
+            Some(left) if left > 0 => {
+                self.0.set(left);
+                Ok(())
+            }
+            _ => {
+                self.0.set(0);
+                Err(E::custom("too many values"))
+            }
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for NodeBudget<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for NodeBudget<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
+        self.spend()
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        self.spend()
+    }
+
+    fn visit_i128<E: serde::de::Error>(self, _: i128) -> Result<(), E> {
+        self.spend()
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        self.spend()
+    }
+
+    fn visit_u128<E: serde::de::Error>(self, _: u128) -> Result<(), E> {
+        self.spend()
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        self.spend()
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        self.spend()
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        self.spend()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        self.spend()?;
+        while items.next_element_seed(NodeBudget(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        self.spend()?;
+        while members.next_key_seed(NodeBudget(self.0))?.is_some() {
+            members.next_value_seed(NodeBudget(self.0))?;
+        }
+        Ok(())
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<(), A::Error> {
+        self.spend()?;
+        let (_, content) = tagged.variant_seed(NodeBudget(self.0))?;
+        content.newtype_variant_seed(NodeBudget(self.0))
+    }
 }
 
 /// Reads the members `channels` and `dependencies`.
@@ -176,6 +283,27 @@ mod tests {
             assert!(parse(text.as_bytes()).is_err(), "{text:?}");
         }
         assert!(parse(b"dependencies:\nvariables: {A: '1'}\nprefix: /x\n").is_ok());
+    }
+
+    #[test]
+    fn aliases_are_followed_and_bounded() {
+        let spec = parse(b"x: &a [numpy]\n").unwrap_err();
+        assert!(spec.contains("the key"), "{spec}");
+        let spec = parse(b"channels: &a [c]\ndependencies: *a\n").unwrap();
+        assert_eq!(spec.packages, ["c"]);
+        let bomb = format!("channels: &a [{}]\ndependencies: [{}]\n", "a,".repeat(2000), "*a,".repeat(2000));
+        assert!(parse(bomb.as_bytes()).unwrap_err().contains("more than"));
+        assert!(parse(b"dependencies: !tag [a]").is_err());
+    }
+
+    #[test]
+    fn files_stay_inside() {
+        for bad in ["file:///srv/a.tar.bz2", "/srv/a.tar.bz2", "../a.conda", "~/a.conda"] {
+            assert!(package_escapes(bad), "{bad}");
+        }
+        for good in ["numpy=1.16.*", "conda-forge::numpy", "file:a.conda", "https://e.invalid/c/../a.conda"] {
+            assert!(!package_escapes(good), "{good}");
+        }
     }
 
     #[test]

@@ -6,6 +6,15 @@ use pep508_rs::{Pep508ErrorSource, Pep508Url, Requirement, VersionOrUrl};
 
 use super::paths;
 
+/// How many `and` and `or` a condition may have.
+const MAX_OPERATORS: usize = 16;
+
+/// How many parentheses a requirement may open.
+const MAX_PARENTHESES: usize = 32;
+
+/// How long a requirement may be.
+const MAX_LENGTH: usize = 8192;
+
 /// Which kind of entry it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntryKind {
@@ -64,7 +73,67 @@ pub(crate) fn parse(entry: &str) -> Result<Entry, String> {
     requirement(text)
 }
 
+/// Looks at the beginning of a requirement: its name, its extras, and what may follow them.
+///
+/// The parser panics on a name or an extra that ends with punctuation (`a-!`), so it is not asked about those.
+fn check_beginning(text: &str) -> Result<(), String> {
+    let mut rest = after_name(text, "the name of a package")?.trim_start();
+    if let Some(extras) = rest.strip_prefix('[') {
+        let Some((inside, after)) = extras.split_once(']') else {
+            return Err("the list of extras is not closed by `]`".to_owned());
+        };
+        if !inside.trim().is_empty() {
+            for extra in inside.split(',') {
+                if !after_name(extra.trim(), "an extra")?.is_empty() {
+                    return Err("its extras are names with commas between them".to_owned());
+                }
+            }
+        }
+        rest = after.trim_start();
+    }
+    match rest.chars().next() {
+        None | Some('@' | '(' | '<' | '=' | '>' | '~' | '!' | ';') => Ok(()),
+        Some(other) => {
+            let other = other.escape_debug();
+            Err(format!(
+                "after the name comes a version, `@` and an address, or `;` and a condition, but not `{other}`"
+            ))
+        }
+    }
+}
+
+/// The parser reads parentheses by recursion, and compiles conditions into decision diagrams, which can double with
+/// every word. Real requirements are short, so anything else is refused before the parser sees it.
+fn check_size(text: &str) -> Result<(), String> {
+    if text.len() > MAX_LENGTH {
+        return Err(format!("it is longer than {MAX_LENGTH} bytes"));
+    }
+    if text.matches('(').count() > MAX_PARENTHESES {
+        return Err(format!("it has more than {MAX_PARENTHESES} parentheses"));
+    }
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    if text.contains(';') && words.filter(|word| matches!(*word, "and" | "or")).count() > MAX_OPERATORS {
+        return Err(format!("its condition has more than {MAX_OPERATORS} `and` and `or`"));
+    }
+    Ok(())
+}
+
+/// What follows the name that a text begins with.
+fn after_name<'a>(text: &'a str, what: &str) -> Result<&'a str, String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let end = text.find(|c: char| !is_part(c)).unwrap_or(text.len());
+    let bytes = &text.as_bytes()[..end];
+    let bounded = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    if bounded(bytes.first()) && bounded(bytes.last()) {
+        Ok(&text[end..])
+    } else {
+        Err(format!("{what} begins and ends with an ASCII letter or digit"))
+    }
+}
+
 fn requirement(text: &str) -> Result<Entry, String> {
+    check_size(text)?;
+    check_beginning(text)?;
     let parsed = Requirement::<Address>::from_str(text).map_err(|error| match error.message {
         Pep508ErrorSource::String(detail) | Pep508ErrorSource::UnsupportedRequirement(detail) => detail,
         Pep508ErrorSource::UrlError(error) => error.to_string(),
@@ -151,7 +220,7 @@ fn scheme(text: &str) -> Option<&str> {
 }
 
 /// The path of an address that reads files, percent-decoded.
-fn local_path(url: &str) -> Option<String> {
+pub(crate) fn local_path(url: &str) -> Option<String> {
     let scheme = scheme(url)?;
     if !scheme.to_ascii_lowercase().ends_with("file") {
         return None;
@@ -184,7 +253,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 /// Whether a path may lead out of the source directory; pip expands `~` and `${…}`, so both do.
-fn leads_out(path: &str) -> bool {
+pub(crate) fn leads_out(path: &str) -> bool {
     paths::escapes(path) || path.starts_with('~') || path.contains("${") || path.starts_with('\\')
 }
 
@@ -336,10 +405,23 @@ mod tests {
             "git+foo://x/y",
             "https://a b",
             "a @ ",
+            "a-!",
+            "a[b-]",
+            "a[b,,c]",
+            "a-\u{113c5}",
             "file:///",
         ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn conditions_are_bounded() {
+        let condition = |count: usize| format!("a ; os_name == 'x'{}", " and extra == 'y'".repeat(count));
+        assert!(parse(&condition(16)).is_ok());
+        assert!(parse(&condition(17)).unwrap_err().contains("`and`"));
+        assert!(parse(&format!("a ; {}", "(".repeat(8000))).unwrap_err().contains("parentheses"));
+        assert!(parse(&"a".repeat(10_000)).unwrap_err().contains("longer"));
     }
 
     #[test]
