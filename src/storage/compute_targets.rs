@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, ordered_json::OrderedJson};
 use crate::domain::compute_target::{Backend, ComputeTarget, ComputeTargetName, ComputeTargetType};
 
 /// A target with what is kept beside it.
@@ -114,7 +114,7 @@ impl Storage {
                RETURNING (xmax = 0) AS "created!", created_at, updated_at, reachable, health_since, health_detail"#,
             target.name.as_str(),
             target.kind.as_str(),
-            Json(&target.backend) as _,
+            OrderedJson(&target.backend) as _,
             i32::try_from(target.max_nodes).unwrap_or(i32::MAX),
             target.vm_size.as_deref(),
             target.vm_priority.as_deref(),

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     Storage, StorageError,
     idempotency::{Idempotency, Keyed, Recorded},
+    ordered_json::OrderedJson,
 };
 use crate::domain::{environment::Environment, finding::Finding, ids::EstimatorId};
 
@@ -64,9 +65,9 @@ pub(in crate::storage) async fn insert(
          VALUES ($1, $2, $3, $4, $5, $6)",
         estimator.id.as_uuid(),
         estimator.framework,
-        Json(&estimator.definition) as _,
-        Json(&estimator.findings) as _,
-        Json(&estimator.environment) as _,
+        OrderedJson(&estimator.definition) as _,
+        OrderedJson(&estimator.findings) as _,
+        OrderedJson(&estimator.environment) as _,
         estimator.created_at,
     )
     .execute(connection)

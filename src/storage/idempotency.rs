@@ -4,7 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, ordered_json::OrderedJson};
 
 /// How long an answer is remembered: a day is what callers may rely on.
 pub const RETENTION: Duration = Duration::hours(24);
@@ -104,7 +104,7 @@ pub(in crate::storage) async fn record(
         &idempotency.body_hash[..],
         i32::from(answer.status),
         answer.location,
-        Json(&answer.body) as _,
+        OrderedJson(&answer.body) as _,
         now,
     )
     .execute(connection)

@@ -8,6 +8,7 @@ pub mod idempotency;
 pub mod leases;
 pub mod metrics;
 pub mod notifications;
+mod ordered_json;
 pub mod run_files;
 pub mod run_views;
 pub mod runs;

@@ -12,6 +12,7 @@ use super::{
     estimators::Estimator,
     events,
     idempotency::{Idempotency, Keyed, Recorded},
+    ordered_json::OrderedJson,
 };
 use crate::domain::{
     compute_target::Backend,
@@ -248,10 +249,10 @@ impl Storage {
             run.display_name,
             run.estimator_id.as_uuid(),
             run.compute_target,
-            Json(&run.backend) as _,
-            Json(&run.definition) as _,
-            Json(&run.findings) as _,
-            Json(&run.plan) as _,
+            OrderedJson(&run.backend) as _,
+            OrderedJson(&run.definition) as _,
+            OrderedJson(&run.findings) as _,
+            OrderedJson(&run.plan) as _,
             Json(&run.tags) as _,
             run.priority,
             i32::try_from(run.max_attempts).unwrap_or(i32::MAX),

@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::types::Json;
 
 use super::{
     Storage, StorageError, events,
     leases::{Lease, attempt_number},
+    ordered_json::OrderedJson,
     snapshots::to_i64,
 };
 use crate::domain::run::{Cause, Status};
@@ -129,7 +129,7 @@ impl Storage {
             started_at,
             terminal,
             now,
-            environment.map(Json) as _,
+            environment.map(OrderedJson) as _,
             next_step_at,
             keeps_lease,
         )
