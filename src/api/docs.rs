@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::{
     body::Bytes,
-    http::{HeaderMap, header},
+    http::{HeaderValue, header},
     response::{IntoResponse, Redirect, Response},
 };
 use utoipa_swagger_ui::Config;
@@ -63,20 +63,18 @@ pub async fn without_slash() -> Redirect {
 }
 
 /// The page itself.
-pub async fn index(headers: HeaderMap) -> Result<Response, ApiError> {
-    asset(ApiPath("index.html".to_owned()), headers).await
+pub async fn index() -> Result<Response, ApiError> {
+    asset(ApiPath("index.html".to_owned())).await
 }
 
 /// A part of the page.
-pub async fn asset(ApiPath(path): ApiPath<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn asset(ApiPath(path): ApiPath<String>) -> Result<Response, ApiError> {
     let file = utoipa_swagger_ui::serve(&path, Arc::clone(&CONFIG))
         .map_err(|error| ApiError::Internal(error.to_string()))?
         .ok_or(ApiError::UnknownRoute)?;
     let mut response = ([(header::CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response();
     if file.gzpipped {
-        // Every browser takes gzip; who says aloud that it does not is told by the header what it got.
-        let _ = headers;
-        response.headers_mut().insert(header::CONTENT_ENCODING, axum::http::HeaderValue::from_static("gzip"));
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     Ok(response)
 }

@@ -149,9 +149,8 @@ fn everything_found(judged: &Judged) -> Vec<Finding> {
     }
     findings.extend(not_yet);
     // Stable: findings of one parameter keep their order. What points at the whole body comes first, unknown names last.
-    findings.sort_by_key(|finding| match finding.pointer.split('/').nth(1) {
-        None => None,
-        Some(name) => Some(rank(name).unwrap_or(usize::MAX)),
+    findings.sort_by_key(|finding| {
+        finding.pointer.split('/').nth(1).map(|name| rank(name).unwrap_or(usize::MAX))
     });
     findings
 }

@@ -37,13 +37,16 @@ pub(super) enum Format {
 
 /// A follow under way.
 pub(super) struct Follow {
-    pub state: Shared,
+    state: Shared,
     /// Attempt 0 stands for the first attempt that there will be.
-    pub log: LogName,
+    log: LogName,
     /// How much was sent, or skipped on request.
-    pub sent: u64,
-    pub format: Format,
-    pub permit: OwnedSemaphorePermit,
+    sent: u64,
+    format: Format,
+    /// When something was last sent.
+    silent_since: Instant,
+    /// Given back when the stream is dropped.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// What the next look at the database says.
@@ -57,6 +60,13 @@ enum Next {
 }
 
 impl Follow {
+    /// A follow that begins at byte `from`.
+    pub(super) fn new(state: &Shared, log: LogName, from: u64, format: Format) -> Result<Self, ApiError> {
+        let permit = state.stream_permit()?;
+        let state = Arc::clone(state);
+        Ok(Self { state, log, sent: from, format, silent_since: Instant::now(), _permit: permit })
+    }
+
     /// The answer.
     pub(super) fn into_response(self) -> Response {
         let content_type = match self.format {
@@ -72,47 +82,50 @@ impl Follow {
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static {
-        stream::unfold(Some((self, Instant::now())), |state| async move {
-            let (mut follow, mut silent_since) = state?;
-            loop {
-                if follow.state.shutdown.is_cancelled() {
-                    return None;
+        stream::unfold(Some(self), |follow| async move {
+            let mut follow = follow?;
+            match follow.next().await {
+                Ok(Step::Send(bytes)) => {
+                    follow.silent_since = Instant::now();
+                    Some((Ok(bytes), Some(follow)))
                 }
-                match follow.step().await {
-                    // The connection breaks off, which tells the caller to resume from where it is.
-                    Err(error) => {
-                        tracing::error!(run = %follow.log.run, %error, "a follow broke off: {error}");
-                        return Some((Err(error), None));
-                    }
-                    Ok(Step::Send(bytes)) => return Some((Ok(bytes), Some((follow, Instant::now())))),
-                    Ok(Step::Finish(Some(bytes))) => return Some((Ok(bytes), None)),
-                    Ok(Step::Finish(None)) => return None,
-                    Ok(Step::Wait) => {}
-                }
-                if follow.format == Format::Events && silent_since.elapsed() >= KEEP_ALIVE {
-                    return Some((
-                        Ok(Bytes::from_static(COMMENT.as_bytes())),
-                        Some((follow, Instant::now())),
-                    ));
-                }
-                if follow.format == Format::Plain {
-                    silent_since = Instant::now();
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(POLL) => {}
-                    () = follow.state.shutdown.cancelled() => return None,
+                Ok(Step::Finish(last)) => Some((Ok(last?), None)),
+                // The connection breaks off, which tells the caller to resume from where it is.
+                Err(error) => {
+                    tracing::error!(run = %follow.log.run, %error, "a follow broke off: {error}");
+                    Some((Err(error), None))
                 }
             }
         })
     }
 
-    async fn step(&mut self) -> Result<Step, ApiError> {
+    /// What to send next; waits until there is something.
+    async fn next(&mut self) -> Result<Step, ApiError> {
+        loop {
+            if self.state.shutdown.is_cancelled() {
+                return Ok(Step::Finish(None));
+            }
+            if let Some(step) = self.step().await? {
+                return Ok(step);
+            }
+            if self.format == Format::Events && self.silent_since.elapsed() >= KEEP_ALIVE {
+                return Ok(Step::Send(Bytes::from_static(COMMENT.as_bytes())));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                () = self.state.shutdown.cancelled() => return Ok(Step::Finish(None)),
+            }
+        }
+    }
+
+    /// One look; none when there is nothing new.
+    async fn step(&mut self) -> Result<Option<Step>, ApiError> {
         match self.look().await? {
-            Next::Wait => Ok(Step::Wait),
-            Next::End(status) => Ok(Step::Finish(match self.format {
+            Next::Wait => Ok(None),
+            Next::End(status) => Ok(Some(Step::Finish(match self.format {
                 Format::Plain => None,
                 Format::Events => Some(sse::event("end", Some(self.sent), status.as_str()).into()),
-            })),
+            }))),
             Next::Bytes { end, last } => {
                 let bytes = log_reader::read(&self.state.artifacts, &self.log, self.sent..end).await?;
                 let reached_end = self.sent + length(&bytes) == end;
@@ -123,15 +136,15 @@ impl Follow {
                     Format::Events => bytes.slice(..whole(&bytes)),
                 };
                 if bytes.is_empty() {
-                    return Ok(Step::Wait);
+                    return Ok(None);
                 }
                 self.sent += length(&bytes);
-                Ok(Step::Send(match self.format {
+                Ok(Some(Step::Send(match self.format {
                     Format::Plain => bytes,
                     Format::Events => {
                         sse::event("log", Some(self.sent), &String::from_utf8_lossy(&bytes)).into()
                     }
-                }))
+                })))
             }
         }
     }
@@ -159,8 +172,9 @@ impl Follow {
 
 /// What to do next.
 enum Step {
+    /// Send this, and go on.
     Send(Bytes),
-    Wait,
+    /// Send this, if there is something, and end.
     Finish(Option<Bytes>),
 }
 
@@ -188,15 +202,6 @@ fn whole(bytes: &[u8]) -> usize {
         break;
     }
     if end > 0 && bytes[end - 1] == b'\r' { end - 1 } else { end }
-}
-
-/// Starts a follow.
-pub(super) fn start(state: &Shared, log: LogName, from: u64, format: Format) -> Result<Response, ApiError> {
-    let permit = state.stream_permit()?;
-    let follow = Follow { state: Arc::clone(state), log, sent: from, format, permit };
-    // The permit lives as long as the stream that owns it.
-    let _: &OwnedSemaphorePermit = &follow.permit;
-    Ok(follow.into_response())
 }
 
 #[cfg(test)]

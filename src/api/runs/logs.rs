@@ -11,7 +11,7 @@ use axum::{
 use futures_util::stream;
 
 use super::{
-    follow::{self, Format},
+    follow::{Follow, Format},
     log_files::ATTEMPT_FORM,
     log_reader::{self, LogName},
     progress,
@@ -75,7 +75,7 @@ pub async fn get_run_log(
         }
         let format = if events { Format::Events } else { Format::Plain };
         let from = sse::last_event_id(&headers).or(offset).unwrap_or(0);
-        return follow::start(&state, log, from, format);
+        return Ok(Follow::new(&state, log, from, format)?.into_response());
     }
     let total = stored.ok_or_else(|| ApiError::not_found("log of this attempt", &log.name))?.bytes;
     let ranged = if offset.is_some() { None } else { range::asked(&headers, total)? };

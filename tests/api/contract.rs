@@ -1,0 +1,106 @@
+//! The OpenAPI document: up to date, complete, and true.
+
+use std::collections::BTreeSet;
+
+use estimatord::api::openapi;
+use serde_json::Value;
+
+fn document() -> Value {
+    serde_json::to_value(openapi()).expect("JSON")
+}
+
+fn operations(document: &Value) -> Vec<(String, &Value)> {
+    let paths = document["paths"].as_object().expect("paths");
+    paths
+        .iter()
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().expect("an item").iter();
+            methods.map(move |(method, operation)| (format!("{method} {path}"), operation))
+        })
+        .collect()
+}
+
+#[test]
+fn the_checked_in_document_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
+    let checked_in = std::fs::read_to_string(path).expect("openapi/openapi.json is there");
+    let generated = openapi().to_pretty_json().expect("JSON") + "\n";
+    assert!(
+        checked_in == generated,
+        "openapi/openapi.json is out of date: run `cargo run -- openapi > openapi/openapi.json`"
+    );
+}
+
+#[test]
+fn every_operation_is_described() {
+    let document = document();
+    let mut ids = BTreeSet::new();
+    for (name, operation) in operations(&document) {
+        let id = operation["operationId"].as_str().unwrap_or_default();
+        assert!(id.contains('_') && ids.insert(id.to_owned()), "{name}: operationId {id:?}");
+        for member in ["summary", "tags"] {
+            assert!(!operation[member].is_null(), "{name} has no {member}");
+        }
+        let empty = Vec::new();
+        for parameter in operation["parameters"].as_array().unwrap_or(&empty) {
+            let described = parameter["description"].as_str().is_some_and(|text| !text.is_empty());
+            assert!(described, "{name}: {} has no description", parameter["name"]);
+        }
+    }
+}
+
+#[test]
+fn every_answer_is_described_and_every_error_is_a_problem() {
+    let document = document();
+    for (name, operation) in operations(&document) {
+        for (status, response) in operation["responses"].as_object().expect("responses") {
+            let described = response["description"].as_str().is_some_and(|text| !text.is_empty());
+            assert!(described, "{name} {status} has no description");
+            if status.starts_with('4') || status.starts_with('5') {
+                let content = response["content"].as_object().expect("content");
+                assert_eq!(
+                    content.keys().collect::<Vec<_>>(),
+                    ["application/problem+json"],
+                    "{name} {status}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_path_parameter_is_declared_and_every_reference_resolves() {
+    let document = document();
+    for (name, operation) in operations(&document) {
+        let path = name.split_once(' ').expect("method and path").1;
+        let in_path: BTreeSet<&str> = path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{').and_then(|part| part.strip_suffix('}')))
+            .collect();
+        let empty = Vec::new();
+        let declared: BTreeSet<&str> = operation["parameters"]
+            .as_array()
+            .unwrap_or(&empty)
+            .iter()
+            .filter(|parameter| parameter["in"] == "path")
+            .filter_map(|parameter| parameter["name"].as_str())
+            .collect();
+        assert_eq!(in_path, declared, "{name}");
+    }
+    let text = document.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().expect("a reference");
+        assert!(document.pointer(pointer).is_some(), "{pointer} does not resolve");
+    }
+}
+
+#[test]
+fn the_document_says_what_it_is() {
+    let document = document();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(document["info"]["license"]["name"], "Apache-2.0");
+    let properties = document["components"]["schemas"]["EstimatorDefinition"]["properties"].as_object();
+    // The 34 parameters and `framework`.
+    assert_eq!(properties.expect("properties").len(), 35);
+}

@@ -1,0 +1,135 @@
+//! What holds for every operation: request ids, headers, probes, tokens, documentation, figures.
+
+use axum::body::Body;
+use estimatord::{artifacts::Limits, storage::MIGRATOR};
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::app::TestApp;
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_sane_request_id_is_echoed_and_any_other_is_replaced(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let answer = app.with_headers("GET", "/nowhere", &[("x-request-id", "abc-1")], Body::empty()).await;
+    assert_eq!(answer.header("x-request-id"), "abc-1");
+    assert_eq!(answer.problem(404, "unknown-route")["instance"], "abc-1");
+
+    let long = "x".repeat(129);
+    for unfit in ["", "a b", long.as_str()] {
+        let answer = app.with_headers("GET", "/healthz", &[("x-request-id", unfit)], Body::empty()).await;
+        let id = uuid::Uuid::parse_str(answer.header("x-request-id")).expect("a UUID of ours");
+        assert_eq!(id.get_version_num(), 7);
+    }
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn answers_carry_security_headers(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let list = app.get("/v1/runs").await;
+    assert_eq!(list.header("x-content-type-options"), "nosniff");
+    assert_eq!(list.header("referrer-policy"), "no-referrer");
+    assert_eq!(list.header("cache-control"), "no-store");
+    assert!(list.header("content-security-policy").contains("default-src 'none'"));
+    let one = app.get("/v1/compute-targets/local").await;
+    assert_eq!(one.header("cache-control"), "no-cache");
+    let docs = app.get("/docs/").await;
+    assert!(docs.header("content-security-policy").contains("default-src 'self'"));
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn the_documentation_is_served(pool: PgPool) {
+    let app = TestApp::new(pool);
+    for path in ["/", "/docs"] {
+        let answer = app.get(path).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, "docs/"), "{path}");
+    }
+    let page = app.get("/docs/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.header("content-type").starts_with("text/html"));
+    let start = app.get("/docs/swagger-initializer.js").await;
+    assert!(start.text().contains("../openapi.json"));
+    app.get("/docs/nothing.js").await.problem(404, "unknown-route");
+    assert_eq!(app.get("/openapi.json").await.ok(200)["openapi"], "3.1.0");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn every_kind_of_problem_is_explained(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let answer = app.get("/problems/invalid-json").await.ok(200);
+    assert_eq!(answer["status"], json!(400));
+    let accept = [("accept", "text/html")];
+    let page = app.with_headers("GET", "/problems/invalid-json", &accept, Body::empty()).await;
+    assert!(page.text().contains("<h1>"));
+    app.get("/problems/nonsense").await.problem(404, "not-found");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn probes_tell_life_from_readiness(pool: PgPool) {
+    let app = TestApp::new(pool);
+    app.get("/healthz").await.ok(200);
+    app.get("/readyz").await.ok(200);
+    app.shutdown.cancel();
+    app.get("/healthz").await.ok(200);
+    let answer = app.get("/readyz").await;
+    answer.problem(503, "shutting-down");
+    assert!(!answer.header("retry-after").is_empty());
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_database_that_is_away_is_a_503(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let run = app.run("mnist").await;
+    app.pool.close().await;
+    app.get("/healthz").await.ok(200);
+    let path = format!("/v1/runs/{}", run["id"].as_str().expect("an id"));
+    for path in ["/readyz", "/v1/runs", "/metrics", path.as_str()] {
+        let answer = app.get(path).await;
+        answer.problem(503, "database-unavailable");
+        assert!(!answer.header("retry-after").is_empty(), "{path}");
+    }
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_token_is_wanted_where_one_is_set(pool: PgPool) {
+    let app = TestApp::with(pool, Some("s3cret"), Limits::default());
+    for path in ["/v1/runs", "/metrics", "/v1/nowhere"] {
+        let answer = app.get(path).await;
+        answer.problem(401, "unauthorized");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+    }
+    for wrong in ["Bearer other", "Basic s3cret", "s3cret", "Bearer"] {
+        let answer = app.with_headers("GET", "/v1/runs", &[("authorization", wrong)], Body::empty()).await;
+        answer.problem(401, "unauthorized");
+    }
+    let right = [("authorization", "Bearer s3cret")];
+    app.with_headers("GET", "/v1/runs", &right, Body::empty()).await.ok(200);
+    for open in ["/healthz", "/readyz", "/openapi.json"] {
+        app.get(open).await.ok(200);
+    }
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn figures_count_requests_by_template_and_runs_by_status(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let run = app.run("mnist").await;
+    app.get(&format!("/v1/runs/{}", run["id"].as_str().expect("an id"))).await.ok(200);
+    let answer = app.get("/metrics").await;
+    assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
+    let text = answer.text();
+    let line = "estimatord_http_requests_total{method=\"GET\",route=\"/v1/runs/{id}\",status=\"200\"} 1";
+    assert!(text.contains(line), "{text}");
+    assert!(text.contains("estimatord_runs{status=\"Queued\"} 1"), "{text}");
+    assert!(text.contains("estimatord_runs{status=\"Failed\"} 0"), "{text}");
+    assert!(text.contains("estimatord_oldest_queued_run_age_seconds"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn frameworks_are_shown(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let list = app.get("/v1/frameworks").await.ok(200);
+    assert_eq!(list["items"][0]["name"], "Chainer");
+    let one = app.get("/v1/frameworks/chainer").await.ok(200);
+    assert_eq!(one["default_version"], "5.1.0");
+    app.get("/v1/frameworks/Chainer").await.problem(404, "not-found");
+}

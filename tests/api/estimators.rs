@@ -1,0 +1,114 @@
+//! Estimators.
+
+use axum::body::Body;
+use estimatord::storage::MIGRATOR;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::app::{TestApp, errors_of};
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_definition_comes_back_key_for_key(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let id = app.upload(&[("train.py", "")]).await;
+    let text = format!(
+        r#"{{"use_docker":false,"script_params":{{"--z":1,"--a":0.10,"--m":[3,2,1]}},"framework_version":"7.0.0","entry_script":"train.py","compute_target":"local","source_directory":"{id}"}}"#
+    );
+    let created = app.post_text("/v1/estimators", &text).await;
+    let location = created.header("location").to_owned();
+    let created = created.ok(201);
+    assert_eq!(created["definition"].to_string(), text);
+    let read = app.get(&location).await;
+    assert!(read.text().contains(&text), "{}", read.text());
+    assert_eq!(read.json(), created);
+    assert_eq!(created["framework"], "Chainer");
+    assert!(created["environment"]["hash"].as_str().expect("a hash").starts_with("sha256:"));
+    assert_eq!(created["findings"][0]["rule"], "estimator-deprecated");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn validate_and_create_never_disagree(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let good = app.definition().await;
+    let verdict = app.post("/v1/estimators/validate", &good).await.ok(200);
+    assert_eq!((&verdict["valid"], verdict["environment"].is_object()), (&json!(true), true));
+    app.post("/v1/estimators", &good).await.ok(201);
+
+    let mut bad = good.clone();
+    bad["node_count"] = json!(2);
+    bad["entry_script"] = json!("tain.py");
+    bad["nodeCount"] = json!(2);
+    let verdict = app.post("/v1/estimators/validate", &bad).await.ok(200);
+    assert_eq!((&verdict["valid"], verdict["environment"].is_null()), (&json!(false), true));
+    let refused = app.post("/v1/estimators", &bad).await;
+    assert_eq!(refused.problem(422, "invalid-definition")["findings"], verdict["findings"]);
+    let rules: Vec<String> = errors_of(&verdict).into_iter().map(|(rule, _)| rule).collect();
+    for rule in [
+        "distributed-requires-mpi",
+        "distributed-requires-amlcompute",
+        "entry-script-not-found",
+        "unknown-parameter",
+    ] {
+        assert!(rules.iter().any(|found| found == rule), "{rule} in {rules:?}");
+    }
+    assert_eq!(app.get("/v1/estimators").await.ok(200)["items"].as_array().expect("items").len(), 1);
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn archiving_hides_and_keeps(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let definition = app.definition().await;
+    let created = app.post("/v1/estimators", &definition).await.ok(201);
+    let path = format!("/v1/estimators/{}", created["id"].as_str().expect("an id"));
+    assert_eq!(app.delete(&path).await.status, 204);
+    assert_eq!(app.delete(&path).await.status, 204);
+    assert!(!app.get(&path).await.ok(200)["archived_at"].is_null());
+    assert_eq!(app.get("/v1/estimators").await.ok(200)["items"], json!([]));
+    let body = json!({"experiment_name": "e", "estimator_id": created["id"]});
+    let answer = app.post("/v1/runs", &body).await;
+    assert_eq!(answer.errors(), [("estimator-not-found".to_owned(), "/estimator_id".to_owned())]);
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn an_estimator_has_an_entity_tag(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let definition = app.definition().await;
+    let created = app.post("/v1/estimators", &definition).await;
+    let location = created.header("location").to_owned();
+    let tag = app.get(&location).await.header("etag").to_owned();
+    let list = format!("\"x\", W/{tag}");
+    let held = app.with_headers("GET", &location, &[("if-none-match", &list)], Body::empty()).await;
+    assert_eq!(held.status, 304);
+    let other = app.with_headers("GET", &location, &[("if-none-match", "\"x\"")], Body::empty()).await;
+    assert_eq!(other.status, 200);
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_secret_never_appears(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let secret = "hunter2-very-secret";
+    let mut definition = app.definition().await;
+    definition["use_docker"] = json!(true);
+    definition["custom_docker_image"] = json!("registry.example/chainer:7");
+    definition["image_registry_details"] =
+        json!({"address": "registry.example", "username": "u", "password": secret});
+    let mut answers = Vec::new();
+    answers.push(app.post("/v1/estimators/validate", &definition).await);
+    answers.push(app.post("/v1/estimators", &definition).await);
+    assert_eq!(answers[1].status, 201, "{}", answers[1].text());
+    let location = answers[1].header("location").to_owned();
+    answers.push(app.get(&location).await);
+    answers.push(app.get("/v1/estimators").await);
+    let run = json!({"experiment_name": "e", "estimator": definition});
+    answers.push(app.post("/v1/runs", &run).await);
+    let mut bad = definition.clone();
+    bad["image_registry_details"] = json!({"address": 5, "password": secret});
+    answers.push(app.post("/v1/estimators", &bad).await);
+    for answer in &answers {
+        assert!(!answer.text().contains(secret), "{}", answer.text());
+    }
+    let rows: Vec<(Value,)> =
+        sqlx::query_as("SELECT definition FROM estimators").fetch_all(&app.pool).await.expect("rows");
+    assert!(!rows.is_empty());
+    assert!(rows.iter().all(|(definition,)| !definition.to_string().contains(secret)));
+}

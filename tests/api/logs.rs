@@ -1,0 +1,120 @@
+//! Logs and outputs.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use estimatord::{domain::run::LOG_SEGMENT_BYTES, storage::MIGRATOR};
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::app::TestApp;
+
+const LOG: &str = "user_logs/std_log.txt";
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn logs_are_read_in_parts(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let run = app.run("e").await;
+    let logs = format!("/v1/runs/{}/logs", run["id"].as_str().expect("an id"));
+    assert_eq!(app.get(&logs).await.ok(200), json!({"items": [], "run_status": "Queued"}));
+    let claimed = app.admit().await;
+    let size = usize::try_from(LOG_SEGMENT_BYTES).expect("small");
+    let content: Vec<u8> = (0..size * 2 + 1000).map(|at| u8::try_from(at % 251).expect("small")).collect();
+    app.write_log(&claimed, LOG, &content, false).await;
+
+    let list = app.get(&logs).await.ok(200);
+    let expected = json!([{"path": LOG, "bytes": content.len(), "complete": false, "attempt": 1}]);
+    assert_eq!(list["items"].to_string(), expected.to_string());
+    let log = format!("{logs}/{LOG}");
+    let whole = app.get(&log).await;
+    assert_eq!(whole.header("content-type"), "text/plain; charset=utf-8");
+    assert!(whole.body == content);
+    assert!(app.get(&format!("{log}?offset=300000")).await.body == content[300_000..]);
+    assert_eq!(app.get(&format!("{log}?offset={}", content.len())).await.body, b"");
+    app.get(&format!("{log}?offset=9999999")).await.problem(416, "range-not-satisfiable");
+    let across = [("range", "bytes=262140-262150")];
+    let part = app.with_headers("GET", &log, &across, Body::empty()).await;
+    assert_eq!((part.status.as_u16(), part.header("content-range")), (206, "bytes 262140-262150/525288"));
+    assert!(part.body == content[262_140..=262_150]);
+    let behind = app.with_headers("GET", &log, &[("range", "bytes=525288-")], Body::empty()).await;
+    behind.problem(416, "range-not-satisfiable");
+    assert_eq!(behind.header("content-range"), "bytes */525288");
+    app.get(&format!("{logs}/nothing.txt")).await.problem(404, "not-found");
+    app.get(&format!("{log}?attempt=2")).await.problem(404, "not-found");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_follow_begins_before_the_log_and_ends_with_the_run(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let run = app.run("e").await;
+    let log = format!("/v1/runs/{}/logs/{LOG}", run["id"].as_str().expect("an id"));
+    let events = [("accept", "text/event-stream")];
+    let plain = format!("{log}?follow=true");
+    let (plain, events, ()) =
+        tokio::join!(app.get(&plain), app.with_headers("GET", &log, &events, Body::empty()), async {
+            let claimed = app.admit().await;
+            app.start(&claimed).await;
+            // The second byte of é comes later.
+            app.write_log(&claimed, LOG, b"one\r\nt\xc3", false).await;
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            app.write_log(&claimed, LOG, "one\r\ntérès 5%\r10%\n".as_bytes(), true).await;
+            app.complete(&claimed).await;
+        });
+    assert_eq!(plain.text(), "one\r\ntérès 5%\r10%\n");
+    assert_eq!(
+        events.text(),
+        "id: 6\nevent: log\ndata: one\ndata: t\n\n\
+         id: 20\nevent: log\ndata: érès 5%\ndata: 10%\ndata: \n\n\
+         id: 20\nevent: end\ndata: Completed\n\n"
+    );
+
+    let resumed = [("accept", "text/event-stream"), ("last-event-id", "17")];
+    let resumed = app.with_headers("GET", &log, &resumed, Body::empty()).await;
+    assert_eq!(
+        resumed.text(),
+        "id: 20\nevent: log\ndata: 0%\ndata: \n\nid: 20\nevent: end\ndata: Completed\n\n"
+    );
+    app.get(&format!("{log}.2?follow=true")).await.problem(404, "not-found");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_shutdown_ends_a_follow(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let run = app.run("e").await;
+    let log = format!("/v1/runs/{}/logs/{LOG}?follow=true", run["id"].as_str().expect("an id"));
+    let (answer, ()) = tokio::join!(app.get(&log), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        app.shutdown.cancel();
+    });
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn outputs_are_downloaded(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let run = app.run("e").await;
+    let claimed = app.admit().await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "0123456789").expect("written");
+    let name = "models/a b.npz";
+    let stored = app.artifacts.put_output(claimed.run.id, 1, name, file.path()).await.expect("stored");
+    app.storage.record_output(&claimed.lease, 1, name, stored.bytes, &stored.sha256).await.expect("recorded");
+
+    let outputs = format!("/v1/runs/{}/outputs", run["id"].as_str().expect("an id"));
+    let list = app.get(&outputs).await.ok(200);
+    assert_eq!(
+        (&list["items"][0]["path"], &list["items"][0]["sha256"]),
+        (&json!(name), &json!(stored.sha256))
+    );
+    let path = format!("{outputs}/models/a%20b.npz");
+    let whole = app.get(&path).await;
+    assert_eq!(whole.text(), "0123456789");
+    assert_eq!(whole.header("content-type"), "application/octet-stream");
+    assert!(whole.header("content-disposition").starts_with("attachment; filename=\"a_b.npz\""));
+    assert_eq!(whole.header("etag"), format!("\"{}\"", stored.sha256));
+    let part = app.with_headers("GET", &path, &[("range", "bytes=-3")], Body::empty()).await;
+    assert_eq!((part.status.as_u16(), part.text().as_str()), (206, "789"));
+    let held = [("if-none-match", whole.header("etag"))];
+    assert_eq!(app.with_headers("GET", &path, &held, Body::empty()).await.status, 304);
+    app.get(&format!("{outputs}/nothing")).await.problem(404, "not-found");
+}
