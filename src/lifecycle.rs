@@ -185,7 +185,6 @@ async fn serve_with(
     Ok(code)
 }
 
-#[expect(clippy::too_many_arguments, reason = "a constructor that only passes on")]
 fn make_worker(
     settings: &Serve,
     data_dir: &Path,

@@ -64,7 +64,7 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
     };
     info!(run.status = %run.status, "run {} attempt {}: claimed in {}", run.id, run.attempt, run.status);
     let mut driver = Driver { context, lease, held, attempt, run, logs: None, stop_sent: false };
-    match driver.to_its_end().await {
+    match driver.drive_to_the_end().await {
         Ok(status) => info!(run.status = %status, "run {}: {status}", lease.run_id),
         Err(Stop::LeaseLost) => warn!("run {}: the lease was lost; another worker has it", lease.run_id),
         Err(Stop::Shutdown) => {
@@ -88,7 +88,7 @@ struct Driver<'a, B> {
 }
 
 impl<B: Backend> Driver<'_, B> {
-    async fn to_its_end(&mut self) -> Result<Status, Stop> {
+    async fn drive_to_the_end(&mut self) -> Result<Status, Stop> {
         let mut status = self.run.status;
         loop {
             if status.is_terminal() || status == Status::Queued {

@@ -12,11 +12,11 @@ use estimatord::{
     api::{ApiSettings, router},
     artifacts::{Artifacts, Limits},
     clock::Clock,
-    domain::run::{Cause, LOG_SEGMENT_BYTES, Status},
+    domain::run::{Cause, Ending, LOG_SEGMENT_BYTES, Move, Status},
     storage::{
         Storage,
         leases::{Claimant, Claimed},
-        transitions::{Ending, Move, Written},
+        transitions::Written,
     },
 };
 use http_body_util::BodyExt as _;
