@@ -71,3 +71,15 @@ impl From<sqlx::Error> for StorageError {
 pub(in crate::storage) fn json_text<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, StorageError> {
     serde_json::to_string(value).map_err(|e| StorageError::Refused(sqlx::Error::Encode(Box::new(e))))
 }
+
+/// Reads a stored definition back exactly: numbers keep the spelling in which they were sent, and that is what the script
+/// gets as its arguments.
+pub(in crate::storage) fn exact_object(
+    text: &str,
+    table: &'static str,
+    column: &'static str,
+    row: impl fmt::Display,
+) -> Result<serde_json::Map<String, serde_json::Value>, StorageError> {
+    crate::domain::json::parse_object(text.as_bytes())
+        .map_err(|error| StorageError::inconsistent(table, column, row, error))
+}

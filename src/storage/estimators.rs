@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Storage, StorageError,
-    error::json_text,
+    error::{exact_object, json_text},
     idempotency::{Idempotency, Keyed, Recorded},
 };
 use crate::domain::{environment::Environment, finding::Finding, ids::EstimatorId};
@@ -34,24 +34,26 @@ pub struct Estimator {
 struct Row {
     id: Uuid,
     framework: String,
-    definition: Json<Map<String, Value>>,
+    definition: String,
     findings: Json<Vec<Finding>>,
     environment: Json<Environment>,
     created_at: DateTime<Utc>,
     archived_at: Option<DateTime<Utc>>,
 }
 
-impl From<Row> for Estimator {
-    fn from(row: Row) -> Self {
-        Self {
+impl TryFrom<Row> for Estimator {
+    type Error = StorageError;
+
+    fn try_from(row: Row) -> Result<Self, StorageError> {
+        Ok(Self {
             id: EstimatorId::from_uuid(row.id),
             framework: row.framework,
-            definition: row.definition.0,
+            definition: exact_object(&row.definition, "estimators", "definition", row.id)?,
             findings: row.findings.0,
             environment: row.environment.0,
             created_at: row.created_at,
             archived_at: row.archived_at,
-        }
+        })
     }
 }
 
@@ -110,7 +112,7 @@ impl Storage {
     pub async fn get_estimator(&self, id: EstimatorId) -> Result<Option<Estimator>, StorageError> {
         let row = sqlx::query_as!(
             Row,
-            r#"SELECT id, framework, definition AS "definition: Json<Map<String, Value>>",
+            r#"SELECT id, framework, definition::text AS "definition!",
                       findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
                       created_at, archived_at
                FROM estimators WHERE id = $1"#,
@@ -118,7 +120,7 @@ impl Storage {
         )
         .fetch_optional(&self.pool)
         .await?;
-        Ok(row.map(Into::into))
+        row.map(TryInto::try_into).transpose()
     }
 
     /// Estimators that are not archived, newest first, those before `before` only, `limit` at most.
@@ -132,7 +134,7 @@ impl Storage {
     ) -> Result<Vec<Estimator>, StorageError> {
         let rows = sqlx::query_as!(
             Row,
-            r#"SELECT id, framework, definition AS "definition: Json<Map<String, Value>>",
+            r#"SELECT id, framework, definition::text AS "definition!",
                       findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
                       created_at, archived_at
                FROM estimators
@@ -145,7 +147,7 @@ impl Storage {
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(Into::into).collect())
+        rows.into_iter().map(TryInto::try_into).collect()
     }
 
     /// Archives an estimator: no list shows it and no new run may name it. Answers false when there is none.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -102,7 +102,7 @@ impl Storage {
                FROM admitted WHERE runs.id = admitted.id AND runs.status = 'Queued'
                RETURNING runs.id, experiment_name, display_name, estimator_id, compute_target,
                    backend AS "backend: Json<Backend>",
-                   definition AS "definition: Json<Map<String, Value>>", findings AS "findings: Json<Vec<Finding>>",
+                   definition::text AS "definition!", findings AS "findings: Json<Vec<Finding>>",
                    plan AS "plan: Json<Plan>", actual_environment AS "actual_environment: Json<Value>",
                    tags AS "tags: Json<BTreeMap<String, String>>", priority, max_attempts, status, cause, detail,
                    exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at"#,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Storage, StorageError,
-    error::json_text,
+    error::{exact_object, json_text},
     estimators,
     estimators::Estimator,
     events,
@@ -145,7 +145,7 @@ pub(in crate::storage) struct Row {
     pub estimator_id: Uuid,
     pub compute_target: String,
     pub backend: Json<Backend>,
-    pub definition: Json<Map<String, Value>>,
+    pub definition: String,
     pub findings: Json<Vec<Finding>>,
     pub plan: Json<Plan>,
     pub actual_environment: Option<Json<Value>>,
@@ -180,7 +180,7 @@ impl TryFrom<Row> for Run {
             estimator_id: EstimatorId::from_uuid(row.estimator_id),
             compute_target: row.compute_target,
             backend: row.backend.0,
-            definition: row.definition.0,
+            definition: exact_object(&row.definition, "runs", "definition", row.id)?,
             findings: row.findings.0,
             plan: row.plan.0,
             actual_environment: row.actual_environment.map(|j| j.0),
@@ -284,7 +284,7 @@ impl Storage {
         sqlx::query_as!(
             Row,
             r#"SELECT id, experiment_name, display_name, estimator_id, compute_target, backend AS "backend: Json<Backend>",
-                      definition AS "definition: Json<Map<String, Value>>", findings AS "findings: Json<Vec<Finding>>",
+                      definition::text AS "definition!", findings AS "findings: Json<Vec<Finding>>",
                       plan AS "plan: Json<Plan>", actual_environment AS "actual_environment: Json<Value>",
                       tags AS "tags: Json<BTreeMap<String, String>>", priority, max_attempts, status, cause, detail,
                       exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at
@@ -360,7 +360,7 @@ impl Storage {
         sqlx::query_as!(
             Row,
             r#"SELECT id, experiment_name, display_name, estimator_id, compute_target, backend AS "backend: Json<Backend>",
-                      definition AS "definition: Json<Map<String, Value>>", findings AS "findings: Json<Vec<Finding>>",
+                      definition::text AS "definition!", findings AS "findings: Json<Vec<Finding>>",
                       plan AS "plan: Json<Plan>", actual_environment AS "actual_environment: Json<Value>",
                       tags AS "tags: Json<BTreeMap<String, String>>", priority, max_attempts, status, cause, detail,
                       exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at

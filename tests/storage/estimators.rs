@@ -22,8 +22,8 @@ fn made(n: u32) -> Recorded {
 async fn the_order_of_keys_and_the_spelling_of_numbers_survive(pool: PgPool) {
     let storage = Storage::from_pool(pool);
     let mut estimator = support::estimator(DateTime::<Utc>::UNIX_EPOCH);
-    let text = r#"{"z":1,"a":{"y":2.50,"b":1e-3,"x":4611686018427387904},"m":[3,1,2]}"#;
-    estimator.definition = serde_json::from_str(text).expect("JSON");
+    let text = r#"{"z":1,"a":{"y":2.50,"b":1e3,"c":1E-05,"x":4611686018427387904},"m":[3,1,2]}"#;
+    estimator.definition = estimatord::domain::json::parse_object(text.as_bytes()).expect("JSON");
     storage.insert_estimator(&estimator, None, || made(1)).await.expect("stored");
     let read = storage.get_estimator(estimator.id).await.expect("read").expect("there");
     assert_eq!(serde_json::to_string(&read.definition).expect("JSON"), text);

@@ -1,6 +1,13 @@
 //! Leases, fencing, and the guards in the database.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use estimatord::{
@@ -81,14 +88,21 @@ async fn many_workers_claim_each_run_once_and_never_over_the_limit(pool: PgPool)
         accept(&storage, &clock, |_| {}).await;
     }
     let now = clock.now();
+    let admitted = Arc::new(AtomicUsize::new(0));
     let workers: Vec<_> = (0..8)
         .map(|n| {
-            let storage = storage.clone();
+            let (storage, admitted) = (storage.clone(), Arc::clone(&admitted));
             tokio::spawn(async move {
                 let claimant = Claimant { default_target_limit: 30, ..claimant(&format!("node-{n}")) };
                 let mut mine = Vec::new();
-                for _ in 0..20 {
-                    mine.extend(storage.admit_runs(&claimant, 3, now).await.expect("claimed"));
+                // One at a time admits, so how often a worker comes too late is a matter of chance.
+                for _ in 0..5000 {
+                    let more = storage.admit_runs(&claimant, 3, now).await.expect("claimed");
+                    admitted.fetch_add(more.len(), Ordering::SeqCst);
+                    mine.extend(more);
+                    if admitted.load(Ordering::SeqCst) >= 30 {
+                        break;
+                    }
                 }
                 mine
             })
@@ -98,6 +112,8 @@ async fn many_workers_claim_each_run_once_and_never_over_the_limit(pool: PgPool)
     for worker in workers {
         all.extend(worker.await.expect("no panic"));
     }
+    let one_more = Claimant { default_target_limit: 30, ..claimant("late") };
+    all.extend(storage.admit_runs(&one_more, 10, now).await.expect("asked"));
     let distinct: HashSet<_> = all.iter().map(|c| c.run.id).collect();
     assert_eq!((all.len(), distinct.len()), (30, 30));
 }
