@@ -21,6 +21,7 @@ mod pipeline;
 pub mod problem;
 mod range;
 mod request_id;
+pub mod rules;
 pub mod runs;
 pub mod snapshots;
 mod sse;
@@ -65,6 +66,8 @@ fn prompt_operations() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(frameworks::list_frameworks))
         .routes(routes!(frameworks::get_framework))
+        .routes(routes!(rules::list_rules))
+        .routes(routes!(rules::get_rule))
         .routes(routes!(snapshots::get::get_snapshot))
         .routes(routes!(snapshots::list_files::list_snapshot_files))
         .routes(routes!(compute_targets::list::list_compute_targets))

@@ -20,6 +20,7 @@ use crate::{
 /// has at most 300 MiB and 2000 files. Give the id to an estimator as `source_directory`.
 #[utoipa::path(
     post, path = "/v1/snapshots", tag = "snapshots",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Accepted; the digest makes the request safe to repeat anyway", max_length = 255)),
     request_body(
         description = "The archive. Its root is the source directory: `entry_script` is looked up from there.",
         content(
