@@ -48,8 +48,7 @@ pub struct RunBody {
     #[schema(value_type = Option<EstimatorDefinition>)]
     pub estimator: Option<Map<String, Value>>,
     /// Merged by key into the definition's: an existing key keeps its place, a new one goes to the end.
-    #[schema(value_type = Option<Object>)]
-    pub script_params: Option<Map<String, Value>>,
+    pub script_params: Option<BTreeMap<String, Value>>,
     /// Replaces the definition's.
     pub inputs: Option<Vec<Value>>,
     /// Replaces the definition's.

@@ -8,7 +8,7 @@ use axum::{
 
 use super::Snapshot;
 use crate::{
-    api::{error::ApiError, etag, idempotency, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, idempotency, openapi::Binary, problem::Problem, state::Shared},
     artifacts::ArchiveFormat,
     storage::snapshots::SnapshotFile,
 };
@@ -24,9 +24,9 @@ use crate::{
     request_body(
         description = "The archive. Its root is the source directory: `entry_script` is looked up from there.",
         content(
-            (Vec<u8> = "application/gzip"),
-            (Vec<u8> = "application/x-tar"),
-            (Vec<u8> = "application/zip"),
+            (Binary = "application/gzip"),
+            (Binary = "application/x-tar"),
+            (Binary = "application/zip"),
         ),
     ),
     responses(
