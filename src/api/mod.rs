@@ -1,6 +1,6 @@
 //! The HTTP API: one operation per file, its wire types beside it. What holds for all of them is in the files of this directory.
 //!
-//! Errors: [`error::ApiError`] is the only error type of a handler; [`pipeline`] turns it into `application/problem+json`.
+//! Errors: [`error::ApiError`] is the only error type of a handler; `pipeline` turns it into `application/problem+json`.
 
 mod auth;
 pub mod compute_targets;

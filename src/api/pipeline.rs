@@ -161,6 +161,10 @@ mod tests {
         storage::Storage,
     };
 
+    async fn panics() {
+        panic!("a secret detail")
+    }
+
     /// The layers around handlers that the service does not have. The database is never asked.
     fn app(directory: &std::path::Path) -> (Router, Shared) {
         let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("lazy");
@@ -175,10 +179,6 @@ mod tests {
             token: None,
             shutdown: Default::default(),
         }));
-        let panics = || async {
-            let nothing: Option<()> = None;
-            nothing.expect("a secret detail");
-        };
         let impatient = middleware::from_fn(|request, next| within(Duration::from_millis(10), request, next));
         let router = Router::new()
             .route("/panics", get(panics))

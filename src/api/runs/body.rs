@@ -24,7 +24,8 @@ const MAX_TAG_KEY: usize = 255;
 const MAX_TAG_VALUE: usize = 1024;
 const MAX_ATTEMPTS: i64 = 100;
 
-/// A run as it is posted. (It documents the body; [`read`] reads it.)
+// It documents the body; `read` reads it.
+/// A run as it is posted.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "experiment_name": "mnist",
