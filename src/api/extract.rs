@@ -66,10 +66,13 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for ApiPath
         if parts.uri.path().contains("%00") {
             return Err(ApiError::Malformed("the path holds a NUL character".to_owned()));
         }
-        axum::extract::Path::<T>::from_request_parts(parts, state)
-            .await
-            .map(|path| Self(path.0))
-            .map_err(|rejection| ApiError::Malformed(format!("the path: {}", rejection.body_text())))
+        axum::extract::Path::<T>::from_request_parts(parts, state).await.map(|path| Self(path.0)).map_err(
+            |rejection| {
+                let text = rejection.body_text();
+                let reason = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+                ApiError::Malformed(format!("the path cannot be read: {reason}"))
+            },
+        )
     }
 }
 
@@ -84,7 +87,9 @@ impl<S: Send + Sync> FromRequestParts<S> for ApiQuery {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
-            .map_err(|rejection| ApiError::Malformed(format!("the query: {}", rejection.body_text())))?
+            .map_err(|rejection| {
+                ApiError::Malformed(format!("the query cannot be read: {}", rejection.body_text()))
+            })?
             .0;
         if pairs.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
             return Err(ApiError::Malformed("the query holds a NUL character".to_owned()));

@@ -1,6 +1,6 @@
 //! The HTTP API: one operation per file, its wire types beside it. What holds for all of them is in the files of this directory.
 //!
-//! Errors: [`error::ApiError`] is the only error type of a handler; [`pipeline`] turns it into `application/problem+json`.
+//! Errors: [`error::ApiError`] is the only error type of a handler; `pipeline` turns it into `application/problem+json`.
 
 mod auth;
 pub mod compute_targets;
@@ -21,6 +21,7 @@ mod pipeline;
 pub mod problem;
 mod range;
 mod request_id;
+pub mod rules;
 pub mod runs;
 pub mod snapshots;
 mod sse;
@@ -65,6 +66,8 @@ fn prompt_operations() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(frameworks::list_frameworks))
         .routes(routes!(frameworks::get_framework))
+        .routes(routes!(rules::list_rules))
+        .routes(routes!(rules::get_rule))
         .routes(routes!(snapshots::get::get_snapshot))
         .routes(routes!(snapshots::list_files::list_snapshot_files))
         .routes(routes!(compute_targets::list::list_compute_targets))

@@ -1,11 +1,11 @@
 //! The OpenAPI document: what the operations say of themselves, and what holds for all of them.
 
 use utoipa::{
-    OpenApi,
+    OpenApi, ToSchema,
     openapi::{
         Components, Content, RefOr, Response, ResponseBuilder,
         path::Operation,
-        schema::Ref,
+        schema::{ArrayItems, Ref, Schema},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -14,6 +14,11 @@ use super::problem::{PROBLEM_JSON, Problem};
 use crate::domain::environment::ActualEnvironment;
 
 const BEARER: &str = "bearer";
+
+/// Bytes of whatever kind.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub(in crate::api) struct Binary(#[expect(dead_code, reason = "it only describes a body")] String);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -55,6 +60,7 @@ pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
         .build();
     let components = document.components.get_or_insert_with(Components::new);
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    refer_to_entries(components);
     let none: [&str; 0] = [];
     document.security = Some(vec![SecurityRequirement::new(BEARER, none), SecurityRequirement::default()]);
     // The router's way to write a parameter that spans slashes is not OpenAPI's.
@@ -67,6 +73,22 @@ pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
         }
     }
     document
+}
+
+/// A page says what its entries are by reference: written out, they would be another type to every generated client.
+fn refer_to_entries(components: &mut Components) {
+    let names: Vec<String> = components.schemas.keys().cloned().collect();
+    for (name, schema) in &mut components.schemas {
+        let Some(entry) = name.strip_prefix("Page_").filter(|entry| names.iter().any(|name| name == entry))
+        else {
+            continue;
+        };
+        if let RefOr::T(Schema::Object(page)) = schema
+            && let Some(RefOr::T(Schema::Array(items))) = page.properties.get_mut("items")
+        {
+            items.items = ArrayItems::RefOrSchema(Box::new(RefOr::Ref(Ref::from_schema_name(entry))));
+        }
+    }
 }
 
 fn finish(operation: &mut Operation) {

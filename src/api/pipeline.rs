@@ -129,8 +129,12 @@ pub async fn guard(State(state): State<Shared>, request: Request, next: Next) ->
 
 /// Ends requests that take too long.
 pub async fn timed(request: Request, next: Next) -> Result<Response, ApiError> {
-    let late = |_| ApiError::Timeout { seconds: REQUEST_TIMEOUT.as_secs() };
-    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(late)
+    within(REQUEST_TIMEOUT, request, next).await
+}
+
+async fn within(limit: Duration, request: Request, next: Next) -> Result<Response, ApiError> {
+    let late = |_| ApiError::Timeout { seconds: limit.as_secs() };
+    tokio::time::timeout(limit, next.run(request)).await.map_err(late)
 }
 
 /// For paths that are not there.
@@ -141,4 +145,90 @@ pub async fn unknown_route() -> ApiError {
 /// For methods that a path does not take; the router adds `Allow`.
 pub async fn method_not_allowed() -> ApiError {
     ApiError::MethodNotAllowed
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, middleware, routing::get};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{
+        api::{ApiSettings, ApiState},
+        artifacts::{Artifacts, Limits},
+        clock::SystemClock,
+        storage::Storage,
+    };
+
+    async fn panics() {
+        panic!("a secret detail")
+    }
+
+    /// The layers around handlers that the service does not have. The database is never asked.
+    fn app(directory: &std::path::Path) -> (Router, Shared) {
+        let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("lazy");
+        let artifacts =
+            Artifacts::open(&directory.join("store"), &directory.join("scratch")).expect("a store");
+        let state = Arc::new(ApiState::new(ApiSettings {
+            storage: Storage::from_pool(pool),
+            artifacts,
+            limits: Limits::default(),
+            clock: Arc::new(SystemClock),
+            wakeup: Arc::default(),
+            token: None,
+            shutdown: Default::default(),
+        }));
+        let impatient = middleware::from_fn(|request, next| within(Duration::from_millis(10), request, next));
+        let router = Router::new()
+            .route("/panics", get(panics))
+            .route("/bare", get(|| async { StatusCode::IM_A_TEAPOT }))
+            .route("/slow", get(std::future::pending::<()>).layer(impatient))
+            .layer(middleware::from_fn_with_state(Arc::clone(&state), guard))
+            .layer(middleware::from_fn_with_state(Arc::clone(&state), around));
+        (router.with_state(Arc::clone(&state)), state)
+    }
+
+    async fn problem(router: &Router, path: &str) -> (u16, String) {
+        let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+        let response = router.clone().oneshot(request).await.expect("never fails");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, String::from_utf8(body.to_vec()).expect("UTF-8"))
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_without_internals() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (router, _) = app(directory.path());
+        let (status, text) = problem(&router, "/panics").await;
+        assert!(status == 500 && text.contains("/problems/internal") && !text.contains("secret"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_error_that_nobody_explained_is_a_problem() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (router, _) = app(directory.path());
+        let (status, text) = problem(&router, "/bare").await;
+        assert!(status == 400 && text.contains("/problems/malformed-request"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn too_many_requests_are_turned_away() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (router, state) = app(directory.path());
+        let all = u32::try_from(state.requests.available_permits()).expect("small");
+        let _all = state.requests.acquire_many(all).await.expect("open");
+        let (status, text) = problem(&router, "/bare").await;
+        assert!(status == 503 && text.contains("/problems/busy"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_a_problem() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (router, _) = app(directory.path());
+        let (status, text) = problem(&router, "/slow").await;
+        assert!(status == 503 && text.contains("/problems/timeout"), "{text}");
+    }
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use estimatord::api::openapi;
+use estimatord::{api::openapi, storage::MIGRATOR};
 use serde_json::Value;
+use sqlx::PgPool;
+
+use crate::app::TestApp;
 
 fn document() -> Value {
     serde_json::to_value(openapi()).expect("JSON")
@@ -103,4 +106,33 @@ fn the_document_says_what_it_is() {
     let properties = document["components"]["schemas"]["EstimatorDefinition"]["properties"].as_object();
     // The 34 parameters and `framework`.
     assert_eq!(properties.expect("properties").len(), 35);
+}
+
+/// The example of an operation's request body, or of its schema.
+fn example<'a>(document: &'a Value, path: &str, method: &str) -> &'a Value {
+    let content = &document["paths"][path][method]["requestBody"]["content"]["application/json"];
+    if !content["example"].is_null() {
+        return &content["example"];
+    }
+    let reference = content["schema"]["$ref"].as_str().expect("a reference");
+    let pointer = reference.strip_prefix('#').expect("a local reference");
+    &document.pointer(pointer).expect("it resolves")["example"]
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn the_examples_do_what_the_document_says(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let document = document();
+    let validate = "/v1/estimators/validate";
+    let verdict = app.post(validate, example(&document, validate, "post")).await.ok(200);
+    assert_eq!(verdict["valid"], false);
+    let target = "/v1/compute-targets/{name}";
+    app.put("/v1/compute-targets/cpu-cluster", example(&document, target, "put")).await.ok(201);
+    // Nothing but the snapshot is missing.
+    for (path, pointer) in
+        [("/v1/estimators", "/source_directory"), ("/v1/runs", "/estimator/source_directory")]
+    {
+        let errors = app.post(path, example(&document, path, "post")).await.errors();
+        assert_eq!(errors, [("source-directory-not-found".to_owned(), pointer.to_owned())], "{path}");
+    }
 }

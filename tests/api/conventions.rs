@@ -133,3 +133,17 @@ async fn frameworks_are_shown(pool: PgPool) {
     assert_eq!(one["default_version"], "5.1.0");
     app.get("/v1/frameworks/Chainer").await.problem(404, "not-found");
 }
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn rules_are_shown(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let list = app.get("/v1/rules").await.ok(200);
+    let rules = list["items"].as_array().expect("items");
+    assert!(rules.iter().any(|rule| rule["rule"] == "distributed-requires-mpi"));
+    assert!(!list["disagreements"].as_array().expect("a list").is_empty());
+    for rule in rules {
+        let path = format!("/v1/rules/{}", rule["rule"].as_str().expect("a name"));
+        assert_eq!(app.get(&path).await.ok(200), *rule);
+    }
+    app.get("/v1/rules/nonsense").await.problem(404, "not-found");
+}

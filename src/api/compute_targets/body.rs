@@ -24,7 +24,8 @@ const PRIORITIES: [&str; 2] = ["dedicated", "lowpriority"];
 const SYNONYMS: [(&str, ComputeTargetType); 2] =
     [("KubernetesCompute", ComputeTargetType::Kubernetes), ("AKS", ComputeTargetType::AksCompute)];
 
-/// A compute target as it is put. (It documents the body; [`read`] reads it.)
+// It documents the body; `read` reads it.
+/// A compute target as it is put.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "type": "AmlCompute", "backend": {"kind": "process"}, "max_nodes": 4,

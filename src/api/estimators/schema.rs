@@ -1,8 +1,10 @@
 //! The 34 parameters as the API document describes them. Nothing is read through this type: the rules read the JSON itself,
 //! so that they can say everything that is wrong with it at once.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// An estimator definition: the parameters of `azureml.train.dnn.Chainer` by their names, and optionally
@@ -40,8 +42,8 @@ pub struct EstimatorDefinition {
     #[schema(default = json!(null), example = "train.py")]
     pub entry_script: Option<String>,
     /// Arguments of the script, in this order: each key, then its value. A list is expanded in place; null and the empty text leave a bare flag.
-    #[schema(default = json!(null), value_type = Option<Object>, example = json!({"--epochs": 5}))]
-    pub script_params: Option<Map<String, Value>>,
+    #[schema(default = json!(null), example = json!({"--epochs": 5}))]
+    pub script_params: Option<BTreeMap<String, Value>>,
     /// Nodes. More than one run under MPI, on a target of type AmlCompute only.
     #[schema(default = 1, minimum = 1, required = false, example = 1)]
     pub node_count: i64,
@@ -52,8 +54,8 @@ pub struct EstimatorDefinition {
     #[schema(default = json!(null))]
     pub distributed_backend: Option<String>,
     /// `{"type": "Mpi", "process_count_per_node": 2}`. Needed as soon as there is more than one process.
-    #[schema(default = json!(null), value_type = Option<Object>)]
-    pub distributed_training: Option<Map<String, Value>>,
+    #[schema(default = json!(null))]
+    pub distributed_training: Option<BTreeMap<String, Value>>,
     /// Asks the target for GPUs, and takes the GPU image where no other is named.
     #[schema(default = false, required = false, example = false)]
     pub use_gpu: bool,
@@ -67,8 +69,8 @@ pub struct EstimatorDefinition {
     #[schema(default = json!(null))]
     pub custom_docker_image: Option<String>,
     /// `{"address", "username", "password"}` of the image's registry. The password is write-only.
-    #[schema(default = json!(null), value_type = Option<Object>)]
-    pub image_registry_details: Option<Map<String, Value>>,
+    #[schema(default = json!(null))]
+    pub image_registry_details: Option<BTreeMap<String, Value>>,
     /// True: nothing is built, the interpreter that is there runs the script.
     #[schema(default = false, required = false, example = false)]
     pub user_managed: bool,
@@ -91,11 +93,11 @@ pub struct EstimatorDefinition {
     #[schema(default = json!(null))]
     pub pip_requirements_file: Option<String>,
     /// Variables for the script's process, on every rank: texts, numbers or booleans.
-    #[schema(default = json!(null), value_type = Option<Object>)]
-    pub environment_variables: Option<Map<String, Value>>,
+    #[schema(default = json!(null))]
+    pub environment_variables: Option<BTreeMap<String, Value>>,
     /// A whole environment. It takes precedence over, and clashes with, the parameters that describe one.
-    #[schema(default = json!(null), value_type = Option<Object>)]
-    pub environment_definition: Option<Map<String, Value>>,
+    #[schema(default = json!(null))]
+    pub environment_definition: Option<BTreeMap<String, Value>>,
     /// Data references, dataset consumption configurations or datastore names; each becomes a path and a variable.
     #[schema(default = json!(null))]
     pub inputs: Option<Vec<Value>>,
@@ -106,8 +108,8 @@ pub struct EstimatorDefinition {
     #[schema(default = json!(null))]
     pub shm_size: Option<String>,
     /// A `DataPath` with a checkpoint; the script gets it as `--resume-from <path>`.
-    #[schema(default = json!(null), value_type = Option<Object>)]
-    pub resume_from: Option<Map<String, Value>>,
+    #[schema(default = json!(null))]
+    pub resume_from: Option<BTreeMap<String, Value>>,
     /// Seconds in `Running` after which the run is stopped.
     #[schema(default = json!(null), minimum = 1, example = 3600)]
     pub max_run_duration_seconds: Option<i64>,

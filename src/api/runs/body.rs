@@ -24,7 +24,8 @@ const MAX_TAG_KEY: usize = 255;
 const MAX_TAG_VALUE: usize = 1024;
 const MAX_ATTEMPTS: i64 = 100;
 
-/// A run as it is posted. (It documents the body; [`read`] reads it.)
+// It documents the body; `read` reads it.
+/// A run as it is posted.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "experiment_name": "mnist",
@@ -48,8 +49,7 @@ pub struct RunBody {
     #[schema(value_type = Option<EstimatorDefinition>)]
     pub estimator: Option<Map<String, Value>>,
     /// Merged by key into the definition's: an existing key keeps its place, a new one goes to the end.
-    #[schema(value_type = Option<Object>)]
-    pub script_params: Option<Map<String, Value>>,
+    pub script_params: Option<BTreeMap<String, Value>>,
     /// Replaces the definition's.
     pub inputs: Option<Vec<Value>>,
     /// Replaces the definition's.

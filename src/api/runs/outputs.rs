@@ -17,6 +17,7 @@ use crate::{
         error::ApiError,
         etag,
         extract::{ApiPath, ApiQuery},
+        openapi::Binary,
         problem::Problem,
         range,
         state::Shared,
@@ -92,8 +93,8 @@ pub async fn list_run_outputs(
         ("If-None-Match" = Option<String>, Header, description = "Answers 304 when the file still has this ETag"),
     ),
     responses(
-        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream", headers(("ETag" = String, description = "The digest of its content"))),
-        (status = 206, description = "The asked range", body = Vec<u8>, content_type = "application/octet-stream", headers(("Content-Range" = String, description = "Which bytes of how many"))),
+        (status = 200, description = "The file", body = Binary, content_type = "application/octet-stream", headers(("ETag" = String, description = "The digest of its content"))),
+        (status = 206, description = "The asked range", body = Binary, content_type = "application/octet-stream", headers(("Content-Range" = String, description = "Which bytes of how many"))),
         (status = 304, description = "It has the given ETag"),
         (status = 400, description = "A parameter is malformed", body = Problem),
         (status = 404, description = "There is no such run, or it has no such output", body = Problem),

@@ -8,7 +8,7 @@ use axum::{
 
 use super::Snapshot;
 use crate::{
-    api::{error::ApiError, etag, idempotency, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, idempotency, openapi::Binary, problem::Problem, state::Shared},
     artifacts::ArchiveFormat,
     storage::snapshots::SnapshotFile,
 };
@@ -20,12 +20,13 @@ use crate::{
 /// has at most 300 MiB and 2000 files. Give the id to an estimator as `source_directory`.
 #[utoipa::path(
     post, path = "/v1/snapshots", tag = "snapshots",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Accepted; the digest makes the request safe to repeat anyway", max_length = 255)),
     request_body(
         description = "The archive. Its root is the source directory: `entry_script` is looked up from there.",
         content(
-            (Vec<u8> = "application/gzip"),
-            (Vec<u8> = "application/x-tar"),
-            (Vec<u8> = "application/zip"),
+            (Binary = "application/gzip"),
+            (Binary = "application/x-tar"),
+            (Binary = "application/zip"),
         ),
     ),
     responses(
