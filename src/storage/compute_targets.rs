@@ -136,6 +136,41 @@ impl Storage {
         Ok((stored, row.created))
     }
 
+    /// Replaces a target that was last changed at `last_changed`; none when it has been changed or deleted since. The check and
+    /// the change are one statement, so that of two callers who read the same target one is told.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn replace_compute_target(
+        &self,
+        target: &ComputeTarget,
+        last_changed: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<StoredComputeTarget>, StorageError> {
+        sqlx::query_as!(
+            Row,
+            r#"UPDATE compute_targets SET
+                   type = $3, backend = $4, max_nodes = $5, vm_size = $6, vm_priority = $7, gpus_per_node = $8,
+                   updated_at = $9
+               WHERE name = $1 AND updated_at = $2
+               RETURNING name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
+                         gpus_per_node, created_at, updated_at, reachable, health_since, health_detail"#,
+            target.name.as_str(),
+            last_changed,
+            target.kind.as_str(),
+            OrderedJson(&target.backend) as _,
+            i32::try_from(target.max_nodes).unwrap_or(i32::MAX),
+            target.vm_size.as_deref(),
+            target.vm_priority.as_deref(),
+            i32::try_from(target.gpus_per_node).unwrap_or(i32::MAX),
+            now,
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .map(TryInto::try_into)
+        .transpose()
+    }
+
     /// A target by its name.
     ///
     /// # Errors

@@ -54,12 +54,17 @@ pub async fn put_compute_target(
             target.kind
         )));
     }
-    if headers.contains_key(header::IF_MATCH) {
+    let now = state.clock.now();
+    let (stored, is_new) = if headers.contains_key(header::IF_MATCH) {
         let current = state.storage.get_compute_target(name.as_str()).await?.map(ComputeTarget::from);
         let tag = current.as_ref().map(etag::of).transpose()?;
         etag::require_match(&headers, tag.as_deref())?;
-    }
-    let (stored, is_new) = state.storage.put_compute_target(&target, state.clock.now()).await?;
+        let current = current.ok_or(ApiError::PreconditionFailed)?;
+        let replaced = state.storage.replace_compute_target(&target, current.updated_at, now).await?;
+        (replaced.ok_or(ApiError::PreconditionFailed)?, false)
+    } else {
+        state.storage.put_compute_target(&target, now).await?
+    };
     // Another limit may give waiting runs their places.
     state.wakeup.notify_one();
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };

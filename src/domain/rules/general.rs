@@ -41,7 +41,7 @@ pub(super) fn deprecated_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
         sink.report_about(
             &["distributed_training"],
             "/process_count_per_node",
-            "`process_count_per_node` is deprecated: the number of processes on each node belongs into the `Mpi` \
+            "`process_count_per_node` is deprecated: the number of processes on each node belongs in the `Mpi` \
              object of `distributed_training`.",
             mpi_fix(context),
         );

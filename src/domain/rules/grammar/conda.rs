@@ -10,8 +10,11 @@ use super::pip;
 /// The keys that a conda file may have.
 const KEYS: &[&str] = &["name", "channels", "dependencies", "prefix", "variables"];
 
-/// How many values a conda file may have, aliases followed.
-const MAX_NODES: usize = 100_000;
+/// How long a conda file may be. The YAML scanner takes time by the square of the nesting.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// How much a conda file may hold with its aliases followed: texts count by their length, other values as 8.
+const MAX_CONTENT: usize = 1_000_000;
 
 /// What conda is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,15 +98,19 @@ fn version_of(spec: &str) -> Option<String> {
 /// Says why it is none.
 pub(crate) fn parse(bytes: &[u8]) -> Result<CondaSpec, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
-    let budget = Cell::new(MAX_NODES);
-    let too_large = NodeBudget(&budget).deserialize(yaml_serde::Deserializer::from_str(text)).is_err();
-    if too_large && budget.get() == 0 {
-        return Err(format!("it has more than {MAX_NODES} values"));
+    if text.len() > MAX_BYTES {
+        return Err("it is larger than 64 KiB".to_owned());
     }
-    let yaml: yaml_serde::Value = yaml_serde::from_str(text).map_err(|error| {
+    let budget = Cell::new(MAX_CONTENT);
+    let not_yaml = |error: yaml_serde::Error| {
         let place = error.location().map(|at| format!(" (line {}, column {})", at.line(), at.column()));
         format!("it is not YAML{}", place.unwrap_or_default())
-    })?;
+    };
+    if let Err(error) = NodeBudget(&budget).deserialize(yaml_serde::Deserializer::from_str(text)) {
+        let spent = budget.get() == 0;
+        return Err(if spent { "its aliases stand for too much".to_owned() } else { not_yaml(error) });
+    }
+    let yaml: yaml_serde::Value = yaml_serde::from_str(text).map_err(not_yaml)?;
     if !yaml.is_mapping() {
         return Err("it is not a YAML mapping".to_owned());
     }
@@ -122,19 +129,19 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<CondaSpec, String> {
     from_json(&map)
 }
 
-/// Walks over a document and stops when it has too many values: a few aliases can stand for billions of them.
+/// Walks over a document and stops when it holds too much: a few aliases can stand for billions of values.
 struct NodeBudget<'a>(&'a Cell<usize>);
 
 impl NodeBudget<'_> {
-    fn spend<E: serde::de::Error>(&self) -> Result<(), E> {
-        match self.0.get().checked_sub(1) {
+    fn spend<E: serde::de::Error>(&self, length: usize) -> Result<(), E> {
+        match self.0.get().checked_sub(length.saturating_add(8)) {
             Some(left) if left > 0 => {
                 self.0.set(left);
                 Ok(())
             }
             _ => {
                 self.0.set(0);
-                Err(E::custom("too many values"))
+                Err(E::custom("too much content"))
             }
         }
     }
@@ -156,45 +163,45 @@ impl<'de> Visitor<'de> for NodeBudget<'_> {
     }
 
     fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
-        self.spend()
+        self.spend(0)
     }
 
     fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
-        self.spend()
+        self.spend(0)
     }
 
     fn visit_i128<E: serde::de::Error>(self, _: i128) -> Result<(), E> {
-        self.spend()
+        self.spend(0)
     }
 
     fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
-        self.spend()
+        self.spend(0)
     }
 
     fn visit_u128<E: serde::de::Error>(self, _: u128) -> Result<(), E> {
-        self.spend()
+        self.spend(0)
     }
 
     fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
-        self.spend()
+        self.spend(0)
     }
 
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        self.spend()
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        self.spend(text.len())
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.spend()
+        self.spend(0)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        self.spend()?;
+        self.spend(0)?;
         while items.next_element_seed(NodeBudget(self.0))?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        self.spend()?;
+        self.spend(0)?;
         while members.next_key_seed(NodeBudget(self.0))?.is_some() {
             members.next_value_seed(NodeBudget(self.0))?;
         }
@@ -202,7 +209,7 @@ impl<'de> Visitor<'de> for NodeBudget<'_> {
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<(), A::Error> {
-        self.spend()?;
+        self.spend(0)?;
         let (_, content) = tagged.variant_seed(NodeBudget(self.0))?;
         content.newtype_variant_seed(NodeBudget(self.0))
     }
@@ -291,8 +298,11 @@ mod tests {
         assert!(spec.contains("the key"), "{spec}");
         let spec = parse(b"channels: &a [c]\ndependencies: *a\n").unwrap();
         assert_eq!(spec.packages, ["c"]);
-        let bomb = format!("channels: &a [{}]\ndependencies: [{}]\n", "a,".repeat(2000), "*a,".repeat(2000));
-        assert!(parse(bomb.as_bytes()).unwrap_err().contains("more than"));
+        let bomb = format!("channels: &a [{}]\ndependencies: [{}]\n", "a,".repeat(8000), "*a,".repeat(8000));
+        assert!(parse(bomb.as_bytes()).unwrap_err().contains("aliases"));
+        let long = format!("channels: [&a {}, {}]", "x".repeat(30_000), "*a,".repeat(9000));
+        assert!(parse(long.as_bytes()).unwrap_err().contains("aliases"));
+        assert!(parse(" ".repeat(70_000).as_bytes()).unwrap_err().contains("64 KiB"));
         assert!(parse(b"dependencies: !tag [a]").is_err());
     }
 

@@ -135,7 +135,9 @@ fn requirement(text: &str) -> Result<Entry, String> {
     check_size(text)?;
     check_beginning(text)?;
     let parsed = Requirement::<Address>::from_str(text).map_err(|error| match error.message {
-        Pep508ErrorSource::String(detail) | Pep508ErrorSource::UnsupportedRequirement(detail) => detail,
+        Pep508ErrorSource::String(detail) | Pep508ErrorSource::UnsupportedRequirement(detail) => {
+            clause(&detail)
+        }
         Pep508ErrorSource::UrlError(error) => error.to_string(),
     })?;
     let name = Some(parsed.name.to_string());
@@ -149,6 +151,16 @@ fn requirement(text: &str) -> Result<Entry, String> {
         }
     }
     Ok(Entry { text: text.to_owned(), kind, name, escape })
+}
+
+/// A sentence of the parser's as a part of one of ours.
+fn clause(sentence: &str) -> String {
+    let line = sentence.lines().next().unwrap_or_default().trim_end_matches('.');
+    let mut characters = line.chars();
+    match characters.next() {
+        Some(first) => first.to_lowercase().chain(characters).collect(),
+        None => "it is no requirement".to_owned(),
+    }
 }
 
 fn address(text: &str) -> Result<Entry, String> {

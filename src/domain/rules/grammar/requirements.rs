@@ -5,7 +5,6 @@ use super::pip::{self, Entry};
 /// The options that may stand on a line of their own.
 const LINE_OPTIONS: &[&str] = &[
     "--index-url",
-    "--pypi-url",
     "--extra-index-url",
     "--no-index",
     "--constraint",
