@@ -150,7 +150,7 @@ impl Storage {
         sqlx::query_as!(
             Row,
             r#"UPDATE compute_targets SET
-                   type = $3, backend = $4, max_nodes = $5, vm_size = $6, vm_priority = $7, gpus_per_node = $8,
+                   type = $3, backend = $4::text::json, max_nodes = $5, vm_size = $6, vm_priority = $7, gpus_per_node = $8,
                    updated_at = $9
                WHERE name = $1 AND updated_at = $2
                RETURNING name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
@@ -158,7 +158,7 @@ impl Storage {
             target.name.as_str(),
             last_changed,
             target.kind.as_str(),
-            OrderedJson(&target.backend) as _,
+            json_text(&target.backend)?,
             i32::try_from(target.max_nodes).unwrap_or(i32::MAX),
             target.vm_size.as_deref(),
             target.vm_priority.as_deref(),
