@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::{body::Body, http::Request};
 use estimatord::{domain::run::LOG_SEGMENT_BYTES, storage::MIGRATOR};
+use http_body_util::BodyExt as _;
 use serde_json::json;
 use sqlx::PgPool;
+use tower::ServiceExt as _;
 
 use crate::app::TestApp;
 
@@ -77,16 +79,24 @@ async fn a_follow_begins_before_the_log_and_ends_with_the_run(pool: PgPool) {
     app.get(&format!("{log}.2?follow=true")).await.problem(404, "not-found");
 }
 
+/// The proper end of a plain follow means that the run has ended; a service that stops breaks it off instead.
 #[sqlx::test(migrator = "MIGRATOR")]
-async fn a_shutdown_ends_a_follow(pool: PgPool) {
+async fn a_shutdown_breaks_a_follow_off(pool: PgPool) {
     let app = TestApp::new(pool);
     let run = app.run("e").await;
     let log = format!("/v1/runs/{}/logs/{LOG}?follow=true", run["id"].as_str().expect("an id"));
-    let (answer, ()) = tokio::join!(app.get(&log), async {
+    let follow = |accept: &'static str| {
+        let request = Request::get(&log).header("accept", accept).body(Body::empty()).expect("a request");
+        let router = app.router.clone();
+        async move { router.oneshot(request).await.expect("an answer").into_body().collect().await }
+    };
+    let (plain, events, ()) = tokio::join!(follow("text/plain"), follow("text/event-stream"), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         app.shutdown.cancel();
     });
-    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
+    assert!(plain.is_err(), "broken off");
+    let events = events.expect("ended").to_bytes();
+    assert!(!String::from_utf8_lossy(&events).contains("event: end"), "without an `end`, to be resumed");
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]

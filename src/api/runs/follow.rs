@@ -91,6 +91,7 @@ impl Follow {
                 }
                 Ok(Step::Finish(last)) => Some((Ok(last?), None)),
                 // The connection breaks off, which tells the caller to resume from where it is.
+                Err(error @ ApiError::ShuttingDown) => Some((Err(error), None)),
                 Err(error) => {
                     tracing::error!(run = %follow.log.run, %error, "a follow broke off: {error}");
                     Some((Err(error), None))
@@ -103,7 +104,7 @@ impl Follow {
     async fn next(&mut self) -> Result<Step, ApiError> {
         loop {
             if self.state.shutdown.is_cancelled() {
-                return Ok(Step::Finish(None));
+                return self.break_off();
             }
             if let Some(step) = self.step().await? {
                 return Ok(step);
@@ -113,8 +114,17 @@ impl Follow {
             }
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
-                () = self.state.shutdown.cancelled() => return Ok(Step::Finish(None)),
+                () = self.state.shutdown.cancelled() => return self.break_off(),
             }
+        }
+    }
+
+    /// The service stops before the run has. A plain follow has no other way to say so than to break the connection off:
+    /// its proper end means that everything was sent. Server-sent events end with an `end`, or else are resumed.
+    fn break_off(&self) -> Result<Step, ApiError> {
+        match self.format {
+            Format::Plain => Err(ApiError::ShuttingDown),
+            Format::Events => Ok(Step::Finish(None)),
         }
     }
 
