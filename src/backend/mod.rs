@@ -121,4 +121,11 @@ pub trait Backend: Send + Sync {
 
     /// Removes what the attempt left on the compute, once everything was collected.
     fn remove(&self, attempt: &Attempt) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// The runs that have something left on this worker's part of the compute, whatever their status.
+    fn remaining_runs(&self) -> impl Future<Output = io::Result<Vec<RunId>>> + Send;
+
+    /// Removes everything that a run left, all attempts of it. Only for runs that have ended: what an attempt's own
+    /// [`Backend::remove`] could not, because the worker died in between.
+    fn remove_run(&self, run: RunId) -> impl Future<Output = io::Result<()>> + Send;
 }

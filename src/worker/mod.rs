@@ -201,7 +201,7 @@ async fn listen(storage: Storage, wakeup: Arc<Notify>, held: Arc<HeldLeases>, sh
     }
 }
 
-async fn keep_house<B>(context: Arc<Context<B>>) {
+async fn keep_house<B: Backend>(context: Arc<Context<B>>) {
     let detail = format!("worker node {} runs here", context.settings.node);
     while !context.shutdown.is_cancelled() {
         let now = context.clock.now();
@@ -211,9 +211,29 @@ async fn keep_house<B>(context: Arc<Context<B>>) {
         if let Err(error) = context.storage.forget_old_answers(now).await {
             warn!(%error, "could not forget old idempotency keys: {error}");
         }
+        sweep(&context).await;
         tokio::select! {
             () = tokio::time::sleep(jittered(HOUSEKEEPING_INTERVAL)) => {}
             () = context.shutdown.cancelled() => {}
+        }
+    }
+}
+
+/// Removes what ended runs left on the compute: a worker that dies between writing an end and cleaning up leaves it behind.
+/// Runs that the database does not know are left alone: it may be another one than last time.
+async fn sweep<B: Backend>(context: &Context<B>) {
+    let runs = match context.backend.remaining_runs().await {
+        Ok(runs) => runs,
+        Err(error) => return warn!(%error, "could not look for what ended runs left: {error}"),
+    };
+    for run in runs {
+        match context.storage.get_run_status(run).await {
+            Ok(Some(status)) if status.is_terminal() => {}
+            Ok(_) => continue,
+            Err(error) => return warn!(%error, "could not ask for the status of run {run}: {error}"),
+        }
+        if let Err(error) = context.backend.remove_run(run).await {
+            warn!(%error, "could not remove what run {run} left: {error}");
         }
     }
 }

@@ -221,10 +221,21 @@ pub async fn removing_leaves_nothing_and_spares_what_runs(lab: &impl Lab) {
     start(&backend, &attempt).await;
     backend.remove(&attempt).await.unwrap_err();
     is_running(&backend, &attempt).await;
+    assert_eq!(backend.remaining_runs().await.unwrap(), [attempt.run_id]);
     backend.cancel(&attempt).await.unwrap();
     ended(&backend, &attempt).await;
     until("the removal", async || backend.remove(&attempt).await.ok()).await;
     backend.remove(&attempt).await.unwrap();
     assert_eq!(backend.observe(&attempt).await.unwrap(), Observation::NotFound);
     assert!(backend.log_files(&attempt).await.unwrap().is_empty());
+    assert!(backend.remaining_runs().await.unwrap().is_empty());
+}
+
+pub async fn what_a_run_left_can_be_removed_without_its_attempts(lab: &impl Lab) {
+    let (backend, attempt) = (lab.backend(), lab.attempt("exits.py", &["0"]));
+    start(&backend, &attempt).await;
+    ended(&backend, &attempt).await;
+    until("the removal", async || backend.remove_run(attempt.run_id).await.ok()).await;
+    assert!(backend.remaining_runs().await.unwrap().is_empty());
+    backend.remove_run(attempt.run_id).await.unwrap();
 }

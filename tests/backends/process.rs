@@ -114,6 +114,7 @@ conforms! {
     arguments_arrive_verbatim_and_variables_are_set,
     what_cannot_start_says_so,
     removing_leaves_nothing_and_spares_what_runs,
+    what_a_run_left_can_be_removed_without_its_attempts,
 }
 
 #[tokio::test]

@@ -348,3 +348,28 @@ async fn two_workers_share_the_runs_and_start_each_once(pool: PgPool) {
     second.stop().await;
     assert!(stage.dir.path().exists());
 }
+
+#[sqlx::test]
+async fn what_ended_runs_left_is_removed_at_the_next_start_and_nothing_else(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let first = stage.start_worker("a");
+    let ended = stage.accept(|_| {}).await;
+    stage.backend.set(ended, exited(0));
+    stage.until_ended(ended).await;
+    first.stop().await;
+    let live = stage.accept(|_| {}).await;
+    let unknown = RunId::generate(SystemClock.now(), [0; 10]);
+    for id in [ended, live, unknown] {
+        stage.backend.leave_behind(id);
+    }
+    let second = stage.start_worker("a");
+    for _ in 0..2000 {
+        if !stage.backend.has_left_behind(ended) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!stage.backend.has_left_behind(ended));
+    assert!(stage.backend.has_left_behind(live) && stage.backend.has_left_behind(unknown));
+    second.stop().await;
+}

@@ -33,6 +33,7 @@ struct State {
     submissions: HashMap<RunId, u32>,
     canceled: HashSet<RunId>,
     removed: HashSet<RunId>,
+    leftovers: HashSet<RunId>,
     deaf: bool,
 }
 
@@ -52,6 +53,7 @@ impl ScriptedBackend {
             submissions: HashMap::new(),
             canceled: HashSet::new(),
             removed: HashSet::new(),
+            leftovers: HashSet::new(),
             deaf: false,
         };
         Self { dir, state: Arc::new(Mutex::new(state)) }
@@ -79,6 +81,14 @@ impl ScriptedBackend {
 
     pub fn submissions(&self, id: RunId) -> u32 {
         self.state().submissions.get(&id).copied().unwrap_or(0)
+    }
+
+    pub fn leave_behind(&self, id: RunId) {
+        self.state().leftovers.insert(id);
+    }
+
+    pub fn has_left_behind(&self, id: RunId) -> bool {
+        self.state().leftovers.contains(&id)
     }
 
     pub fn was_removed(&self, id: RunId) -> bool {
@@ -190,6 +200,15 @@ impl Backend for ScriptedBackend {
 
     async fn remove(&self, attempt: &Attempt) -> io::Result<()> {
         self.state().removed.insert(attempt.run_id);
+        Ok(())
+    }
+
+    async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {
+        Ok(self.state().leftovers.iter().copied().collect())
+    }
+
+    async fn remove_run(&self, run: RunId) -> io::Result<()> {
+        self.state().leftovers.remove(&run);
         Ok(())
     }
 }

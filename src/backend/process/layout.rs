@@ -18,6 +18,11 @@ pub(super) const BUILD_LOG: &str = "azureml-logs/20_image_build_log.txt";
 /// What `mpirun` itself said; the ranks have logs of their own.
 pub(super) const MPIRUN_LOG: &str = "azureml-logs/70_mpirun_log.txt";
 
+/// Where the directories of all runs are.
+pub(super) fn runs(data_dir: &Path) -> PathBuf {
+    data_dir.join("runs")
+}
+
 /// The directory of one attempt: `<data_dir>/runs/<run_id>/<attempt>`.
 #[derive(Clone, Debug)]
 pub(super) struct AttemptDir {
@@ -26,7 +31,7 @@ pub(super) struct AttemptDir {
 
 impl AttemptDir {
     pub(super) fn new(data_dir: &Path, run_id: RunId, number: u32) -> Self {
-        Self { root: data_dir.join("runs").join(run_id.to_string()).join(number.to_string()) }
+        Self { root: runs(data_dir).join(run_id.to_string()).join(number.to_string()) }
     }
 
     pub(super) const fn at(root: PathBuf) -> Self {

@@ -32,7 +32,10 @@ use super::{
     ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, Exit, Observation, PrepareError,
     SourceTree,
 };
-use crate::clock::{Clock as _, SystemClock};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    domain::ids::RunId,
+};
 
 pub use self::{
     rank::{Rank, rank},
@@ -280,5 +283,26 @@ impl Backend for ProcessBackend {
         })
         .await
         .map_err(io::Error::other)?
+    }
+
+    async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {
+        let entries = match fs::read_dir(layout::runs(&self.settings.data_dir)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut runs = Vec::new();
+        for entry in entries {
+            // What has no run's name is not ours.
+            if let Some(run) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+                runs.push(run);
+            }
+        }
+        Ok(runs)
+    }
+
+    async fn remove_run(&self, run: RunId) -> io::Result<()> {
+        let directory = layout::runs(&self.settings.data_dir).join(run.to_string());
+        tokio::task::spawn_blocking(move || files::remove_tree(&directory)).await.map_err(io::Error::other)?
     }
 }
