@@ -53,7 +53,8 @@ struct OpenDatabase {
 }
 
 impl OpenDatabase {
-    async fn open(settings: &Database, data_dir: &DataDir) -> anyhow::Result<Self> {
+    /// Without a data directory only `DATABASE_URL` can be opened.
+    async fn open(settings: &Database, data_dir: Option<&DataDir>) -> anyhow::Result<Self> {
         if let Some(url) = &settings.database_url {
             let options = PgConnectOptions::from_str(url).map_err(|_| {
                 anyhow::anyhow!("DATABASE_URL is no PostgreSQL URL (postgres://user@host/database)")
@@ -61,6 +62,7 @@ impl OpenDatabase {
             let storage = Storage::connect(options).await.context("cannot connect to DATABASE_URL")?;
             return Ok(Self { storage, embedded: None });
         }
+        let data_dir = data_dir.context("the embedded database needs a data directory")?;
         let settings = embedded_postgres::Settings {
             bin_dir: settings.pg_bin_dir.clone(),
             trampoline: own_executable()?,
@@ -99,8 +101,12 @@ fn lock_data_dir(settings: &Database) -> anyhow::Result<DataDir> {
 /// # Errors
 /// When the database cannot be reached or a migration fails.
 pub async fn migrate(settings: &Database) -> anyhow::Result<()> {
-    let data_dir = lock_data_dir(settings)?;
-    let database = OpenDatabase::open(settings, &data_dir).await?;
+    // With a database of the operator's the data directory has no part in it.
+    let data_dir = match &settings.database_url {
+        Some(_) => None,
+        None => Some(lock_data_dir(settings)?),
+    };
+    let database = OpenDatabase::open(settings, data_dir.as_ref()).await?;
     let migrated = database.storage.migrate().await.context("a migration failed");
     database.close().await;
     migrated
@@ -121,7 +127,7 @@ pub async fn serve(settings: &Serve) -> anyhow::Result<ExitCode> {
     let stop = stop_signal()?;
     // Dropping the start half-way stops what it had started.
     let mut database = tokio::select! {
-        opened = OpenDatabase::open(&settings.database, &data_dir) => opened?,
+        opened = OpenDatabase::open(&settings.database, Some(&data_dir)) => opened?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
     let served = serve_with(settings, token, &data_dir, listener, &mut database, stop).await;
