@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use estimatord::{api::openapi, storage::MIGRATOR};
+use estimatord::{
+    api::{estimators::EXAMPLE_SNAPSHOT, openapi},
+    storage::MIGRATOR,
+};
 use serde_json::Value;
 use sqlx::PgPool;
 
@@ -128,11 +131,17 @@ async fn the_examples_do_what_the_document_says(pool: PgPool) {
     assert_eq!(verdict["valid"], false);
     let target = "/v1/compute-targets/{name}";
     app.put("/v1/compute-targets/cpu-cluster", example(&document, target, "put")).await.ok(201);
-    // Nothing but the snapshot is missing.
+    // Before the upload nothing but the snapshot is missing.
     for (path, pointer) in
         [("/v1/estimators", "/source_directory"), ("/v1/runs", "/estimator/source_directory")]
     {
         let errors = app.post(path, example(&document, path, "post")).await.errors();
         assert_eq!(errors, [("source-directory-not-found".to_owned(), pointer.to_owned())], "{path}");
+    }
+    let script = include_str!("../../examples/digits/train.py");
+    let id = app.upload(&[("train.py", script)]).await;
+    assert_eq!(id, EXAMPLE_SNAPSHOT, "write the new id into EXAMPLE_SNAPSHOT and generate the document anew");
+    for path in ["/v1/estimators", "/v1/runs"] {
+        app.post(path, example(&document, path, "post")).await.ok(201);
     }
 }

@@ -20,8 +20,8 @@ use crate::{
 /// Store an estimator definition
 ///
 /// The body is the definition itself. It is judged by every rule: with an error nothing is stored and all findings come back;
-/// warnings and infos are stored with it. The example as it stands is refused, because its `source_directory` is not a
-/// snapshot that was uploaded here: upload one first (`create_snapshot`) and write its id there.
+/// warnings and infos are stored with it. The example works as it stands once `examples/digits/train.py` of
+/// the repository has been uploaded, packed alone (`create_snapshot`).
 #[utoipa::path(
     post, path = "/v1/estimators", tag = "estimators",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: the same key and body get the first answer again, with `Idempotency-Replayed: true`", max_length = 255)),

@@ -18,7 +18,7 @@ use crate::{
     storage::estimators as stored,
 };
 
-pub use schema::EstimatorDefinition;
+pub use schema::{EXAMPLE_SNAPSHOT, EstimatorDefinition};
 
 /// The one framework of this service.
 pub const FRAMEWORK: &str = "Chainer";

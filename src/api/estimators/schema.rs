@@ -7,16 +7,20 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+/// The id of the snapshot that holds `examples/digits/train.py` and nothing else. The document's examples name it, so that
+/// they work as they stand once that file was uploaded; a test keeps it true.
+pub const EXAMPLE_SNAPSHOT: &str = "sha256:7019503cc6ed97ee88eaafe8d00ba50d246a7c754817ba352aa6858bfa4e0b44";
+
 /// An estimator definition: the parameters of `azureml.train.dnn.Chainer` by their names, and optionally
 /// `"framework": "Chainer"`. Null, and the empty value of a parameter's own kind, mean "not given".
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "source_directory": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "source_directory": EXAMPLE_SNAPSHOT,
     "compute_target": "local",
     "entry_script": "train.py",
-    "script_params": {"--epochs": 5, "--out": "outputs"},
+    "script_params": {"--epochs": 20, "--learning-rate": 0.002},
     "framework_version": "7.0.0",
-    "use_docker": false
+    "pip_packages": ["scikit-learn"]
 }))]
 pub struct EstimatorDefinition {
     /// `Chainer`, if it is given.
@@ -26,7 +30,7 @@ pub struct EstimatorDefinition {
     #[schema(
         required = true,
         nullable = false,
-        example = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        example = json!(EXAMPLE_SNAPSHOT)
     )]
     pub source_directory: Option<String>,
     /// The name of a registered compute target, or `local`. Without it `vm_size` is needed.

@@ -4,7 +4,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EstimatorDefinition, judged::judged};
+use super::{EXAMPLE_SNAPSHOT, EstimatorDefinition, judged::judged};
 use crate::{
     api::{error::ApiError, etag, extract::ApiJson, problem::Problem, state::Shared},
     domain::{environment::Environment, finding::Finding},
@@ -24,15 +24,15 @@ pub struct Validation {
 /// Judge an estimator definition without storing it
 ///
 /// Answers 200 for every JSON object, whatever is wrong in it. The same code judges here and when an estimator is stored:
-/// the two never disagree. The example works as it stands and shows what a refusal looks like: its snapshot is not there,
-/// and two nodes need MPI and an AmlCompute target.
+/// the two never disagree. The example works as it stands and shows what a refusal looks like: two nodes need MPI and an
+/// AmlCompute target.
 #[utoipa::path(
     post, path = "/v1/estimators/validate", tag = "estimators",
     request_body(
         content = EstimatorDefinition,
         description = "The definition: the parameters of the SDK's class by their names",
         example = json!({
-            "source_directory": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "source_directory": EXAMPLE_SNAPSHOT,
             "entry_script": "train.py",
             "compute_target": "local",
             "script_params": {"--epochs": 5, "--lr": 0.01},

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     api::{
-        estimators::EstimatorDefinition,
+        estimators::{EXAMPLE_SNAPSHOT, EstimatorDefinition},
         findings::{Members, error_at, escaped, kind_of},
     },
     domain::{finding::Finding, ids::EstimatorId},
@@ -28,20 +28,21 @@ const MAX_ATTEMPTS: i64 = 100;
 /// A run as it is posted.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "experiment_name": "mnist",
+    "experiment_name": "digits",
     "estimator": {
-        "source_directory": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "source_directory": EXAMPLE_SNAPSHOT,
         "compute_target": "local",
         "entry_script": "train.py",
+        "script_params": {"--learning-rate": 0.002},
         "framework_version": "7.0.0",
-        "use_docker": false
+        "pip_packages": ["scikit-learn"]
     },
-    "script_params": {"--epochs": 5},
+    "script_params": {"--epochs": 20},
     "tags": {"team": "vision"}
 }))]
 pub struct RunBody {
     /// A letter or digit, then letters, digits, `_` and `-`; at most 255 characters.
-    #[schema(pattern = "^[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}$", example = "mnist")]
+    #[schema(pattern = "^[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}$", example = "digits")]
     pub experiment_name: String,
     /// A stored estimator. Either this or `estimator`.
     pub estimator_id: Option<EstimatorId>,

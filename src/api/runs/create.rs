@@ -37,8 +37,8 @@ use crate::{
 ///
 /// Of a stored estimator (`estimator_id`) or of an inline one (`estimator`). What the run overrides is merged in and the whole
 /// is judged again; with an error nothing is stored, nothing runs, and all findings come back with pointers into this
-/// body. The example as it stands is refused, because its snapshot was never uploaded: upload a source directory first
-/// (`create_snapshot`) and write its id into `source_directory`.
+/// body. The example works as it stands once `examples/digits/train.py` of the repository has been uploaded, packed
+/// alone (`create_snapshot`).
 #[utoipa::path(
     post, path = "/v1/runs", tag = "runs",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: the same key and body get the first answer again, with `Idempotency-Replayed: true`", max_length = 255)),
