@@ -29,7 +29,9 @@ CREATE TABLE compute_targets (
     -- What the last worker that looked found; null until one has.
     reachable      boolean,
     health_since   timestamptz,
-    health_detail  text
+    health_detail  text,
+    -- How many active runs that worker admits where the backend sets no limit of its own.
+    default_limit  integer
 );
 
 -- `local` exists from the start; its limits may be changed, its type not.

@@ -97,7 +97,7 @@ pub struct Serve {
     /// Where snapshots, logs and outputs are kept, when not in the data directory: a directory that every replica sees
     #[arg(long, env = "ESTIMATORD_ARTIFACTS_DIR", value_name = "DIR")]
     pub artifacts_dir: Option<PathBuf>,
-    /// A file whose content every caller must send as its bearer token
+    /// A file whose content, at least 16 characters, every caller must send as its bearer token
     #[arg(long, env = "ESTIMATORD_API_TOKEN_FILE", value_name = "FILE")]
     pub api_token_file: Option<PathBuf>,
     /// Do not bring the schema up to date at the start; refuse to start when it is not
@@ -135,7 +135,7 @@ pub struct Serve {
     #[arg(long, env = "ESTIMATORD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// What is logged, in tracing's filter syntax
-    #[arg(long, env = "ESTIMATORD_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "ESTIMATORD_LOG", default_value = "info,sqlx=warn", value_name = "FILTER")]
     pub log: String,
 }
 

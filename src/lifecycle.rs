@@ -37,11 +37,17 @@ use crate::{
 /// (`EX_SOFTWARE` of sysexits).
 const DATABASE_DIED: u8 = 70;
 
+/// How long giving back the database connections may take.
+const POOL_CLOSE: Duration = Duration::from_secs(1);
+
 /// How long requests that are under way may take after the service was told to stop.
 const HTTP_DRAIN: Duration = Duration::from_secs(10);
 
 /// How long the worker may take to let go of its runs.
 const WORKER_DRAIN: Duration = Duration::from_secs(15);
+
+/// How long either may take when the database has died: what they wait for will not come.
+const DEAD_DATABASE_DRAIN: Duration = Duration::from_millis(500);
 
 /// A lease ends this long after its worker was last heard of.
 const LEASE_TTL: Duration = Duration::from_secs(15);
@@ -59,7 +65,10 @@ impl OpenDatabase {
             let options = PgConnectOptions::from_str(url).map_err(|_| {
                 anyhow::anyhow!("DATABASE_URL is no PostgreSQL URL (postgres://user@host/database)")
             })?;
-            let storage = Storage::connect(options).await.context("cannot connect to DATABASE_URL")?;
+            let server = format!("{}:{}", options.get_host(), options.get_port());
+            let storage = Storage::connect(options)
+                .await
+                .with_context(|| format!("cannot connect to DATABASE_URL ({server})"))?;
             return Ok(Self { storage, embedded: None });
         }
         let data_dir = data_dir.context("the embedded database needs a data directory")?;
@@ -75,11 +84,14 @@ impl OpenDatabase {
     }
 
     async fn close(self) {
-        self.storage.close().await;
+        // Connections that are in use when the database has died come back only when their users give up.
+        if tokio::time::timeout(POOL_CLOSE, self.storage.close()).await.is_err() {
+            warn!("some database connections were still in use");
+        }
         if let Some(embedded) = self.embedded
             && let Err(error) = embedded.stop().await
         {
-            error!(%error, "the embedded database did not stop cleanly: {error}");
+            error!("the embedded database did not stop cleanly: {error}");
         }
     }
 }
@@ -149,7 +161,11 @@ async fn serve_with(
         database.storage.migrate().await.context("a migration failed")?;
     }
     let artifacts_dir = settings.artifacts_dir.clone().unwrap_or_else(|| data_dir.path().join("artifacts"));
-    let artifacts = Artifacts::open(&artifacts_dir, &data_dir.path().join("uploads"))
+    let uploads = data_dir.path().join("uploads");
+    for private in [&artifacts_dir, &uploads] {
+        make_private_dir(private).with_context(|| format!("cannot make {}", private.display()))?;
+    }
+    let artifacts = Artifacts::open(&artifacts_dir, &uploads)
         .with_context(|| format!("cannot use {} for artifacts", artifacts_dir.display()))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let wakeup = Arc::new(Notify::new());
@@ -185,10 +201,25 @@ async fn serve_with(
     });
     announce(settings.role, address, data_dir.path(), database);
 
-    let code = wait_for_the_end(database, &stop).await;
+    let end = wait_for_the_end(database, &stop).await;
     stop.cancel();
-    drain(http, worker).await;
-    Ok(code)
+    match end {
+        End::Told => {
+            drain(http, worker, HTTP_DRAIN, WORKER_DRAIN).await;
+            Ok(ExitCode::SUCCESS)
+        }
+        // Nothing can be finished without the database, and whoever starts the service anew should not have to wait.
+        End::DatabaseDied => {
+            drain(http, worker, DEAD_DATABASE_DRAIN, DEAD_DATABASE_DRAIN).await;
+            Ok(ExitCode::from(DATABASE_DIED))
+        }
+    }
+}
+
+/// Other people's source trees and results are nobody else's business. A directory that is there keeps its mode.
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn make_worker(
@@ -246,33 +277,46 @@ fn announce(role: Role, address: Option<SocketAddr>, data_dir: &Path, database: 
     }
 }
 
-async fn wait_for_the_end(database: &mut OpenDatabase, stop: &CancellationToken) -> ExitCode {
+/// Why the service ends.
+enum End {
+    /// By a signal.
+    Told,
+    /// The embedded database is gone.
+    DatabaseDied,
+}
+
+async fn wait_for_the_end(database: &mut OpenDatabase, stop: &CancellationToken) -> End {
     let Some(embedded) = &mut database.embedded else {
         stop.cancelled().await;
-        return ExitCode::SUCCESS;
+        return End::Told;
     };
     tokio::select! {
-        () = stop.cancelled() => ExitCode::SUCCESS,
+        () = stop.cancelled() => End::Told,
         how = embedded.exited() => {
             error!("the embedded database ended by itself ({how}); stopping, so that it is started anew");
-            ExitCode::from(DATABASE_DIED)
+            End::DatabaseDied
         }
     }
 }
 
-async fn drain(http: Option<JoinHandle<io::Result<()>>>, worker: Option<JoinHandle<()>>) {
+async fn drain(
+    http: Option<JoinHandle<io::Result<()>>>,
+    worker: Option<JoinHandle<()>>,
+    http_limit: Duration,
+    worker_limit: Duration,
+) {
     if let Some(http) = http {
-        match tokio::time::timeout(HTTP_DRAIN, http).await {
+        match tokio::time::timeout(http_limit, http).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => error!(%error, "the HTTP server failed: {error}"),
-            Ok(Err(error)) => error!(%error, "the HTTP server panicked: {error}"),
+            Ok(Ok(Err(error))) => error!("the HTTP server failed: {error}"),
+            Ok(Err(error)) => error!("the HTTP server panicked: {error}"),
             Err(_) => warn!("some requests took too long and were cut off"),
         }
     }
     if let Some(worker) = worker {
-        match tokio::time::timeout(WORKER_DRAIN, worker).await {
+        match tokio::time::timeout(worker_limit, worker).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => error!(%error, "the worker panicked: {error}"),
+            Ok(Err(error)) => error!("the worker panicked: {error}"),
             Err(_) => warn!("the worker took too long; its leases end by themselves"),
         }
     }

@@ -238,7 +238,8 @@ impl Storage {
         Ok(Deletion::Deleted)
     }
 
-    /// Records what a worker found of every target with a process backend: it can be reached where the worker is.
+    /// Records what a worker found of every target with a process backend: it can be reached where the worker is. With it
+    /// goes how many active runs the worker admits on a target without a limit of its own.
     ///
     /// # Errors
     /// When the database fails.
@@ -246,16 +247,19 @@ impl Storage {
         &self,
         reachable: bool,
         detail: &str,
+        default_limit: u32,
         now: DateTime<Utc>,
     ) -> Result<(), StorageError> {
         sqlx::query!(
             "UPDATE compute_targets SET
                  health_since = CASE WHEN reachable IS NOT DISTINCT FROM $1 THEN health_since ELSE $3 END,
-                 reachable = $1, health_detail = $2
-             WHERE backend->>'kind' = 'process' AND (reachable, health_detail) IS DISTINCT FROM ($1, $2)",
+                 reachable = $1, health_detail = $2, default_limit = $4
+             WHERE backend->>'kind' = 'process'
+               AND (reachable, health_detail, default_limit) IS DISTINCT FROM ($1, $2, $4)",
             reachable,
             detail,
             now,
+            i32::try_from(default_limit).unwrap_or(i32::MAX),
         )
         .execute(&self.pool)
         .await?;

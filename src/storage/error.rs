@@ -21,15 +21,15 @@ impl fmt::Display for Inconsistency {
     }
 }
 
-/// A failed database operation.
+/// A failed database operation. Each says all of it by itself; there is no chain of sources to print again.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The database cannot be reached, or will not answer now. Trying again later makes sense.
     #[error("the database is not available: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(sqlx::Error),
     /// The database refused the statement: a fault of ours.
     #[error("the database refused a statement: {0}")]
-    Refused(#[source] sqlx::Error),
+    Refused(sqlx::Error),
     /// A row makes no sense.
     #[error("inconsistent row: {0}")]
     Inconsistent(Inconsistency),

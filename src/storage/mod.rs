@@ -17,7 +17,7 @@ pub mod transitions;
 use std::time::Duration;
 
 use sqlx::{
-    PgPool,
+    Connection as _, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -74,6 +74,11 @@ impl Storage {
     /// When the server cannot be reached.
     pub async fn connect(options: PgConnectOptions) -> Result<Self, StorageError> {
         let options = options.application_name("estimatord");
+        // The pool would try for as long as it may and then speak of a time-out; one attempt says what is wrong.
+        let probe = sqlx::PgConnection::connect_with(&options);
+        let probe =
+            tokio::time::timeout(ACQUIRE_TIMEOUT, probe).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        probe.close().await?;
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)

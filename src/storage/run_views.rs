@@ -86,7 +86,8 @@ impl Storage {
                    FROM runs WHERE status = 'Queued'
                )
                SELECT ranked.id AS "id!", ranked.ahead AS "ahead!", coalesce(active.runs, 0) AS "active!",
-                      (compute_targets.backend->>'max_concurrent_runs')::bigint AS "limit"
+                      coalesce((compute_targets.backend->>'max_concurrent_runs')::bigint,
+                               compute_targets.default_limit) AS "limit"
                FROM ranked
                LEFT JOIN active ON active.compute_target = ranked.compute_target
                LEFT JOIN compute_targets ON compute_targets.name = ranked.compute_target

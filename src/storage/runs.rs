@@ -132,7 +132,7 @@ pub enum Cancellation {
 pub struct QueueState {
     /// Runs that hold a place on the target.
     pub active: u64,
-    /// The target's own limit, where it has one.
+    /// The target's own limit, else the one that workers apply; null before a worker has said so.
     pub limit: Option<u32>,
     /// Queued runs that go first.
     pub ahead: u64,
@@ -451,7 +451,8 @@ impl Storage {
                        AND status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled')) AS "active!",
                    (SELECT count(*) FROM runs WHERE compute_target = $1 AND status = 'Queued'
                        AND (priority > $2 OR (priority = $2 AND (created_at, id) < ($3, $4)))) AS "ahead!",
-                   (SELECT (backend->>'max_concurrent_runs')::bigint FROM compute_targets WHERE name = $1) AS "limit""#,
+                   (SELECT coalesce((backend->>'max_concurrent_runs')::bigint, default_limit) FROM compute_targets
+                       WHERE name = $1) AS "limit""#,
             run.compute_target,
             run.priority,
             run.created_at,

@@ -56,6 +56,9 @@ impl Storage {
         // A requeued run carries no cause: it has not ended. Its attempt does.
         let run_cause = if terminal { ending.and_then(|e| e.cause) } else { None };
 
+        // The backend's word, where it has one: the service may have been away when the processes ended.
+        let finished_at = ending.and_then(|e| e.finished_at).unwrap_or(now);
+
         let mut tx = self.pool.begin().await?;
         let row = sqlx::query!(
             "UPDATE runs SET
@@ -80,7 +83,7 @@ impl Storage {
             ending.and_then(|e| e.signal),
             started_at,
             terminal,
-            now,
+            finished_at,
             environment.as_deref(),
             next_step_at,
             keeps_lease,
@@ -120,7 +123,7 @@ impl Storage {
                  WHERE run_id = $1 AND number = $2",
                 lease.run_id.as_uuid(),
                 row.attempt,
-                now,
+                finished_at,
                 ending.cause.map(Cause::as_str),
                 ending.detail,
                 ending.exit_code,

@@ -69,7 +69,7 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
         Err(Stop::LeaseLost) => warn!("run {}: the lease was lost; another worker has it", lease.run_id),
         Err(Stop::Shutdown) => {
             if let Err(error) = context.storage.release_lease(&lease, Duration::ZERO).await {
-                warn!(%error, "run {}: could not give the lease back, it ends by itself: {error}", lease.run_id);
+                warn!("run {}: could not give the lease back, it ends by itself: {error}", lease.run_id);
             }
         }
     }
@@ -151,10 +151,10 @@ impl<B: Backend> Driver<'_, B> {
     async fn wait_out(&self, error: &StorageError) -> Result<(), Stop> {
         match error {
             StorageError::Unavailable(_) => {
-                warn!(%error, "run {}: {error}", self.lease.run_id);
+                warn!("run {}: {error}", self.lease.run_id);
             }
             StorageError::Refused(_) | StorageError::Inconsistent(_) => {
-                error!(%error, "run {}: {error}", self.lease.run_id);
+                error!("run {}: {error}", self.lease.run_id);
             }
         }
         tokio::select! {
@@ -300,7 +300,7 @@ impl<B: Backend> Driver<'_, B> {
                 self.fail(status, Cause::ComputeLost, detail).await
             }
             Err(error) if status == Status::NotResponding => {
-                warn!(%error, "run {}: still no answer from the backend: {error}", self.run.id);
+                warn!("run {}: still no answer from the backend: {error}", self.run.id);
                 Ok(Turn::Wait(jittered(RETRY_PAUSE * 4)))
             }
             Err(error) => {
@@ -318,14 +318,14 @@ impl<B: Backend> Driver<'_, B> {
     /// Ends an attempt that has no exit of its own. Barring it first makes sure that nothing of it can start later.
     async fn fail(&mut self, status: Status, cause: Cause, detail: String) -> Result<Turn, Stop> {
         if let Err(error) = self.context.backend.cancel(&self.attempt).await {
-            warn!(%error, "run {}: could not bar a failed attempt from starting: {error}", self.run.id);
+            warn!("run {}: could not bar a failed attempt from starting: {error}", self.run.id);
         }
         // Barred or told to stop: the end is written when nothing of it is left, and not before.
         loop {
             match self.context.backend.observe(&self.attempt).await {
                 Ok(Observation::Exited(_) | Observation::Lost { .. } | Observation::NotFound) => break,
                 Ok(Observation::Starting | Observation::Running { .. }) => {}
-                Err(error) => warn!(%error, "run {}: the backend cannot be asked: {error}", self.run.id),
+                Err(error) => warn!("run {}: the backend cannot be asked: {error}", self.run.id),
             }
             self.wait_a_little().await?;
         }
@@ -337,7 +337,7 @@ impl<B: Backend> Driver<'_, B> {
     async fn cancel(&mut self) -> Result<Turn, Stop> {
         if !self.stop_sent {
             if let Err(error) = self.context.backend.cancel(&self.attempt).await {
-                warn!(%error, "run {}: could not be told to stop, trying again: {error}", self.run.id);
+                warn!("run {}: could not be told to stop, trying again: {error}", self.run.id);
                 return Ok(Turn::Wait(jittered(RETRY_PAUSE)));
             }
             self.stop_sent = true;
@@ -352,7 +352,7 @@ impl<B: Backend> Driver<'_, B> {
                 Ok(Turn::Wait(self.context.settings.observe_interval))
             }
             Err(error) => {
-                warn!(%error, "run {}: the backend cannot be asked: {error}", self.run.id);
+                warn!("run {}: the backend cannot be asked: {error}", self.run.id);
                 Ok(Turn::Wait(jittered(RETRY_PAUSE)))
             }
         }
@@ -373,7 +373,7 @@ impl<B: Backend> Driver<'_, B> {
                 return Ok(Turn::Wait(self.context.settings.observe_interval));
             }
             Err(error) => {
-                warn!(%error, "run {}: the backend cannot be asked: {error}", self.run.id);
+                warn!("run {}: the backend cannot be asked: {error}", self.run.id);
                 return Ok(Turn::Wait(jittered(RETRY_PAUSE)));
             }
         };
@@ -402,11 +402,11 @@ impl<B: Backend> Driver<'_, B> {
                 CollectError::LeaseLost => return Err(Stop::LeaseLost),
                 CollectError::Storage(error) => self.wait_out(&error).await?,
                 CollectError::Read { .. } | CollectError::Store { .. } if tries < COLLECT_TRIES => {
-                    warn!(%error, "run {}: {error}", self.run.id);
+                    warn!("run {}: {error}", self.run.id);
                     self.wait_a_little().await?;
                 }
                 CollectError::Read { .. } | CollectError::Store { .. } => {
-                    error!(%error, "run {}: ends without all of its files: {error}", self.run.id);
+                    error!("run {}: ends without all of its files: {error}", self.run.id);
                     let note = format!("not everything could be collected: {error}");
                     let now = self.context.clock.now();
                     if let Err(error) =
@@ -438,7 +438,7 @@ impl<B: Backend> Driver<'_, B> {
     /// The attempt's directory is only a copy now. When it cannot be removed the disk says so, not the run.
     async fn clean_up(&self) {
         if let Err(error) = self.context.backend.remove(&self.attempt).await {
-            warn!(%error, "run {}: could not remove what attempt {} left: {error}", self.run.id, self.attempt.number);
+            warn!("run {}: could not remove what attempt {} left: {error}", self.run.id, self.attempt.number);
         }
     }
 }
@@ -481,7 +481,7 @@ async fn ship<B: Backend>(
         Ok(()) => Ok(()),
         Err(CollectError::LeaseLost) => Err(Stop::LeaseLost),
         Err(error) => {
-            warn!(%error, "run {}: {error}", attempt.run_id);
+            warn!("run {}: {error}", attempt.run_id);
             Ok(())
         }
     }

@@ -136,7 +136,7 @@ pub(in crate::worker) async fn keep<B>(context: Arc<Context<B>>, held: Arc<HeldL
                     }
                 }
             }
-            Err(error) => warn!(%error, "could not renew {} leases: {error}", leases.len()),
+            Err(error) => warn!("could not renew {} leases: {error}", leases.len()),
         }
     }
 }

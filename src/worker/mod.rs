@@ -96,7 +96,7 @@ impl<B: Backend + 'static> Worker<B> {
             Ok(0) => {}
             Ok(released) => info!(runs = released, "took back {released} runs that a predecessor had held"),
             // They end by themselves, a little later.
-            Err(error) => warn!(%error, "could not take back a predecessor's runs: {error}"),
+            Err(error) => warn!("could not take back a predecessor's runs: {error}"),
         }
         let helpers = TaskTracker::new();
         helpers.spawn(leases::keep(Arc::clone(context), Arc::clone(&self.held), Arc::clone(&self.wakeup)));
@@ -120,7 +120,7 @@ impl<B: Backend + 'static> Worker<B> {
                         self.start(claim, &runs, &slots);
                     }
                 }
-                Err(error) => warn!(%error, "could not look for work: {error}"),
+                Err(error) => warn!("could not look for work: {error}"),
             }
             tokio::select! {
                 () = woken => {}
@@ -190,7 +190,7 @@ async fn listen(storage: Storage, wakeup: Arc<Notify>, held: Arc<HeldLeases>, sh
                         held.renew_now();
                     }
                 }
-                Err(error) => warn!(%error, "cannot listen for wake-ups, polling meanwhile: {error}"),
+                Err(error) => warn!("cannot listen for wake-ups, polling meanwhile: {error}"),
             }
             tokio::time::sleep(jittered(pause)).await;
         }
@@ -205,11 +205,15 @@ async fn keep_house<B: Backend>(context: Arc<Context<B>>) {
     let detail = format!("worker node {} runs here", context.settings.node);
     while !context.shutdown.is_cancelled() {
         let now = context.clock.now();
-        if let Err(error) = context.storage.record_process_health(true, &detail, now).await {
-            warn!(%error, "could not record the health of targets: {error}");
+        if let Err(error) = context
+            .storage
+            .record_process_health(true, &detail, context.settings.default_target_limit, now)
+            .await
+        {
+            warn!("could not record the health of targets: {error}");
         }
         if let Err(error) = context.storage.forget_old_answers(now).await {
-            warn!(%error, "could not forget old idempotency keys: {error}");
+            warn!("could not forget old idempotency keys: {error}");
         }
         sweep(&context).await;
         tokio::select! {
@@ -224,16 +228,16 @@ async fn keep_house<B: Backend>(context: Arc<Context<B>>) {
 async fn sweep<B: Backend>(context: &Context<B>) {
     let runs = match context.backend.remaining_runs().await {
         Ok(runs) => runs,
-        Err(error) => return warn!(%error, "could not look for what ended runs left: {error}"),
+        Err(error) => return warn!("could not look for what ended runs left: {error}"),
     };
     for run in runs {
         match context.storage.get_run_status(run).await {
             Ok(Some(status)) if status.is_terminal() => {}
             Ok(_) => continue,
-            Err(error) => return warn!(%error, "could not ask for the status of run {run}: {error}"),
+            Err(error) => return warn!("could not ask for the status of run {run}: {error}"),
         }
         if let Err(error) = context.backend.remove_run(run).await {
-            warn!(%error, "could not remove what run {run} left: {error}");
+            warn!("could not remove what run {run} left: {error}");
         }
     }
 }

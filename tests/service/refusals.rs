@@ -114,5 +114,8 @@ fn a_database_that_is_not_there_is_told_in_one_line() {
         .expect("ended");
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(said.contains("cannot connect to DATABASE_URL"), "{said}");
+    assert!(
+        said.contains("cannot connect to DATABASE_URL (127.0.0.1:1)") && said.contains("refused"),
+        "{said}"
+    );
 }

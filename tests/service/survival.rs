@@ -1,5 +1,7 @@
 //! What is killed while it works.
 
+use chrono::{DateTime, Utc};
+use estimatord::clock::{Clock as _, SystemClock};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -45,9 +47,17 @@ fn a_run_that_ends_while_no_service_is_there_completes_at_the_next_start() {
     let id = patient_run(&service, dir.path());
     service.kill();
     std::fs::write(dir.path().join("go"), "").expect("opened");
+    let exit = dir.path().join("runs").join(&id).join("1").join("exit.json");
+    until("the script has ended", || exit.exists().then_some(()));
+    let back = SystemClock.now();
     let service = Service::start(dir.path());
-    service.until_status(&id, &["Completed"]);
+    let run = service.until_status(&id, &["Completed"]);
     assert_eq!(service.log_text(&id), "epoch 1\nepoch 2\n");
+    // Its end is when it ended, and not when somebody was there to see it.
+    for end in [&run["finished_at"], &run["attempts"][0]["finished_at"]] {
+        let end: DateTime<Utc> = end.as_str().expect("a time").parse().expect("RFC 3339");
+        assert!(end <= back, "{end} is after {back}");
+    }
 }
 
 #[test]

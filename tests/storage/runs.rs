@@ -113,4 +113,7 @@ async fn why_a_run_waits_is_counted(pool: PgPool) {
     let state = storage.queue_state(&second).await.expect("read");
     assert_eq!((state.ahead, state.active, state.limit), (2, 0, None));
     assert_eq!(storage.queue_state(&urgent).await.expect("read").ahead, 0);
+    // A target without a limit of its own has the one that workers apply.
+    storage.record_process_health(true, "here", 2, clock.now()).await.expect("recorded");
+    assert_eq!(storage.queue_state(&second).await.expect("read").limit, Some(2));
 }

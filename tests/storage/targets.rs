@@ -57,8 +57,8 @@ async fn a_target_with_live_runs_stays(pool: PgPool) {
 async fn health_keeps_the_time_since_when(pool: PgPool) {
     let storage = Storage::from_pool(pool);
     let now = DateTime::<Utc>::UNIX_EPOCH;
-    storage.record_process_health(true, "here", now).await.expect("recorded");
-    storage.record_process_health(true, "there", now + TimeDelta::seconds(5)).await.expect("recorded");
+    storage.record_process_health(true, "here", 2, now).await.expect("recorded");
+    storage.record_process_health(true, "there", 2, now + TimeDelta::seconds(5)).await.expect("recorded");
     let local = storage.get_compute_target("local").await.expect("read").expect("local exists");
     let health = local.health.expect("known");
     assert_eq!((health.reachable, health.since, health.detail.as_deref()), (true, now, Some("there")));

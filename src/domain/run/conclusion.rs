@@ -18,6 +18,8 @@ pub struct Ending {
     pub signal: Option<i32>,
     /// When its script started, if it did.
     pub started_at: Option<DateTime<Utc>>,
+    /// When its last process was gone, if somebody saw it; nobody may have looked for hours.
+    pub finished_at: Option<DateTime<Utc>>,
     /// User and system time of all its processes.
     pub cpu_seconds: Option<f64>,
     /// The largest resident set of any one process.
@@ -109,6 +111,7 @@ pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
         exit_code: exit.exit_code,
         signal: exit.signal,
         started_at: exit.started_at,
+        finished_at: Some(exit.finished_at),
         cpu_seconds: exit.cpu_seconds,
         peak_memory_bytes: exit.peak_memory_bytes,
     };
@@ -217,6 +220,16 @@ mod tests {
     fn exit_code_zero_completes_without_a_cause() {
         let step = conclude_exit(&exit(ExitReason::Exited, Some(0), None), &circumstances(false, 1, 1));
         assert_eq!((step.status(), cause_of(&step)), (Status::Completed, None));
+    }
+
+    #[test]
+    fn the_end_is_when_the_processes_were_gone_and_not_when_somebody_looked() {
+        let late =
+            Circumstances { now: DateTime::UNIX_EPOCH + TimeDelta::hours(9), ..circumstances(false, 1, 1) };
+        let Move::End { ending, .. } = conclude_exit(&exit(ExitReason::Exited, Some(0), None), &late) else {
+            panic!("it has ended");
+        };
+        assert_eq!(ending.finished_at, Some(DateTime::UNIX_EPOCH));
     }
 
     #[test]
