@@ -14,8 +14,8 @@ pub(super) fn estimator_deprecated(_: &Context<'_>, sink: &mut Sink<'_>) {
         "The Chainer estimator class is deprecated; SDK v1 as a whole is out of support since 2026-06-30. \
          The definition is still judged and run here.",
         words(
-            "Nothing has to be done for this service. To move on, ask for the rendering of this definition as a \
-             `ScriptRunConfig` with an environment of its own, or as an Azure ML v2 command job.",
+            "Nothing has to be done for this service. To move on, write it outside this service as a \
+             `ScriptRunConfig` with an environment of its own, or, for Azure ML v2, as a command job.",
         ),
     );
 }
