@@ -214,6 +214,19 @@ mod tests {
     }
 
     #[test]
+    fn a_far_name_is_not_taken_for_what_was_meant() {
+        let fix = |name: &str| finding(&json!({name: 1}), "unknown-parameter").fix.description;
+        assert_eq!(fix("entry_scrpt"), "Write `entry_script` if that is what you mean, or remove it.");
+        assert_eq!(fix("zzz"), "The nearest name is `vm_size`; remove \"zzz\" if that is not what you mean.");
+    }
+
+    #[test]
+    fn the_way_out_needs_no_operation_of_this_service() {
+        let fix = finding(&json!({}), "estimator-deprecated").fix.description;
+        assert!(fix.contains("outside this service") && !fix.contains("ask for"), "{fix}");
+    }
+
+    #[test]
     fn both_deprecated_words_carry_the_same_patch() {
         let members = json!({"node_count": 2, "process_count_per_node": 4, "distributed_backend": "MPI"});
         let verdict = verdict(&members);
