@@ -38,6 +38,16 @@ pub enum ApiError {
         /// Its id or name.
         id: String,
     },
+    /// An attempt of a run has no log or output of this name.
+    #[error("{} has no {what} `{name}`", which(*attempt))]
+    NoFileOfAttempt {
+        /// `log` or `output`.
+        what: &'static str,
+        /// The path that was asked for.
+        name: String,
+        /// The attempt; 0 when the run has had none yet.
+        attempt: u32,
+    },
     /// A path parameter, query parameter or header cannot be read.
     #[error("{0}")]
     Malformed(String),
@@ -117,6 +127,13 @@ pub enum ApiError {
     Internal(String),
 }
 
+fn which(attempt: u32) -> String {
+    match attempt {
+        0 => "the run has had no attempt yet, so it".to_owned(),
+        attempt => format!("attempt {attempt} of the run"),
+    }
+}
+
 fn refusal(findings: &[Finding]) -> String {
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     let plural = if errors == 1 { "" } else { "s" };
@@ -135,7 +152,7 @@ impl ApiError {
         match self {
             Self::UnknownRoute => ProblemKind::UnknownRoute,
             Self::MethodNotAllowed => ProblemKind::MethodNotAllowed,
-            Self::NotFound { .. } => ProblemKind::NotFound,
+            Self::NotFound { .. } | Self::NoFileOfAttempt { .. } => ProblemKind::NotFound,
             Self::Malformed(_) | Self::BodyBrokeOff => ProblemKind::MalformedRequest,
             Self::Cursor(_) => ProblemKind::InvalidCursor,
             Self::Json(JsonError::Syntax { .. }) => ProblemKind::InvalidJson,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
     http::{HeaderMap, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
-use crate::domain::json;
+use crate::domain::json::{self, JsonError};
 
 /// The largest JSON body. A definition holds names and options, never data: 4 MiB is a thousand times the usual.
 pub const MAX_JSON_BYTES: usize = 4 << 20;
@@ -40,9 +40,19 @@ impl<S: Send + Sync> FromRequest<S> for ApiJson {
                 ApiError::BodyBrokeOff
             }
         })?;
-        let members = json::parse_object(&bytes).map_err(ApiError::Json)?;
+        let members = json::parse_object(&bytes).map_err(|error| ApiError::Json(counted_from_1(error)))?;
         Ok(Self { members, hash: Sha256::digest(&bytes).into() })
     }
+}
+
+/// The parser says column 0 for the end of a line, or of the body, that has nothing on it.
+fn counted_from_1(mut error: JsonError) -> JsonError {
+    if let JsonError::Syntax { line, column, .. } | JsonError::DuplicateKey { line, column, .. } = &mut error
+    {
+        *line = (*line).max(1);
+        *column = (*column).max(1);
+    }
+    error
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -66,13 +76,28 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for ApiPath
         if parts.uri.path().contains("%00") {
             return Err(ApiError::Malformed("the path holds a NUL character".to_owned()));
         }
-        axum::extract::Path::<T>::from_request_parts(parts, state).await.map(|path| Self(path.0)).map_err(
-            |rejection| {
-                let text = rejection.body_text();
-                let reason = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
-                ApiError::Malformed(format!("the path cannot be read: {reason}"))
-            },
-        )
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|path| Self(path.0)).map_err(|rejection| ApiError::Malformed(unreadable_path(rejection)))
+    }
+}
+
+/// Why a path cannot be read, in words of our own: those of the libraries below speak of their types.
+fn unreadable_path(rejection: PathRejection) -> String {
+    let kind = match rejection {
+        PathRejection::FailedToDeserializePathParams(failed) => failed.into_kind(),
+        other => return format!("the path cannot be read: {}", other.body_text()),
+    };
+    match kind {
+        ErrorKind::DeserializeError { value, message, .. } => {
+            let value: String = value.chars().take(80).collect();
+            if message.starts_with("UUID parsing failed") {
+                format!("`{value}` is no UUID; ids look like 01926b3c-0f0e-7c3a-9a55-0f6f6f1b7a10")
+            } else {
+                format!("`{value}` cannot be read: {message}")
+            }
+        }
+        ErrorKind::InvalidUtf8InPathParam { key } => format!("the `{key}` in the path is not UTF-8"),
+        other => format!("the path cannot be read: {other}"),
     }
 }
 

@@ -130,6 +130,18 @@ pub enum SnapshotError {
         /// What is wrong.
         detail: String,
     },
+    /// Nothing was sent.
+    #[error("the body is empty; send a {format} archive of the source directory")]
+    EmptyBody {
+        /// `tar`, `tar.gz` or `zip`.
+        format: &'static str,
+    },
+    /// What was sent does not begin as such an archive does.
+    #[error("the body is no {format} archive; send one, with the Content-Type that says which format it has")]
+    NoArchive {
+        /// `tar`, `tar.gz` or `zip`.
+        format: &'static str,
+    },
     /// The archive ends in the middle.
     #[error("the {format} archive is cut off ({detail}); create and send it again")]
     Truncated {
@@ -154,12 +166,13 @@ pub enum SnapshotError {
     },
     /// More bytes unpacked than are accepted.
     #[error(
-        "the archive unpacks to more than {limit} bytes (reached at `{entry}`); leave out what the script does not need (`.amlignore`), and bring data in through datastores"
+        "the archive unpacks to more than {limit} bytes{}; leave out what the script does not need (`.amlignore`), and bring data in through datastores",
+        reached_at(entry)
     )]
     TooManyBytes {
         /// The limit.
         limit: u64,
-        /// The entry at which it was reached.
+        /// The entry at which it was reached; empty between two entries.
         entry: String,
     },
     /// An entry has no name.
@@ -278,6 +291,8 @@ impl SnapshotError {
         match self {
             Self::Body { .. }
             | Self::Corrupt { .. }
+            | Self::EmptyBody { .. }
+            | Self::NoArchive { .. }
             | Self::Truncated { .. }
             | Self::TrailingGarbage { .. } => SnapshotErrorKind::Malformed,
             Self::UploadTooLarge { .. }
@@ -302,4 +317,9 @@ impl SnapshotError {
             Self::Artifacts(_) => SnapshotErrorKind::Store,
         }
     }
+}
+
+/// Where a limit was reached, if it was inside an entry.
+fn reached_at(entry: &str) -> String {
+    if entry.is_empty() { String::new() } else { format!(" (reached at `{entry}`)") }
 }

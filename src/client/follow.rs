@@ -28,28 +28,36 @@ pub(super) fn is_over(run: &Value) -> bool {
     run["status"].as_str().and_then(|word| word.parse().ok()).is_some_and(Status::is_terminal)
 }
 
-/// Waits until the run is over and tells every change of its status on the way.
+/// What a run is told to be doing. One that waits says the first reason why.
+fn doing(run: &Value) -> String {
+    let status = run["status"].as_str().unwrap_or("unknown");
+    match run["blocked_by"][0]["detail"].as_str() {
+        Some(reason) => format!("{status}: {reason}"),
+        None => status.to_owned(),
+    }
+}
+
+/// Waits until the run is over and tells every change of its status, and of why it waits, on the way.
 pub(super) async fn until_over(service: &Service, screen: &Screen, id: &str) -> Result<Value, ClientError> {
     let url = service.url(["runs", id]);
-    let mut last = String::new();
+    let mut told = String::new();
     let mut run = service.get_json(&url).await?;
     loop {
-        let status = run["status"].as_str().unwrap_or("unknown").to_owned();
-        if status != last {
-            screen.say(match run["blocked_by"].as_str() {
-                Some(reason) => format!("{status} ({reason})"),
-                None => status.clone(),
-            });
-            last = status;
+        let doing = doing(&run);
+        if doing != told {
+            screen.say(&doing);
+            told = doing;
         }
         if is_over(&run) {
             return Ok(run);
         }
         let asked = Instant::now();
         let prefer = format!("wait={HOLD_SECONDS}");
-        run = service.get_json_with(&url, |request| request.header("Prefer", &prefer)).await?;
+        let next = service.get_json_with(&url, |request| request.header("Prefer", &prefer)).await?;
+        let is_same = next["status"] == run["status"];
+        run = next;
         // A service that does not hold answers must not be asked without pause.
-        if run["status"].as_str() == Some(&last) && asked.elapsed() < DISCOVERY {
+        if is_same && asked.elapsed() < DISCOVERY {
             tokio::time::sleep(DISCOVERY).await;
         }
     }

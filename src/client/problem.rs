@@ -47,12 +47,7 @@ impl Problem {
 /// A finding with everything that helps to mend it.
 pub(super) fn finding(finding: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut lines = vec![format!(
-        "{} {} [{}]",
-        text(&finding["severity"]),
-        text(&finding["pointer"]),
-        text(&finding["rule"])
-    )];
+    let mut lines = vec![format!("{} [{}]", severity_and_place(finding), text(&finding["rule"]))];
     lines.push(format!("    {}", text(&finding["message"])));
     let fix = text(&finding["fix"]["description"]);
     if !fix.is_empty() {
@@ -70,8 +65,13 @@ pub(super) fn finding(finding: &Value) -> String {
 
 /// A finding in one line.
 pub(super) fn short_finding(finding: &Value) -> String {
+    format!("{}: {}", severity_and_place(finding), finding["message"].as_str().unwrap_or_default())
+}
+
+/// A finding about the body as a whole has an empty pointer, and then no place to name.
+fn severity_and_place(finding: &Value) -> String {
     let text = |member: &str| finding[member].as_str().unwrap_or_default();
-    format!("{} {}: {}", text("severity"), text("pointer"), text("message"))
+    format!("{} {}", text("severity"), text("pointer")).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -99,6 +99,14 @@ mod tests {
             short_finding(&problem.findings[0]),
             "error /estimator/node_count: node_count is 0; it must be at least 1."
         );
+    }
+
+    #[test]
+    fn a_finding_about_the_whole_names_no_place() {
+        let whole = json!({"rule": "estimator-deprecated", "severity": "info", "pointer": "",
+            "message": "The class is deprecated."});
+        assert_eq!(short_finding(&whole), "info: The class is deprecated.");
+        assert_eq!(finding(&whole), "info [estimator-deprecated]\n    The class is deprecated.");
     }
 
     #[test]

@@ -144,4 +144,9 @@ async fn the_examples_do_what_the_document_says(pool: PgPool) {
     for path in ["/v1/estimators", "/v1/runs"] {
         app.post(path, example(&document, path, "post")).await.ok(201);
     }
+    for path in ["/v1/snapshots/{id}", "/v1/snapshots/{id}/files"] {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().expect("parameters");
+        let id = parameters.iter().find(|parameter| parameter["name"] == "id").expect("an id");
+        app.get(&path.replace("{id}", id["example"].as_str().expect("an example"))).await.ok(200);
+    }
 }

@@ -43,6 +43,23 @@ async fn malformed_ids_names_and_queries(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]
+async fn malformed_ids_are_explained_in_our_own_words(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let id = "01926b3c-0f0e-7c3a-9a55-0f6f6f1b7a10";
+    let uuid = format!("`42` is no UUID; ids look like {id}");
+    let snapshot = "the path cannot be read: a snapshot id is `sha256:` and 64 lower-case hexadecimal digits";
+    for (path, detail) in [
+        ("/v1/runs/42".to_owned(), uuid.as_str()),
+        ("/v1/runs/42/logs/a/b.txt".to_owned(), uuid.as_str()),
+        ("/v1/estimators/42".to_owned(), uuid.as_str()),
+        ("/v1/snapshots/sha256:zz".to_owned(), snapshot),
+        (format!("/v1/runs/{id}/logs/%ff"), "the `path` in the path is not UTF-8"),
+    ] {
+        assert_eq!(app.get(&path).await.problem(400, "malformed-request")["detail"], detail, "{path}");
+    }
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
 async fn well_formed_ids_of_nothing(pool: PgPool) {
     let app = TestApp::new(pool);
     let id = "01926b3c-0f0e-7c3a-9a55-0f6f6f1b7a10";
@@ -71,7 +88,11 @@ async fn bodies_that_are_no_json_object(pool: PgPool) {
     let app = TestApp::new(pool);
     let broken = app.post_text(VALIDATE, "{\n  \"a\": }").await.problem(400, "invalid-json");
     assert_eq!((broken["line"].to_string(), broken["column"].to_string()), ("2".to_owned(), "8".to_owned()));
-    app.post_text(VALIDATE, "").await.problem(400, "invalid-json");
+    for (empty, place) in [("", ("1", "1")), ("{\n", ("2", "1"))] {
+        let problem = app.post_text(VALIDATE, empty).await.problem(400, "invalid-json");
+        assert_eq!((problem["line"].to_string().as_str(), problem["column"].to_string().as_str()), place);
+        assert!(!problem["detail"].to_string().contains("column 0"), "{problem}");
+    }
     let twice = app.post_text(VALIDATE, "{\"a\": {\"b\": 1, \"b\": 2}}").await;
     assert!(twice.problem(400, "duplicate-key")["detail"].as_str().expect("a text").contains("\"b\""));
     for other in ["[]", "null", "3", "\"x\""] {

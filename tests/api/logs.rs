@@ -41,8 +41,10 @@ async fn logs_are_read_in_parts(pool: PgPool) {
     let behind = app.with_headers("GET", &log, &[("range", "bytes=525288-")], Body::empty()).await;
     behind.problem(416, "range-not-satisfiable");
     assert_eq!(behind.header("content-range"), "bytes */525288");
-    app.get(&format!("{logs}/nothing.txt")).await.problem(404, "not-found");
-    app.get(&format!("{log}?attempt=2")).await.problem(404, "not-found");
+    let nothing = app.get(&format!("{logs}/nothing.txt")).await.problem(404, "not-found");
+    assert_eq!(nothing["detail"], "attempt 1 of the run has no log `nothing.txt`");
+    let later = app.get(&format!("{log}?attempt=2")).await.problem(404, "not-found");
+    assert_eq!(later["detail"], format!("attempt 2 of the run has no log `{LOG}`"));
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]

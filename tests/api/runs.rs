@@ -92,6 +92,40 @@ async fn findings_point_into_the_body_that_was_sent(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]
+async fn what_is_said_of_an_accepted_run_points_into_its_body_too(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let mut definition = app.definition().await;
+    definition["vm_size"] = json!("STANDARD_NC6");
+    let files = [("train.py", "print('hello')\n"), ("req.txt", "numpy\n")];
+    definition["source_directory"] = json!(app.upload(&files).await);
+    definition["pip_requirements_file_path"] = json!("req.txt");
+    let pointers = |value: &Value| -> Vec<String> {
+        let findings = value["findings"].as_array().expect("findings").iter();
+        findings.map(|finding| finding["pointer"].as_str().expect("a text").to_owned()).collect()
+    };
+    let body = json!({"experiment_name": "e", "estimator": definition});
+    let run = app.post("/v1/runs", &body).await.ok(201);
+    let found = pointers(&run);
+    assert!(found.contains(&"/estimator/vm_size".to_owned()), "{found:?}");
+    assert!(found.iter().all(|pointer| pointer.starts_with("/estimator")), "{found:?}");
+    assert_eq!(app.get(&path(&run)).await.ok(200)["findings"], run["findings"]);
+    let patched = run["findings"].as_array().expect("findings").iter().flat_map(|finding| {
+        let steps = finding["fix"]["patch"].as_array().into_iter().flatten();
+        let paths = steps.flat_map(|step| [&step["path"], &step["from"]]);
+        paths.filter_map(|path| path.as_str().map(str::to_owned)).collect::<Vec<_>>()
+    });
+    let patched: Vec<_> = patched.collect();
+    assert!(!patched.is_empty() && patched.iter().all(|path| path.starts_with("/estimator/")), "{patched:?}");
+
+    // The estimator that was stored with it, and a run of that, have no such member to point at.
+    let stored = app.get(&format!("/v1/estimators/{}", run["estimator_id"].as_str().expect("an id"))).await;
+    let bare: Vec<_> = found.iter().map(|pointer| pointer["/estimator".len()..].to_owned()).collect();
+    assert_eq!(pointers(&stored.ok(200)), bare);
+    let body = json!({"experiment_name": "e", "estimator_id": run["estimator_id"]});
+    assert_eq!(pointers(&app.post("/v1/runs", &body).await.ok(201)), bare);
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
 async fn a_stored_estimator_is_run_with_overrides(pool: PgPool) {
     let app = TestApp::new(pool);
     let mut definition = app.definition().await;

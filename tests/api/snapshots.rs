@@ -44,7 +44,10 @@ async fn bad_uploads_are_told_apart(pool: PgPool) {
             .await
         }
     };
-    send(b"this is no archive".repeat(100)).await.problem(400, "invalid-archive");
+    let text = send(b"this is no archive".repeat(100)).await.problem(400, "invalid-archive");
+    assert!(text["detail"].as_str().expect("a text").starts_with("the body is no tar archive"), "{text}");
+    let empty = send(Vec::new()).await.problem(400, "invalid-archive");
+    assert!(empty["detail"].as_str().expect("a text").starts_with("the body is empty"), "{empty}");
     send(tar(&[("a", "1"), ("b", "2"), ("c", "3")])).await.problem(413, "body-too-large");
     send(tar(&[("a", &"x".repeat(200))])).await.problem(413, "body-too-large");
     send(tar(&[("a", "1"), ("a", "2")])).await.problem(422, "refused-archive");

@@ -110,7 +110,10 @@ async fn accepted(
     let estimator_id = estimator_id.or(inline.as_ref().map(|estimator| estimator.id));
     let estimator_id =
         estimator_id.ok_or_else(|| ApiError::Internal("a run without estimator".to_owned()))?;
-    let run = run(state, request, &merged, &judged, accepted, estimator_id)?;
+    // Of a stored estimator there is nothing in the body to point at: its findings go by the definition that is shown.
+    let said = judged.verdict.findings.clone();
+    let said = if inline.is_some() { placement.place(said) } else { said };
+    let run = run(state, request, &merged, &judged, accepted, estimator_id, said)?;
     Ok((run, inline))
 }
 
@@ -162,6 +165,7 @@ fn run(
     judged: &Judged,
     accepted: &Accepted,
     estimator_id: EstimatorId,
+    said: Vec<Finding>,
 ) -> Result<StoredRun, ApiError> {
     let plan = judge::plan(accepted);
     let target = judged.facts.targets.iter().find(|target| target.name.as_str() == plan.compute_target);
@@ -175,7 +179,7 @@ fn run(
         compute_target: plan.compute_target.clone(),
         backend: target.backend.clone(),
         definition: judge::redacted(merged),
-        findings: judged.verdict.findings.clone(),
+        findings: said,
         plan,
         actual_environment: None,
         tags: request.tags,

@@ -67,17 +67,18 @@ pub async fn get_run_log(
     let attempt = attempt.unwrap_or(progress.attempt);
     let stored = state.storage.get_run_log(id, attempt, &name).await?;
     let log = LogName { run: id, attempt, name };
+    let missing = || ApiError::NoFileOfAttempt { what: "log", name: log.name.clone(), attempt };
     let may_still_come = !progress.status.is_terminal() && attempt == progress.attempt;
     let events = sse::is_wanted(&headers);
     if follow || events {
         if stored.is_none() && !may_still_come {
-            return Err(ApiError::not_found("log of this attempt", &log.name));
+            return Err(missing());
         }
         let format = if events { Format::Events } else { Format::Plain };
         let from = sse::last_event_id(&headers).or(offset).unwrap_or(0);
         return Ok(Follow::new(&state, log, from, format)?.into_response());
     }
-    let total = stored.ok_or_else(|| ApiError::not_found("log of this attempt", &log.name))?.bytes;
+    let total = stored.ok_or_else(missing)?.bytes;
     let ranged = if offset.is_some() { None } else { range::asked(&headers, total)? };
     let first = offset.unwrap_or(0);
     if first > total {

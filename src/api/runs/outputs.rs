@@ -111,7 +111,9 @@ pub async fn get_run_output(
     query.finish(&["attempt"])?;
     let attempt = attempt.unwrap_or(progress(&state, id).await?.attempt);
     let output = state.storage.get_run_output(id, attempt, &name).await?;
-    let output = output.ok_or_else(|| ApiError::not_found("output of this attempt", &name))?;
+    let Some(output) = output else {
+        return Err(ApiError::NoFileOfAttempt { what: "output", name, attempt });
+    };
     let tag = format!("\"{}\"", output.sha256);
     let mut response = if etag::is_held(&headers, &tag) {
         let mut response = Response::new(Body::empty());

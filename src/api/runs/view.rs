@@ -147,7 +147,8 @@ pub struct Run {
     /// The definition with the run's overrides merged in.
     #[schema(value_type = EstimatorDefinition)]
     pub definition: Map<String, Value>,
-    /// What validation said of it: warnings and infos. Pointers are into `definition`.
+    /// What validation said of it: warnings and infos. Of an inline estimator, pointers are into the body that started the
+    /// run, as in a refusal: `/estimator/…`, or the member that overrides it. Of a stored one, they are into `definition`.
     pub findings: Vec<Finding>,
 }
 

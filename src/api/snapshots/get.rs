@@ -8,7 +8,10 @@ use axum::{
 
 use super::Snapshot;
 use crate::{
-    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
+    api::{
+        error::ApiError, estimators::EXAMPLE_SNAPSHOT, etag, extract::ApiPath, problem::Problem,
+        state::Shared,
+    },
     domain::ids::SnapshotId,
 };
 
@@ -16,7 +19,7 @@ use crate::{
 #[utoipa::path(
     get, path = "/v1/snapshots/{id}", tag = "snapshots",
     params(
-        ("id" = SnapshotId, Path, description = "The snapshot's id"),
+        ("id" = SnapshotId, Path, description = "The snapshot's id", example = json!(EXAMPLE_SNAPSHOT)),
         ("If-None-Match" = Option<String>, Header, description = "Answers 304 when the snapshot still has this ETag"),
     ),
     responses(

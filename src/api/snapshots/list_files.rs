@@ -6,6 +6,7 @@ use super::SnapshotFile;
 use crate::{
     api::{
         error::ApiError,
+        estimators::EXAMPLE_SNAPSHOT,
         etag,
         extract::{ApiPath, ApiQuery},
         paging::{Page, PageRequest},
@@ -21,7 +22,7 @@ use crate::{
 #[utoipa::path(
     get, path = "/v1/snapshots/{id}/files", tag = "snapshots",
     params(
-        ("id" = SnapshotId, Path, description = "The snapshot's id"),
+        ("id" = SnapshotId, Path, description = "The snapshot's id", example = json!(EXAMPLE_SNAPSHOT)),
         ("limit" = Option<u32>, Query, description = "How many entries; 50 when not given", minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
     ),

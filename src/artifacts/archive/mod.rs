@@ -6,7 +6,7 @@ mod zip;
 
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, Read, Write as _},
+    io::{self, BufReader, BufWriter, Read, Seek as _, Write as _},
     path::Path,
 };
 
@@ -21,11 +21,12 @@ use super::{
 
 /// Reads a whole upload (blocking). `scratch` is where the nameless file for the contents is made.
 pub(super) fn read(
-    upload: File,
+    mut upload: File,
     format: ArchiveFormat,
     limits: &Limits,
     scratch: &Path,
 ) -> Result<Tree, SnapshotError> {
+    check_start(&mut upload, format, scratch)?;
     let spool = tempfile::tempfile_in(scratch)
         .map_err(ArtifactsError::io("cannot create a scratch file in", scratch))?;
     let mut collector = Collector::new(BufWriter::with_capacity(1 << 16, spool), limits, scratch);
@@ -50,6 +51,35 @@ pub(super) fn read(
     }
     collector.finish()
 }
+
+/// Refuses what cannot be such an archive by its first bytes. Its decoder would call it cut off or corrupt, which
+/// sends people looking in the wrong place.
+fn check_start(upload: &mut File, format: ArchiveFormat, scratch: &Path) -> Result<(), SnapshotError> {
+    let mut start = [0; GZIP.len()];
+    let mut filled = 0;
+    let failed = "cannot read an upload in";
+    while filled < start.len() {
+        match upload.read(&mut start[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ArtifactsError::io(failed, scratch)(error).into()),
+        }
+    }
+    upload.rewind().map_err(ArtifactsError::io(failed, scratch))?;
+    let start = &start[..filled];
+    match format {
+        _ if start.is_empty() => Err(SnapshotError::EmptyBody { format: format.name() }),
+        ArchiveFormat::TarGz if !GZIP.starts_with(start) => {
+            Err(SnapshotError::NoArchive { format: format.name() })
+        }
+        // A tar is known by its first header, a zip by its end.
+        _ => Ok(()),
+    }
+}
+
+/// What every gzip file begins with.
+const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// Stops a reader that yields more than any acceptable archive could: contents, headers and padding together.
 struct Budget<R> {

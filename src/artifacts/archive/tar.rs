@@ -18,6 +18,7 @@ use super::{
 };
 
 const BLOCK: usize = 512;
+const INSIDE_A_BLOCK: &str = "it ends inside a block";
 /// The longest name or pax record set that is read: far more than the longest accepted path needs.
 const MAX_EXTENSION_BYTES: u64 = 64 * 1024;
 
@@ -53,18 +54,25 @@ pub(super) fn read(
     let mut pending = Pending::default();
     let mut first = true;
     loop {
-        let Some(block) = tar.block()? else {
-            return Err(if first {
-                tar.corrupt("it is empty")
-            } else {
-                SnapshotError::Truncated { format, detail: "its end marker is missing" }
-            });
+        let block = match tar.block() {
+            // Less than one header, or nothing.
+            Ok(None) | Err(SnapshotError::Truncated { detail: INSIDE_A_BLOCK, .. }) if first => {
+                return Err(SnapshotError::NoArchive { format });
+            }
+            Ok(None) => {
+                return Err(SnapshotError::Truncated { format, detail: "its end marker is missing" });
+            }
+            Ok(Some(block)) => block,
+            Err(error) => return Err(error),
         };
-        first = false;
         if block.iter().all(|byte| *byte == 0) {
             break;
         }
         let header = Header::from_byte_slice(&block);
+        if first && header.cksum().is_err() {
+            return Err(SnapshotError::NoArchive { format });
+        }
+        first = false;
         tar.check_sum(header)?;
         let size = header.entry_size().map_err(|_| tar.corrupt("a size field is no number"))?;
         match header.entry_type() {
@@ -116,10 +124,7 @@ impl Tar<'_> {
             match self.source.read(&mut block[filled..]) {
                 Ok(0) if filled == 0 => return Ok(None),
                 Ok(0) => {
-                    return Err(SnapshotError::Truncated {
-                        format: self.format,
-                        detail: "it ends inside a block",
-                    });
+                    return Err(SnapshotError::Truncated { format: self.format, detail: INSIDE_A_BLOCK });
                 }
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

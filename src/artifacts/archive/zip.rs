@@ -114,7 +114,7 @@ fn directory(upload: &mut BufReader<File>, collector: &Collector<'_>) -> Result<
         return Err(if starts_like_zip(upload).map_err(broken)? {
             SnapshotError::Truncated { format: FORMAT, detail: "its directory is missing" }
         } else {
-            corrupt("it has no directory")
+            SnapshotError::NoArchive { format: FORMAT }
         });
     };
     let record = &tail[end..];

@@ -234,7 +234,8 @@ refused!(
     SnapshotError::Truncated { .. },
     Malformed
 );
-refused!(empty_body, Vec::new(), SnapshotError::Corrupt { .. }, Malformed);
+refused!(text, b"print('hello')\n".to_vec(), SnapshotError::NoArchive { .. }, Malformed);
+refused!(long_text, b"print('hello')\n".repeat(200), SnapshotError::NoArchive { .. }, Malformed);
 refused!(
     trailing_garbage,
     {
@@ -276,6 +277,7 @@ async fn a_bomb_is_stopped_at_the_limit() {
     archive.resize(12 << 20, 0);
     let error = Bench::new().refusal(ArchiveFormat::TarGz, &gzip(&archive)).await;
     assert!(matches!(error, SnapshotError::TooManyBytes { .. }), "{error:?}");
+    assert!(!error.to_string().contains("``"), "{error}");
 }
 
 #[tokio::test]
@@ -294,7 +296,20 @@ async fn broken_gzip_is_told_from_cut_gzip() {
     let longer = bench.refusal(ArchiveFormat::TarGz, &longer).await;
     assert!(matches!(longer, SnapshotError::TrailingGarbage { .. }), "{longer:?}");
     let plain = bench.refusal(ArchiveFormat::TarGz, &tar().file("a", b"x").end()).await;
-    assert!(matches!(plain, SnapshotError::Corrupt { .. }), "{plain:?}");
+    assert!(matches!(plain, SnapshotError::NoArchive { .. }), "{plain:?}");
+    let text = bench.refusal(ArchiveFormat::TarGz, b"import chainer\n").await;
+    assert!(text.to_string().starts_with("the body is no tar.gz archive"), "{text}");
+    let first_byte = bench.refusal(ArchiveFormat::TarGz, &archive[..1]).await;
+    assert!(matches!(first_byte, SnapshotError::Truncated { .. }), "{first_byte:?}");
+}
+
+#[tokio::test]
+async fn an_empty_body_is_called_empty() {
+    for format in [ArchiveFormat::Tar, ArchiveFormat::TarGz, ArchiveFormat::Zip] {
+        let error = Bench::new().refusal(format, b"").await;
+        assert!(error.to_string().starts_with("the body is empty"), "{error}");
+        assert_eq!(error.status_hint(), Kind::Malformed);
+    }
 }
 
 #[tokio::test]

@@ -128,8 +128,7 @@ refused!(
     SnapshotError::Corrupt { .. },
     Malformed
 );
-refused!(empty_body, Vec::new(), SnapshotError::Corrupt { .. }, Malformed);
-refused!(no_zip, b"not a zip at all".repeat(20), SnapshotError::Corrupt { .. }, Malformed);
+refused!(no_zip, b"not a zip at all".repeat(20), SnapshotError::NoArchive { .. }, Malformed);
 refused!(
     cut_off,
     {

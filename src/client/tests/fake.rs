@@ -26,6 +26,8 @@ pub(super) const SNAPSHOT: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41
 pub(super) struct Script {
     /// The statuses that one look at the run after another finds; the last one stays.
     pub(super) statuses: Vec<&'static str>,
+    /// Why the run waits, of one look after another; the last one stays while it is queued.
+    pub(super) waits: Vec<&'static str>,
     /// Members of the run besides id and status.
     pub(super) run: Value,
     pub(super) logs: BTreeMap<&'static str, Vec<u8>>,
@@ -51,6 +53,10 @@ impl Script {
 
     fn a_run(&self) -> Value {
         let mut run = json!({"id": RUN, "status": self.statuses.first(), "estimator_id": "an-estimator"});
+        run["blocked_by"] = match (self.statuses.first(), self.waits.first()) {
+            (Some(&"Queued"), Some(detail)) => json!([{"code": "behind_other_runs", "detail": detail}]),
+            _ => json!([]),
+        };
         for (member, value) in self.run.as_object().into_iter().flatten() {
             run[member] = value.clone();
         }
@@ -112,6 +118,9 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response<Body
             let run = script.a_run();
             if script.statuses.len() > 1 {
                 script.statuses.remove(0);
+            }
+            if script.waits.len() > 1 {
+                script.waits.remove(0);
             }
             reply(200, &run)
         }

@@ -140,6 +140,18 @@ async fn a_followed_run_shows_its_log_and_its_end() {
 }
 
 #[tokio::test]
+async fn a_waiting_run_says_why_and_again_when_that_changes() {
+    let mut script = script(&["Queued", "Queued", "Queued", "Running", "Completed"]);
+    script.waits = vec!["2 queued run(s) go first", "2 queued run(s) go first", "1 queued run(s) go first"];
+    let (url, _) = serve(script).await;
+    let ran = logs(&url, true, None).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, LOG), "{ran:?}");
+    let lines: Vec<_> = ran.err.lines().take(3).collect();
+    let expected = ["Queued: 2 queued run(s) go first", "Queued: 1 queued run(s) go first", "Running"];
+    assert_eq!(lines, expected, "{}", ran.err);
+}
+
+#[tokio::test]
 async fn a_cut_connection_neither_repeats_nor_loses_a_byte() {
     for cuts in [vec![1], vec![3, 20, 21], vec![0, 0, LOG.len() - 1, LOG.len()]] {
         let mut script = script(&["Running", "Running", "Completed"]);

@@ -6,7 +6,7 @@ use super::{
     data::{Argument, Reference},
     objects::{EnvironmentDefinition, Registry, Training, Variables},
     reading::{Fault, Given, Problem, Reader, shortened},
-    signature::{SIGNATURE, nearest, rank},
+    signature::{SIGNATURE, is_near, nearest, rank},
 };
 use crate::domain::json as pointer;
 
@@ -181,11 +181,10 @@ fn unknown_key(body: &Map<String, Value>, key: &str, suggest: bool) -> Option<Pr
     let plain = |text: &str| text.replace('_', "").to_lowercase();
     let renamed = plain(key) == plain(near) && !body.contains_key(near);
     let patch = renamed.then(|| vec![json!({"op": "move", "from": place, "path": pointer::child("", near)})]);
-    Some(Problem {
-        fault: Fault::UnknownParameter,
-        message,
-        fix: format!("Write `{near}` if that is what you mean, or remove it."),
-        patch,
-        pointer: place,
-    })
+    let fix = if is_near(key, near) {
+        format!("Write `{near}` if that is what you mean, or remove it.")
+    } else {
+        format!("The nearest name is `{near}`; remove {:?} if that is not what you mean.", shortened(key))
+    };
+    Some(Problem { fault: Fault::UnknownParameter, message, fix, patch, pointer: place })
 }

@@ -11,7 +11,7 @@ pub(crate) use data::{Argument, Reference, ReferenceKind};
 pub(crate) use draft::Draft;
 pub(crate) use objects::{EnvironmentDefinition, Registry, Training, Variables};
 pub(crate) use reading::{Fault, Given, listed, shortened};
-pub use signature::{Kind, Parameter, SIGNATURE, nearest, rank};
+pub use signature::{Kind, Parameter, SIGNATURE, is_near, nearest, rank};
 
 use serde_json::{Map, Value};
 

@@ -78,15 +78,24 @@ pub fn rank(name: &str) -> Option<usize> {
     SIGNATURE.iter().position(|parameter| parameter.name == name)
 }
 
+/// Whether `word` may be a misspelling of `known`, its nearest. A far one is named, too, but not as what was meant.
+#[must_use]
+pub fn is_near(word: &str, known: &str) -> bool {
+    strsim::jaro_winkler(&comparable(word), &comparable(known)) >= 0.75
+}
+
+/// A word without case and separators. A longer one is no misspelling of a name; comparing it would only cost time.
+fn comparable(word: &str) -> String {
+    word.chars().take(64).collect::<String>().to_lowercase().replace(['_', '-', ' '], "")
+}
+
 /// The known word that is most like `word`; none when there are no words.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |text: &str| text.to_lowercase().replace(['_', '-', ' '], "");
-    // A longer word is no misspelling of a name; comparing it would only cost time.
-    let wanted = plain(&word.chars().take(64).collect::<String>());
+    let wanted = comparable(word);
     let mut best: Option<(f64, &str)> = None;
     for candidate in known {
-        let score = strsim::jaro_winkler(&wanted, &plain(candidate));
+        let score = strsim::jaro_winkler(&wanted, &comparable(candidate));
         if best.is_none_or(|(top, _)| score > top) {
             best = Some((score, candidate));
         }
@@ -118,6 +127,11 @@ mod tests {
             ("pipPackages", "pip_packages"),
         ] {
             assert_eq!(nearest(word, names()), Some(name));
+            assert!(is_near(word, name), "{word}");
+        }
+        for far in ["zzz", "verbose", "gpu_memory_fraction", "x", "训练"] {
+            let near = nearest(far, names()).expect("there are names");
+            assert!(!is_near(far, near), "{far} and {near}");
         }
         assert_eq!(nearest("x", []), None);
     }

@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::{CHAINER_PAGE, Context, FileState, Rule, Sink, grammar::pip, words};
+use super::{
+    CHAINER_PAGE, Context, FileState, Rule, Sink,
+    grammar::{pip, shm},
+    words,
+};
 use crate::domain::{
     definition::{Argument, Draft},
     finding::{Finding, Severity},
@@ -36,7 +40,7 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
     let old_image = !environment && draft.custom_docker_base_image.is_given();
     let parses = draft.disable_validation.is_false()
         && draft.entry_script.text().is_some_and(|script| script.ends_with(".py"));
-    let shm_size = draft.shm_size.text().is_some_and(|size| size != framework::DEFAULT_SHM_SIZE);
+    let shm_size = draft.shm_size.text().is_some_and(|size| !shm::is_same(size, framework::DEFAULT_SHM_SIZE));
     let parameters = [
         ("vm_size", one_off),
         ("vm_priority", one_off && draft.vm_priority.is_given()),
@@ -156,6 +160,8 @@ mod tests {
             json!({"script_params": {"--a": [1, null]}, "node_count": 2, "distributed_training": {"type": "Mpi"}}),
             json!({"process_count_per_node": 2, "distributed_backend": "mpi", "max_run_duration_seconds": 5}),
             json!({"use_docker": false, "shm_size": "4g", "use_gpu": false}),
+            json!({"shm_size": "2G"}),
+            json!({"shm_size": "2048m"}),
             json!({"shm_size": "2g", "vm_size": "STANDARD_NC6", "vm_priority": "dedicated"}),
             json!({"user_managed": true, "environment_variables": {"A": 1}}),
             json!({"pip_packages": ["numpy", "https://e.invalid/a.whl"], "pip_requirements_file": "req.txt"}),

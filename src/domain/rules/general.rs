@@ -14,8 +14,8 @@ pub(super) fn estimator_deprecated(_: &Context<'_>, sink: &mut Sink<'_>) {
         "The Chainer estimator class is deprecated; SDK v1 as a whole is out of support since 2026-06-30. \
          The definition is still judged and run here.",
         words(
-            "Nothing has to be done for this service. To move on, ask for the rendering of this definition as a \
-             `ScriptRunConfig` with an environment of its own, or as an Azure ML v2 command job.",
+            "Nothing has to be done for this service. To move on, write it outside this service as a \
+             `ScriptRunConfig` with an environment of its own, or, for Azure ML v2, as a command job.",
         ),
     );
 }
@@ -211,6 +211,19 @@ mod tests {
                 "registry-incomplete@/environment_definition/docker/baseImageRegistry/username",
             ]
         );
+    }
+
+    #[test]
+    fn a_far_name_is_not_taken_for_what_was_meant() {
+        let fix = |name: &str| finding(&json!({name: 1}), "unknown-parameter").fix.description;
+        assert_eq!(fix("entry_scrpt"), "Write `entry_script` if that is what you mean, or remove it.");
+        assert_eq!(fix("zzz"), "The nearest name is `vm_size`; remove \"zzz\" if that is not what you mean.");
+    }
+
+    #[test]
+    fn the_way_out_needs_no_operation_of_this_service() {
+        let fix = finding(&json!({}), "estimator-deprecated").fix.description;
+        assert!(fix.contains("outside this service") && !fix.contains("ask for"), "{fix}");
     }
 
     #[test]

@@ -6,9 +6,38 @@ pub(crate) fn is_size(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && digits.bytes().any(|b| b != b'0')
 }
 
+/// Whether two sizes are the same number of bytes, however they are written.
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
+    one == other || bytes(one).is_some_and(|size| bytes(other) == Some(size))
+}
+
+fn bytes(text: &str) -> Option<u128> {
+    if !is_size(text) {
+        return None;
+    }
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: u128 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        _ => 1,
+    };
+    digits.parse::<u128>().ok()?.checked_mul(unit)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_size;
+    use super::{is_same, is_size};
+
+    #[test]
+    fn the_same_size_is_known_in_other_spellings() {
+        for same in ["2g", "2G", "002g", "2048m", "2097152K", "2147483648", "2147483648b"] {
+            assert!(is_same(same, "2g"), "{same}");
+        }
+        for other in ["2", "2m", "2047m", "3g", "2gb", "", &"9".repeat(60)] {
+            assert!(!is_same(other, "2g"), "{other:?}");
+        }
+    }
 
     #[test]
     fn sizes() {
