@@ -1,5 +1,6 @@
 //! What every backend must do (`conformance`), asked of each of them, and what only one does.
 
+mod builds;
 mod conformance;
 mod harness;
 mod process;

@@ -286,3 +286,21 @@ async fn the_supervisor_has_nothing_of_the_service_in_its_environment() {
     let logs = backend.log_files(&attempt).await.unwrap();
     assert_eq!(content(&logs, "user_logs/std_log.txt"), "waiting\n");
 }
+
+#[tokio::test]
+async fn a_file_where_the_run_needs_a_directory_is_a_fault_of_the_definition() {
+    struct Holds(&'static str);
+    impl estimatord::backend::SourceTree for Holds {
+        async fn unpack(&self, directory: &Path) -> std::io::Result<()> {
+            fs::write(directory.join(self.0), "")
+        }
+    }
+    for name in ["outputs", "logs"] {
+        let machine = Machine::new();
+        let (backend, attempt) = (machine.backend(), machine.attempt("exits.py", &["0"]));
+        let error = backend.prepare(&attempt, &Holds(name)).await.unwrap_err();
+        let PrepareError::EnvironmentBuild { message } = &error else { panic!("{error}") };
+        assert!(message.contains(&format!("`{name}`")) && message.contains("rename it"), "{message}");
+        assert!(!message.contains(machine.data_dir().to_str().unwrap()), "{message}");
+    }
+}

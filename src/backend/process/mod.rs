@@ -62,6 +62,15 @@ pub struct Settings {
     pub uv: Option<PathBuf>,
 }
 
+/// Why the source tree could not be put in place.
+#[derive(Debug, thiserror::Error)]
+enum PlaceError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the snapshot has a file named `{0}`, where the run needs a directory: rename it")]
+    InTheWay(&'static str),
+}
+
 /// Runs attempts as processes on this machine.
 #[derive(Clone, Debug)]
 pub struct ProcessBackend {
@@ -87,13 +96,13 @@ impl ProcessBackend {
     }
 
     /// Puts the working directory in place, whole or not at all.
-    async fn place_work(&self, directory: &AttemptDir, source: &impl SourceTree) -> io::Result<()> {
+    async fn place_work(&self, directory: &AttemptDir, source: &impl SourceTree) -> Result<(), PlaceError> {
         layout::create_private_dir(&directory.logs().join("user_logs"))?;
         let lock = layout::open_lock_file(&directory.prepare_lock())?;
         while let Err(error) = lock.try_lock() {
             match error {
                 fs::TryLockError::WouldBlock => tokio::time::sleep(LOOK_INTERVAL).await,
-                fs::TryLockError::Error(error) => return Err(error),
+                fs::TryLockError::Error(error) => return Err(error.into()),
             }
         }
         if directory.work().exists() {
@@ -103,7 +112,11 @@ impl ProcessBackend {
         let partial = tempfile::Builder::new().prefix(PARTIAL_WORK).tempdir_in(directory.root())?;
         source.unpack(partial.path()).await?;
         for name in ["outputs", "logs"] {
-            fs::create_dir_all(partial.path().join(name))?;
+            let path = partial.path().join(name);
+            if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_dir()) {
+                return Err(PlaceError::InTheWay(name));
+            }
+            fs::create_dir_all(path)?;
         }
         fs::rename(partial.path(), directory.work())?;
         // It is no longer there to be removed.
@@ -181,9 +194,13 @@ impl Backend for ProcessBackend {
         source: &impl SourceTree,
     ) -> Result<ActualEnvironment, PrepareError> {
         let directory = self.directory(attempt);
-        self.place_work(&directory, source)
-            .await
-            .map_err(|source| PrepareError::Io { path: directory.root().to_owned(), source })?;
+        self.place_work(&directory, source).await.map_err(|error| match error {
+            PlaceError::Io(source) => PrepareError::Io { path: directory.root().to_owned(), source },
+            // The definition's fault: trying again will not help.
+            in_the_way @ PlaceError::InTheWay(_) => {
+                PrepareError::EnvironmentBuild { message: in_the_way.to_string() }
+            }
+        })?;
         environment::prepare(self, attempt, &directory).await
     }
 

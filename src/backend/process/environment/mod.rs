@@ -24,7 +24,7 @@ use self::{
 };
 use super::{
     super::{ActualEnvironment, Attempt, PrepareError, Substitution},
-    ProcessBackend, Settings, files, launch,
+    LOOK_INTERVAL, ProcessBackend, Settings, files, launch,
     layout::{self, AttemptDir, BUILD_LOG},
 };
 use crate::domain::{environment::EnvironmentKind, plan::Launcher};
@@ -33,6 +33,9 @@ use crate::domain::{environment::EnvironmentKind, plan::Launcher};
 const RECIPE: u32 = 1;
 /// Written last: an environment without it was never finished.
 const MARKER: &str = ".complete";
+
+/// How often removing an unfinished environment is tried.
+const CLEAR_TRIES: u32 = 50;
 
 /// What is known of a finished environment.
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,9 +105,13 @@ async fn managed(
     let environment = &attempt.plan.environment;
     let asks = substitutions::resolve(environment, attempt.plan.launcher == Launcher::Mpi)
         .map_err(CommandError::Failed)?;
+    // One of its own for each build: installers leave locks and the like in there, and all of it goes in the end.
+    let temporary_base = backend.settings.data_dir.join("cache/tmp");
+    layout::create_private_dir(&temporary_base)?;
+    let temporary = tempfile::tempdir_in(temporary_base)?;
     let mut builder = Builder {
         settings: &backend.settings,
-        variables: installer_environment(&backend.service_environment),
+        variables: installer_environment(&backend.service_environment, temporary.path()),
         present: Vec::new(),
         deadline: build::deadline(backend.settings.build_timeout),
     };
@@ -142,17 +149,33 @@ fn key(asks: &Asks, python: &Interpreter, snapshot: &str) -> String {
 
 /// What the installer is given of the service's environment: what scripts get, and where packages come from. Build
 /// scripts of packages run with it, so that no secret of the service may be in there.
-fn installer_environment(service: &[(String, String)]) -> Vec<(String, String)> {
+fn installer_environment(service: &[(String, String)], temporary: &Path) -> Vec<(String, String)> {
     const SOURCES: [&str; 6] = ["UV_", "PIP_", "PYENV_ROOT", "CURL_CA_BUNDLE", "ALL_PROXY", "all_proxy"];
     // These would lead the installer to another place than the one it is told.
-    const STEERING: [&str; 6] =
-        ["UV_PYTHON", "UV_CACHE_DIR", "UV_SYSTEM_PYTHON", "UV_CONSTRAINT", "PIP_TARGET", "PIP_PREFIX"];
-    service
+    const STEERING: [&str; 7] = [
+        "UV_PYTHON",
+        "UV_CACHE_DIR",
+        "UV_SYSTEM_PYTHON",
+        "UV_CONSTRAINT",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "TMPDIR",
+    ];
+    // By these uv trusts whom the machine trusts, and not only whom it was built to trust: the new name and the old
+    // one, as variables, because a version that does not know a variable does not mind it.
+    const SYSTEM_CERTIFICATES: [&str; 2] = ["UV_SYSTEM_CERTS", "UV_NATIVE_TLS"];
+    let mut kept: Vec<(String, String)> = service
         .iter()
         .filter(|(name, _)| launch::is_inherited(name) || SOURCES.iter().any(|start| name.starts_with(start)))
         .filter(|(name, _)| !STEERING.contains(&name.as_str()))
         .cloned()
-        .collect()
+        .collect();
+    // An operator who said something about it, by whichever name, is heeded.
+    if !kept.iter().any(|(name, _)| SYSTEM_CERTIFICATES.contains(&name.as_str())) {
+        kept.extend(SYSTEM_CERTIFICATES.map(|name| (name.to_owned(), "true".to_owned())));
+    }
+    kept.push(("TMPDIR".to_owned(), temporary.to_string_lossy().into_owned()));
+    kept
 }
 
 /// The first program of that name on `PATH`.
@@ -265,7 +288,24 @@ impl Site<'_> {
         let mut log = log.also(&self.sibling("log"))?;
         // Left behind by a build that was interrupted.
         self.blocking(|root| files::remove_tree(&root)).await?;
-        Ok((self.build(asks, python, &lock, &mut log).await?, false))
+        match self.build(asks, python, &lock, &mut log).await {
+            Ok(complete) => Ok((complete, false)),
+            Err(error) => {
+                self.clear().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what a failed build made, under its lock. What cannot be removed is left to the next build.
+    async fn clear(&self) {
+        for _ in 0..CLEAR_TRIES {
+            if self.blocking(|root| files::remove_tree(&root)).await.is_ok() {
+                return;
+            }
+            // An installer that was killed may be writing still.
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
     }
 
     async fn build(
@@ -372,8 +412,17 @@ mod tests {
         let names =
             ["UV_DEFAULT_INDEX", "PIP_CERT", "DATABASE_URL", "ESTIMATORD_TOKEN", "UV_CACHE_DIR", "PATH"];
         let service: Vec<_> = names.map(|name| (name.to_owned(), String::new())).into();
-        let kept: Vec<_> = installer_environment(&service).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(kept, ["UV_DEFAULT_INDEX", "PIP_CERT", "PATH"]);
+        let kept: Vec<_> =
+            installer_environment(&service, Path::new("/t")).into_iter().map(|(name, _)| name).collect();
+        let expected = ["UV_DEFAULT_INDEX", "PIP_CERT", "PATH", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "TMPDIR"];
+        assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn what_the_operator_says_of_certificates_is_heeded() {
+        let service = [("UV_NATIVE_TLS".to_owned(), "false".to_owned()), ("TMPDIR".into(), "/other".into())];
+        let expected = [service[0].clone(), ("TMPDIR".into(), "/t".into())];
+        assert_eq!(installer_environment(&service, Path::new("/t")), expected);
     }
 
     #[tokio::test]
