@@ -158,8 +158,7 @@ async fn a_killed_supervisor_means_lost_and_nothing_left() {
     .await;
     assert!(matches!(&state, Observation::Lost { detail } if detail.contains("3 processes")), "{state:?}");
     assert!(!family.iter().any(|pid| is_alive(*pid)));
-    let state = machine.backend().observe(&attempt).await.unwrap();
-    assert!(matches!(state, Observation::Lost { .. }), "{state:?}");
+    assert_eq!(machine.backend().observe(&attempt).await.unwrap(), state, "the first count stays");
 }
 
 #[tokio::test]
@@ -303,4 +302,36 @@ async fn a_file_where_the_run_needs_a_directory_is_a_fault_of_the_definition() {
         assert!(message.contains(&format!("`{name}`")) && message.contains("rename it"), "{message}");
         assert!(!message.contains(machine.data_dir().to_str().unwrap()), "{message}");
     }
+}
+
+#[tokio::test]
+async fn a_script_that_removes_its_attempt_is_ended_and_lost() {
+    let machine = Machine::new();
+    let notes = machine.note("pid");
+    let (backend, attempt) = (machine.backend(), machine.attempt("removes.py", &[&notes]));
+    start(&backend, &attempt).await;
+    let pids = noted_pids(&notes).await;
+    let state = backend.observe(&attempt).await.unwrap();
+    assert!(matches!(&state, Observation::Lost { detail } if detail.contains("removed")), "{state:?}");
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+    assert_eq!(backend.observe(&attempt).await.unwrap(), state);
+}
+
+#[tokio::test]
+async fn a_daemon_with_an_empty_environment_does_not_survive_its_supervisor() {
+    let machine = Machine::new();
+    let notes = machine.note("pids");
+    let (backend, attempt) = (machine.backend(), machine.attempt("hides.py", &[&notes]));
+    start(&backend, &attempt).await;
+    let pids = noted_pids(&notes).await;
+    kill(machine.supervisor(&attempt), Signal::SIGKILL).unwrap();
+    until("the loss to be seen", async || {
+        matches!(backend.observe(&attempt).await.unwrap(), Observation::Lost { .. }).then_some(())
+    })
+    .await;
+    let left: Vec<_> = pids.into_iter().filter(|pid| is_alive(*pid)).collect();
+    for pid in &left {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ffi::OsString,
     fs, io,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -73,22 +76,60 @@ pub(super) fn of(pid: i32) -> io::Result<Vec<Process>> {
     Ok(select_descendants(&all()?, &HashSet::from([pid])))
 }
 
-/// Every process whose environment holds exactly the entry `entry`, and all that descend from one.
-pub(super) fn carrying(entry: &str) -> io::Result<Vec<Process>> {
-    let processes = all()?;
+/// Every process of which `is_meant` holds, and all that descend from one; never this process.
+pub(super) fn matching(is_meant: impl Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let carriers: Vec<Process> = processes
-        .iter()
-        .filter(|process| process.pid != own && carries(process.pid, entry))
-        .copied()
-        .collect();
-    let roots = carriers.iter().map(|process| process.pid).collect();
+    let processes = all()?;
+    let meant: Vec<Process> =
+        processes.iter().filter(|process| process.pid != own && is_meant(process)).copied().collect();
+    let roots = meant.iter().map(|process| process.pid).collect();
     let mut found = select_descendants(&processes, &roots);
-    found.extend(carriers);
+    found.extend(meant);
+    // What has ended and waits to be read needs no ending.
+    found.retain(|process| process.pid != own && !is_zombie(process.pid));
     Ok(found)
 }
 
-fn carries(pid: i32, entry: &str) -> bool {
+/// Fields 3, 5, 6 and 7 of proc(5).
+fn details(pid: i32) -> Option<(String, i32, i32, i32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?.to_owned();
+    let mut number = |skip| fields.nth(skip)?.parse().ok();
+    Some((state, number(1)?, number(0)?, number(0)?))
+}
+
+fn is_zombie(pid: i32) -> bool {
+    details(pid).is_none_or(|(state, ..)| state == "Z" || state == "X")
+}
+
+/// Whether it is in the process group, or the session, of that number.
+pub(super) fn is_in_group(pid: i32, leader: i32) -> bool {
+    details(pid).is_some_and(|(_, group, session, _)| group == leader || session == leader)
+}
+
+/// Whether it works below this directory, also one that was removed, and at no terminal: there sits a person.
+pub(super) fn works_in(pid: i32, directory: &Path) -> bool {
+    details(pid).is_some_and(|(.., terminal)| terminal == 0)
+        && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| {
+            let mut bytes = cwd.into_os_string().into_vec();
+            if bytes.ends_with(b" (deleted)") {
+                bytes.truncate(bytes.len() - b" (deleted)".len());
+            }
+            PathBuf::from(OsString::from_vec(bytes)).starts_with(directory)
+        })
+}
+
+/// Whether it is the supervisor of the attempt in this directory.
+pub(super) fn supervises(pid: i32, directory: &Path) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        words.next() == Some(b"supervise") && words.next() == Some(directory.as_os_str().as_bytes())
+    })
+}
+
+/// Whether its environment holds exactly this entry.
+pub(super) fn carries(pid: i32, entry: &str) -> bool {
     // Another user's process cannot be read, and cannot be of this service.
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|line| line == entry.as_bytes()))

@@ -1,7 +1,10 @@
 //! Listing what an attempt wrote.
 
 use std::{
+    collections::HashSet,
+    ffi::OsString,
     fs, io,
+    os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
 };
 
@@ -35,9 +38,11 @@ fn walk(directory: &Path, prefix: &str, files: &mut Vec<AttemptFile>) -> io::Res
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
+        let entries = entries.collect::<io::Result<Vec<_>>>()?;
+        let taken: HashSet<String> =
+            entries.iter().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         for entry in entries {
-            let entry = entry?;
-            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            let name = format!("{prefix}{}", text_name(entry.file_name(), &taken));
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -51,6 +56,24 @@ fn walk(directory: &Path, prefix: &str, files: &mut Vec<AttemptFile>) -> io::Res
         }
     }
     Ok(())
+}
+
+/// The name as text. Bytes that are none are written `%FF`, and `%` beside them `%25`: two names never become one. Where
+/// the result is the name of another file, `%` is escaped once more.
+fn text_name(name: OsString, taken: &HashSet<String>) -> String {
+    let bytes = match name.into_string() {
+        Ok(name) => return name,
+        Err(name) => name.into_vec(),
+    };
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(&chunk.valid().replace('%', "%25"));
+        text.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    while taken.contains(&text) {
+        text = text.replace('%', "%25");
+    }
+    text
 }
 
 /// Removes a tree, also one in which a script took away its own permissions.
@@ -111,6 +134,26 @@ mod tests {
         let files = list(&root, "x/").unwrap();
         let names: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
         assert_eq!(names, [("x/a.txt", 1), ("x/b/c/deep.txt", 5)]);
+    }
+
+    #[test]
+    fn names_that_are_no_text_stay_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let names: [&[u8]; 5] = [b"a\xff", b"a\xfe", b"a%FF", b"b%\xff", b"c%FF"];
+        for name in names {
+            fs::write(directory.path().join(OsString::from_vec(name.to_vec())), name).unwrap();
+        }
+        let files = list(directory.path(), "").unwrap();
+        let listed: Vec<_> =
+            files.iter().map(|file| (file.name.as_str(), fs::read(&file.path).unwrap())).collect();
+        let expected: [(&str, &[u8]); 5] = [
+            ("a%25FF", b"a\xff"),
+            ("a%FE", b"a\xfe"),
+            ("a%FF", b"a%FF"),
+            ("b%25%FF", b"b%\xff"),
+            ("c%FF", b"c%FF"),
+        ];
+        assert_eq!(listed, expected.map(|(name, content)| (name, content.to_vec())));
     }
 
     #[test]

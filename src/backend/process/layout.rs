@@ -87,6 +87,11 @@ impl AttemptDir {
         self.root.join("exit.json")
     }
 
+    /// That it was found lost, and what was left of it then.
+    pub(super) fn lost(&self) -> PathBuf {
+        self.root.join("lost.json")
+    }
+
     /// That it is to end, or must never begin.
     pub(super) fn cancel(&self) -> PathBuf {
         self.root.join("cancel")

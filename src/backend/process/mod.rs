@@ -11,6 +11,7 @@ mod files;
 mod fixtures;
 mod launch;
 mod layout;
+mod leftovers;
 mod rank;
 mod records;
 mod start;
@@ -26,7 +27,7 @@ use nix::sys::signal::Signal;
 
 use self::{
     layout::AttemptDir,
-    records::{CancelRequest, Launch, Started, Supervisor},
+    records::{CancelRequest, Loss, Started, Supervisor},
 };
 use super::{
     ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, Exit, Observation, PrepareError,
@@ -130,48 +131,6 @@ impl ProcessBackend {
             source,
         })
     }
-
-    /// Ends what a supervisor that was killed left running.
-    async fn end_leftovers(&self, attempt: &Attempt, directory: &AttemptDir) -> Result<usize, BackendError> {
-        let mark = launch::mark(attempt);
-        let failed = |source| BackendError::Io { action: format!("end the processes of {mark}"), source };
-        let give_up = tokio::time::Instant::now() + GONE_TIMEOUT;
-        let mut seen = std::collections::HashSet::new();
-        let mut empty = 0;
-        // Twice in a row: a process may slip past one look by forking during it.
-        while empty < 2 {
-            let entry = mark.clone();
-            let found = tokio::task::spawn_blocking(move || {
-                let found = descendants::carrying(&entry)?;
-                for process in &found {
-                    descendants::signal(*process, Signal::SIGKILL)?;
-                }
-                Ok(found)
-            })
-            .await
-            .map_err(|error| failed(io::Error::other(error)))?
-            .map_err(failed)?;
-            if found.is_empty() {
-                empty += 1;
-                continue;
-            }
-            empty = 0;
-            seen.extend(found);
-            if tokio::time::Instant::now() >= give_up {
-                return Err(failed(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "they were killed and are still there",
-                )));
-            }
-            tokio::time::sleep(LOOK_INTERVAL).await;
-        }
-        if let Some(launch) = layout::read_json::<Launch>(&directory.launch())?
-            && let Some(temporary) = launch.temporary_directory
-        {
-            files::remove_tree(&temporary).map_err(failed)?;
-        }
-        Ok(seen.len())
-    }
 }
 
 const PARTIAL_WORK: &str = "work.partial-";
@@ -185,6 +144,15 @@ fn remove_partial(root: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Says that an attempt is lost, now and whenever it is asked again.
+fn lost(directory: &AttemptDir, detail: String) -> Result<Observation, BackendError> {
+    let loss = Loss { detail };
+    layout::create_private_dir(directory.root())
+        .and_then(|()| layout::write_json(&directory.lost(), &loss))
+        .map_err(|source| BackendError::Io { action: "write lost.json".to_owned(), source })?;
+    Ok(Observation::Lost { detail: loss.detail })
 }
 
 impl Backend for ProcessBackend {
@@ -217,7 +185,23 @@ impl Backend for ProcessBackend {
         if let Some(exit) = layout::read_json::<Exit>(&directory.exit())? {
             return Ok(Observation::Exited(exit));
         }
+        if let Some(loss) = layout::read_json::<Loss>(&directory.lost())? {
+            return Ok(Observation::Lost { detail: loss.detail });
+        }
         let Some(supervisor) = layout::read_json::<Supervisor>(&directory.supervisor())? else {
+            // Without the record that precedes a supervisor none can be on the way: what there is has lost its
+            // directory.
+            let killed = if directory.launch().exists() {
+                0
+            } else {
+                leftovers::end(attempt, &directory, None).await?
+            };
+            if killed > 0 {
+                return lost(
+                    &directory,
+                    format!("its directory was removed; {killed} processes were left and killed"),
+                );
+            }
             // A supervisor that is only beginning sees the request too, and ends the same way.
             let request = layout::read_json::<CancelRequest>(&directory.cancel())?;
             return Ok(request.map_or(Observation::NotFound, |request| {
@@ -234,16 +218,17 @@ impl Backend for ProcessBackend {
         if let Some(exit) = layout::read_json::<Exit>(&directory.exit())? {
             return Ok(Observation::Exited(exit));
         }
-        let killed = self.end_leftovers(attempt, &directory).await?;
+        let killed = leftovers::end(attempt, &directory, Some(&supervisor)).await?;
         let when = if supervisor.boot_id == descendants::boot_id().unwrap_or_default() {
             "ended without saying how the run went"
         } else {
             "is gone since the machine was restarted"
         };
         let pid = supervisor.pid;
-        Ok(Observation::Lost {
-            detail: format!("its supervisor (pid {pid}) {when}; {killed} processes were left and killed"),
-        })
+        lost(
+            &directory,
+            format!("its supervisor (pid {pid}) {when}; {killed} processes were left and killed"),
+        )
     }
 
     async fn cancel(&self, attempt: &Attempt) -> Result<(), BackendError> {

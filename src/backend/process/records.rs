@@ -58,3 +58,9 @@ pub(super) struct Started {
 pub(super) struct CancelRequest {
     pub(super) requested_at: DateTime<Utc>,
 }
+
+/// That the attempt was found lost. Kept, because whoever looks again finds nothing to count any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Loss {
+    pub(super) detail: String,
+}

@@ -36,7 +36,7 @@ pub(super) async fn ensure_submitted(
         action: format!("{action} in {}", directory.root().display()),
         source,
     };
-    if directory.exit().exists() || directory.started().exists() {
+    if directory.exit().exists() || directory.started().exists() || directory.lost().exists() {
         return Ok(());
     }
     if directory.supervisor().exists() {

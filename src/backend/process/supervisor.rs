@@ -149,6 +149,8 @@ fn write_exit(directory: &AttemptDir, exit: &Exit) -> Result<(), SuperviseError>
     for _ in 1..EXIT_WRITE_TRIES {
         match layout::write_json(&directory.exit(), exit) {
             Ok(()) => return Ok(()),
+            // The script removed it: no trying brings it back.
+            Err(error) if !directory.root().is_dir() => return Err(during("write exit.json")(error)),
             Err(error) => {
                 eprintln!("{} write exit.json, will try again: {error}", SystemClock.now().to_rfc3339());
                 std::thread::sleep(Duration::from_secs(1));

@@ -1,0 +1,92 @@
+//! Ending what is left of an attempt that nobody supervises any more.
+
+use std::{collections::HashSet, io};
+
+use nix::sys::signal::Signal;
+
+use super::{
+    super::{Attempt, BackendError},
+    GONE_TIMEOUT, LOOK_INTERVAL, descendants, files, launch,
+    layout::{self, AttemptDir},
+    records::{Launch, Started, Supervisor},
+};
+
+/// Kills every process that can be told to be of the attempt, and says how many there were.
+pub(super) async fn end(
+    attempt: &Attempt,
+    directory: &AttemptDir,
+    supervisor: Option<&Supervisor>,
+) -> Result<usize, BackendError> {
+    let mark = launch::mark(attempt);
+    let failed = |source| BackendError::Io { action: format!("end the processes of {mark}"), source };
+    let started = layout::read_json::<Started>(&directory.started())?;
+    let boot = descendants::boot_id().map_err(failed)?;
+    let supervisor = supervisor.filter(|supervisor| supervisor.boot_id == boot).cloned();
+    let give_up = tokio::time::Instant::now() + GONE_TIMEOUT;
+    let mut seen = HashSet::new();
+    let mut empty = 0;
+    // Twice in a row: a process may slip past one look by forking during it.
+    while empty < 2 {
+        let (entry, directory) = (mark.clone(), directory.clone());
+        let (supervisor, started) = (supervisor.clone(), started.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            kill_found(&entry, &directory, supervisor.as_ref(), started.as_ref())
+        })
+        .await
+        .map_err(|error| failed(io::Error::other(error)))?
+        .map_err(failed)?;
+        if found.is_empty() {
+            empty += 1;
+            continue;
+        }
+        empty = 0;
+        // Not the parent: it changes when it dies.
+        seen.extend(found.iter().map(|process| (process.pid, process.start_ticks)));
+        if tokio::time::Instant::now() >= give_up {
+            let source = io::Error::new(io::ErrorKind::TimedOut, "they were killed and are still there");
+            return Err(failed(source));
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    if let Some(launch) = layout::read_json::<Launch>(&directory.launch())?
+        && let Some(temporary) = launch.temporary_directory
+    {
+        files::remove_tree(&temporary).map_err(failed)?;
+    }
+    Ok(seen.len())
+}
+
+fn kill_found(
+    mark: &str,
+    directory: &AttemptDir,
+    supervisor: Option<&Supervisor>,
+    started: Option<&Started>,
+) -> io::Result<Vec<descendants::Process>> {
+    let mut leaders = Vec::new();
+    if let Some(supervisor) = supervisor {
+        leaders.push(supervisor.pid);
+        leaders.extend(started.map(|started| started.pid));
+        // A group keeps the number of its leader from being given away: a later holder leads another group.
+        leaders.retain(|leader| {
+            descendants::find(*leader)
+                .is_none_or(|now| *leader != supervisor.pid || now.start_ticks == supervisor.start_ticks)
+        });
+    }
+    let found = descendants::matching(|process| {
+        let pid = process.pid;
+        let in_group = supervisor.is_some_and(|supervisor| process.start_ticks >= supervisor.start_ticks)
+            && leaders.iter().any(|leader| descendants::is_in_group(pid, *leader));
+        in_group
+            || descendants::carries(pid, mark)
+            || descendants::works_in(pid, directory.root())
+            || descendants::supervises(pid, directory.root())
+    })?;
+    // Began another start meanwhile, these are its processes.
+    if supervisor.is_none() && directory.launch().exists() {
+        return Ok(Vec::new());
+    }
+    for process in &found {
+        descendants::signal(*process, Signal::SIGKILL)?;
+    }
+    Ok(found)
+}
