@@ -64,18 +64,17 @@ fn kill_found(
 ) -> io::Result<Vec<descendants::Process>> {
     let mut leaders = Vec::new();
     if let Some(supervisor) = supervisor {
-        leaders.push(supervisor.pid);
-        leaders.extend(started.map(|started| started.pid));
-        // A group keeps the number of its leader from being given away: a later holder leads another group.
-        leaders.retain(|leader| {
-            descendants::find(*leader)
-                .is_none_or(|now| *leader != supervisor.pid || now.start_ticks == supervisor.start_ticks)
+        leaders.push((supervisor.pid, Some(supervisor.start_ticks)));
+        leaders.extend(started.map(|started| (started.pid, started.start_ticks)));
+        // Where another process has the number by now, it leads another group.
+        leaders.retain(|(pid, start_ticks)| {
+            descendants::find(*pid).is_none_or(|now| start_ticks.is_none_or(|ticks| now.start_ticks == ticks))
         });
     }
     let found = descendants::matching(|process| {
         let pid = process.pid;
         let in_group = supervisor.is_some_and(|supervisor| process.start_ticks >= supervisor.start_ticks)
-            && leaders.iter().any(|leader| descendants::is_in_group(pid, *leader));
+            && leaders.iter().any(|(leader, _)| descendants::is_in_group(pid, *leader));
         in_group
             || descendants::carries(pid, mark)
             || descendants::works_in(pid, directory.root())

@@ -50,6 +50,9 @@ pub(super) struct Supervisor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Started {
     pub(super) pid: i32,
+    /// With the pid it names one process for ever; older records have none.
+    #[serde(default)]
+    pub(super) start_ticks: Option<u64>,
     pub(super) started_at: DateTime<Utc>,
 }
 

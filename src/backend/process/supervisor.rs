@@ -182,8 +182,10 @@ fn start_and_watch(
     };
     let began = Instant::now();
     let started_at = SystemClock.now();
-    if let Err(error) = layout::write_json(&directory.started(), &Started { pid: main.as_raw(), started_at })
-    {
+    // Not reaped yet, so it is in /proc even if it has ended.
+    let start_ticks = descendants::find(main.as_raw()).map(|process| process.start_ticks);
+    let started = Started { pid: main.as_raw(), start_ticks, started_at };
+    if let Err(error) = layout::write_json(&directory.started(), &started) {
         // The script runs and how it ends will be known: no reason to end it.
         eprintln!("{} write started.json: {error}", SystemClock.now().to_rfc3339());
     }
