@@ -30,6 +30,16 @@ impl Drop for Own {
 
 fn send(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
+    if signal == Signal::SIGSTOP {
+        // It stops when it is next scheduled; a signal sent meanwhile would be seen to first.
+        until("the process has stopped", || is_stopped(pid).then_some(()));
+    }
+}
+
+/// Whether a process is in the state `T` (proc(5), field 3).
+fn is_stopped(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
 }
 
 #[tokio::test]
