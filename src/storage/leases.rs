@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::{
     Storage, StorageError, events,
     runs::{Row, Run},
-    snapshots::to_i64,
 };
 use crate::domain::{compute_target::Backend, finding::Finding, ids::RunId, plan::Plan, run::Status};
 
@@ -251,20 +250,9 @@ impl Storage {
         .await?;
         Ok(remaining)
     }
-
-    /// The number of runs that wait for a place.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn count_queued(&self) -> Result<u64, StorageError> {
-        let queued = sqlx::query_scalar!(r#"SELECT count(*) AS "queued!" FROM runs WHERE status = 'Queued'"#)
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(queued.max(0).unsigned_abs())
-    }
 }
 
 /// Keeps the conversion in one place for the files of this module.
 pub(in crate::storage) fn attempt_number(attempt: u32) -> i32 {
-    i32::try_from(to_i64(u64::from(attempt))).unwrap_or(i32::MAX)
+    i32::try_from(attempt).unwrap_or(i32::MAX)
 }
