@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::{
-    definition::{Draft, EnvironmentDefinition, Variables},
+    definition::{Docker, Draft, EnvironmentDefinition, Registry, Variables},
     framework,
     rules::{
         Context,
@@ -38,6 +38,27 @@ pub struct Variable {
     pub value: String,
 }
 
+/// What else a definition says of its container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContainerDetails {
+    /// Host name of the registry that the image is pulled from; null for the image's own.
+    pub registry_address: Option<String>,
+    /// Who pulls it. The password is kept apart and never shown.
+    pub registry_username: Option<String>,
+    /// The text of a Dockerfile that the image is built from, in place of a named image.
+    pub base_dockerfile: Option<String>,
+    /// Further arguments of `docker run`, as they were sent.
+    pub arguments: Vec<String>,
+}
+
+impl ContainerDetails {
+    /// Whether nothing else is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What a definition asks for. What is really used is reported per run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Environment {
@@ -55,6 +76,10 @@ pub struct Environment {
     pub docker: bool,
     /// The container image asked for (the documented base image, or the definition's own); null without docker.
     pub image: Option<String>,
+    /// What else is said of the container; absent when nothing is.
+    #[serde(default, skip_serializing_if = "ContainerDetails::is_empty")]
+    #[schema(required = false)]
+    pub container: ContainerDetails,
     /// pip requirements in order: the framework's first, unless a package of the user's replaces one by name.
     pub pip_packages: Vec<String>,
     /// conda packages in order, `python` excluded.
@@ -154,6 +179,10 @@ fn framework_based(draft: &Draft) -> Environment {
         python_version: None,
         docker,
         image: docker.then(|| image.to_owned()),
+        // Without an image of one's own there is nothing that the registry would be used for.
+        container: registry_of(
+            draft.image_registry_details.value().filter(|_| docker && draft.image().is_given()),
+        ),
         pip_packages: Vec::new(),
         conda_packages: Vec::new(),
         conda_channels: Vec::new(),
@@ -223,6 +252,7 @@ fn own(definition: &EnvironmentDefinition) -> Environment {
         python_version: None,
         docker: in_container,
         image: docker.base_image.text().filter(|_| in_container).map(ToOwned::to_owned),
+        container: if in_container { container_of(docker) } else { ContainerDetails::default() },
         pip_packages: Vec::new(),
         conda_packages: Vec::new(),
         conda_channels: Vec::new(),
@@ -241,6 +271,23 @@ fn own(definition: &EnvironmentDefinition) -> Environment {
         environment.add_conda(&spec);
     }
     environment
+}
+
+fn registry_of(registry: Option<&Registry>) -> ContainerDetails {
+    ContainerDetails {
+        registry_address: registry.and_then(|registry| registry.address.text()).map(ToOwned::to_owned),
+        registry_username: registry.and_then(|registry| registry.username.text()).map(ToOwned::to_owned),
+        ..ContainerDetails::default()
+    }
+}
+
+/// What an environment of one's own says of its container.
+fn container_of(docker: &Docker) -> ContainerDetails {
+    ContainerDetails {
+        base_dockerfile: docker.base_dockerfile.text().map(ToOwned::to_owned),
+        arguments: docker.arguments.value().into_iter().flatten().flatten().cloned().collect(),
+        ..registry_of(docker.registry.value())
+    }
 }
 
 fn variables(given: Option<&Variables>) -> Vec<Variable> {

@@ -7,7 +7,7 @@ use super::{
     environment::Environment,
     facts::{Facts, Wanted},
     finding::{Finding, Severity},
-    plan::{Launcher, Plan},
+    plan::{Launcher, OneOffTarget, Plan},
     rules::{self, Context, grammar::paths},
 };
 
@@ -79,16 +79,23 @@ pub fn not_yet_effective(accepted: &Accepted, facts: &Facts) -> Vec<Finding> {
 #[must_use]
 pub fn plan(accepted: &Accepted) -> Plan {
     let definition = &accepted.definition;
+    let (arguments, data) = definition.arguments_and_data();
+    let one_off_target = definition.vm_size().map(|size| OneOffTarget {
+        vm_size: size.to_owned(),
+        vm_priority: definition.vm_priority().unwrap_or_default().to_owned(),
+    });
     Plan {
         snapshot_id: definition.source_directory().clone(),
         entry_script: definition.entry_script().to_owned(),
-        arguments: definition.arguments(),
+        arguments,
         launcher: if definition.is_mpi() { Launcher::Mpi } else { Launcher::Single },
         node_count: definition.node_count(),
         process_count_per_node: definition.process_count_per_node(),
         compute_target: definition.compute_target().or(definition.vm_size()).unwrap_or_default().to_owned(),
+        one_off_target,
         use_gpu: definition.use_gpu(),
         max_run_duration_seconds: definition.max_run_duration_seconds(),
+        data,
         environment: accepted.environment.clone(),
     }
 }

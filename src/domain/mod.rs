@@ -12,5 +12,6 @@ pub mod ids;
 pub mod json;
 pub mod judge;
 pub mod plan;
+pub mod render;
 pub mod rules;
 pub mod run;

@@ -15,6 +15,104 @@ pub enum Launcher {
     Mpi,
 }
 
+/// The target that is made for one run alone, when a definition names a size and no target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OneOffTarget {
+    /// Azure's name of the size of its nodes, as it was sent.
+    #[schema(example = "STANDARD_D2_V2")]
+    pub vm_size: String,
+    /// `dedicated` or `lowpriority`.
+    #[schema(example = "dedicated")]
+    pub vm_priority: String,
+}
+
+/// Which SDK object an input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InputKind {
+    /// `DataReference`, or the bare name of a datastore: its root.
+    DataReference,
+    /// `DatasetConsumptionConfig`.
+    Dataset,
+}
+
+/// How an input gets to the compute, or from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum InputMode {
+    /// Read where it lies.
+    Mount,
+    /// Copied before the start.
+    Download,
+    /// What the script writes there is sent to the datastore at the end.
+    Upload,
+    /// A dataset that the script opens by itself.
+    Direct,
+}
+
+/// Data that a run reads or writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedInput {
+    /// The name that it goes by: an identifier, of which there is one in a plan.
+    #[schema(example = "training_data")]
+    pub name: String,
+    /// Which SDK object it is.
+    pub kind: InputKind,
+    /// The registered datastore.
+    pub datastore: String,
+    /// Inside the datastore; empty for its root.
+    pub path: String,
+    /// How it gets there.
+    pub mode: InputMode,
+    /// Where the definition wants it on the compute.
+    pub path_on_compute: Option<String>,
+    /// Whether files that are there already may be replaced.
+    pub overwrite: bool,
+    /// The environment variable that says where it is.
+    #[schema(example = "AZUREML_DATAREFERENCE_training_data")]
+    pub variable: String,
+}
+
+/// A place in a datastore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DataLocation {
+    /// The registered datastore.
+    pub datastore: String,
+    /// Inside the datastore; empty for its root.
+    pub path: String,
+}
+
+/// An argument in whose place the path of data is put where the run is started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DataArgument {
+    /// Its place in `arguments`, counted from 0. What stands there is for reading only.
+    #[schema(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
+    pub index: u64,
+    /// The name of the input; null for the checkpoint of `resume_from`.
+    pub input: Option<String>,
+}
+
+/// What a run has to do with datastores.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedData {
+    /// Every input once, those of `inputs` first, then those that stand in `script_params` only.
+    pub inputs: Vec<PlannedInput>,
+    /// Which arguments are paths of data.
+    pub arguments: Vec<DataArgument>,
+    /// The checkpoint that is staged before the start.
+    pub resume_from: Option<DataLocation>,
+    /// The datastore that the source tree is staged on; null for the service's own store.
+    pub source_datastore: Option<String>,
+}
+
+impl PlannedData {
+    /// Whether the run has nothing to do with any.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The resolved plan of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
@@ -32,13 +130,20 @@ pub struct Plan {
     /// Processes on each node.
     #[schema(minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     pub process_count_per_node: u64,
-    /// The target's name.
+    /// The target's name; the size of a one-off target when there is none.
     pub compute_target: String,
+    /// The target that is made for this run alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_off_target: Option<OneOffTarget>,
     /// Whether GPUs are asked for.
     pub use_gpu: bool,
     /// Seconds in `Running` after which the run is stopped.
     #[schema(minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     pub max_run_duration_seconds: Option<u64>,
+    /// Data; absent when there is none.
+    #[serde(default, skip_serializing_if = "PlannedData::is_empty")]
+    #[schema(required = false)]
+    pub data: PlannedData,
     /// The environment asked for.
     pub environment: Environment,
 }
@@ -48,5 +153,15 @@ impl Plan {
     #[must_use]
     pub const fn process_count(&self) -> u64 {
         self.node_count.saturating_mul(self.process_count_per_node)
+    }
+
+    /// The input in whose place the argument at `index` is put: `None` for a plain argument, `Some(None)` for the
+    /// checkpoint.
+    #[must_use]
+    pub fn data_argument(&self, index: usize) -> Option<Option<&PlannedInput>> {
+        let found =
+            self.data.arguments.iter().find(|argument| usize::try_from(argument.index) == Ok(index))?;
+        let named = found.input.as_deref();
+        Some(named.and_then(|name| self.data.inputs.iter().find(|input| input.name == name)))
     }
 }

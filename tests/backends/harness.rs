@@ -124,8 +124,10 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
             node_count: 1,
             process_count_per_node: 1,
             compute_target: "local".into(),
+            one_off_target: None,
             use_gpu: false,
             max_run_duration_seconds: None,
+            data: Default::default(),
             environment: Environment {
                 kind: EnvironmentKind::UserManaged,
                 interpreter_path: Some(PYTHON.clone()),
@@ -134,6 +136,7 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
                 python_version: None,
                 docker: false,
                 image: None,
+                container: Default::default(),
                 pip_packages: Vec::new(),
                 conda_packages: Vec::new(),
                 conda_channels: Vec::new(),

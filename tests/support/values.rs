@@ -29,6 +29,7 @@ fn environment() -> Environment {
         python_version: None,
         docker: false,
         image: None,
+        container: Default::default(),
         pip_packages: Vec::new(),
         conda_packages: Vec::new(),
         conda_channels: Vec::new(),
@@ -47,8 +48,10 @@ fn plan() -> Plan {
         node_count: 1,
         process_count_per_node: 1,
         compute_target: "local".to_owned(),
+        one_off_target: None,
         use_gpu: false,
         max_run_duration_seconds: None,
+        data: Default::default(),
         environment: environment(),
     }
 }

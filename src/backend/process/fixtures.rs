@@ -24,8 +24,10 @@ pub(crate) fn attempt() -> Attempt {
             node_count: 1,
             process_count_per_node: 1,
             compute_target: "local".into(),
+            one_off_target: None,
             use_gpu: false,
             max_run_duration_seconds: None,
+            data: Default::default(),
             environment: Environment {
                 kind: EnvironmentKind::Managed,
                 interpreter_path: None,
@@ -34,6 +36,7 @@ pub(crate) fn attempt() -> Attempt {
                 python_version: None,
                 docker: false,
                 image: None,
+                container: Default::default(),
                 pip_packages: Vec::new(),
                 conda_packages: Vec::new(),
                 conda_channels: Vec::new(),

@@ -3,19 +3,20 @@
 mod data;
 mod draft;
 mod objects;
+mod planned;
 mod reading;
 pub(in crate::domain) mod redaction;
 mod signature;
 
 pub(crate) use data::{Argument, Reference, ReferenceKind};
 pub(crate) use draft::Draft;
-pub(crate) use objects::{EnvironmentDefinition, Registry, Training, Variables};
+pub(crate) use objects::{Docker, EnvironmentDefinition, Registry, Training, Variables};
 pub(crate) use reading::{Fault, Given, listed, shortened};
 pub use signature::{Kind, Parameter, SIGNATURE, is_near, nearest, rank};
 
 use serde_json::{Map, Value};
 
-use super::{framework, ids::SnapshotId};
+use super::{framework, ids::SnapshotId, plan::PlannedData};
 
 /// A valid definition.
 ///
@@ -123,43 +124,15 @@ impl Definition {
         self.draft.max_run_duration_seconds.value().and_then(|seconds| u64::try_from(*seconds).ok())
     }
 
-    /// The arguments of the script: keys and values in the order sent, lists expanded in place, null and empty
-    /// texts left out. No shell ever sees them.
+    /// The arguments of the script (keys and values in the order sent, lists expanded in place, null and empty texts left
+    /// out; no shell ever sees them), and what the run has to do with datastores.
     #[must_use]
-    pub fn arguments(&self) -> Vec<String> {
-        let mut arguments = Vec::new();
-        let Some(params) = self.draft.script_params.value() else {
-            return arguments;
-        };
-        for (key, value) in params {
-            arguments.push(key.clone());
-            flatten(value, &mut arguments);
-        }
-        arguments
+    pub fn arguments_and_data(&self) -> (Vec<String>, PlannedData) {
+        planned::planned(&self.draft)
     }
 }
 
 /// What the rules have made sure of: a count of at least 1.
 fn positive(count: Option<i64>) -> u64 {
     count.and_then(|count| u64::try_from(count).ok()).unwrap_or(1)
-}
-
-fn flatten(argument: &Argument, into: &mut Vec<String>) {
-    match argument {
-        Argument::Nothing | Argument::Faulty => {}
-        Argument::Text(text) => into.push(text.clone()),
-        Argument::List(items) => {
-            for item in items {
-                flatten(item, into);
-            }
-        }
-        Argument::Reference(reference) => {
-            // The path is known where the run is started; the variable that holds it is known here.
-            let name = reference.effective_name().unwrap_or_default();
-            into.push(match reference.kind {
-                ReferenceKind::Dataset => format!("${name}"),
-                _ => format!("$AZUREML_DATAREFERENCE_{name}"),
-            });
-        }
-    }
 }

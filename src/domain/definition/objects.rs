@@ -60,6 +60,7 @@ pub(crate) struct Docker {
     pub(crate) base_dockerfile: Given<String>,
     pub(crate) shm_size: Given<String>,
     pub(crate) shm_size_pointer: String,
+    pub(crate) arguments: Given<Vec<Option<String>>>,
     pub(crate) registry: Given<Registry>,
 }
 
@@ -200,7 +201,7 @@ impl Reader {
         let (key, value) = either(map, "shm_size", "shmSize");
         docker.shm_size_pointer = json::child(pointer, key);
         docker.shm_size = self.text(value, &docker.shm_size_pointer);
-        self.texts(member(map, "arguments"), &json::child(pointer, "arguments"));
+        docker.arguments = self.texts(member(map, "arguments"), &json::child(pointer, "arguments"));
         let (key, value) = either(map, "base_image_registry", "baseImageRegistry");
         let place = json::child(pointer, key);
         docker.registry = match self.object(value, &place, "an object with `address`") {
