@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{error::ApiError, state::ApiState};
 use crate::domain::{
-    facts::{Facts, SnapshotFacts, Wanted},
+    facts::{Facts, SnapshotFacts, SourceLimits, Wanted},
     judge,
 };
 
@@ -22,7 +22,10 @@ pub async fn look_up(state: &ApiState, body: &Map<String, Value>) -> Result<Fact
     let targets = state.storage.list_compute_targets().await?;
     let targets = targets.into_iter().map(|stored| stored.target).collect();
     let snapshot = snapshot(state, &wanted).await?;
-    Ok(Facts { snapshot, targets, datastores: BTreeSet::new() })
+    let datastores = if wanted.datastores { state.storage.datastore_names().await? } else { BTreeSet::new() };
+    let limits =
+        SourceLimits { max_bytes: state.limits.max_unpacked_bytes, max_files: state.limits.max_files };
+    Ok(Facts { limits, snapshot, targets, datastores })
 }
 
 async fn snapshot(state: &ApiState, wanted: &Wanted) -> Result<Option<SnapshotFacts>, ApiError> {

@@ -4,6 +4,7 @@
 
 mod auth;
 pub mod compute_targets;
+pub mod datastores;
 mod docs;
 pub mod error;
 pub mod estimators;
@@ -76,8 +77,17 @@ fn prompt_operations() -> OpenApiRouter<Shared> {
             compute_targets::put::put_compute_target,
             compute_targets::delete::delete_compute_target
         ))
+        .routes(routes!(datastores::list::list_datastores))
+        .routes(routes!(
+            datastores::get::get_datastore,
+            datastores::put::put_datastore,
+            datastores::delete::delete_datastore
+        ))
         .routes(routes!(estimators::list::list_estimators, estimators::create::create_estimator))
         .routes(routes!(estimators::validate::validate_estimator))
+        .routes(routes!(estimators::render::inline::render_definition))
+        .routes(routes!(estimators::render::stored::render_estimator))
+        .routes(routes!(estimators::revalidate::revalidate_estimator))
         .routes(routes!(estimators::get::get_estimator, estimators::archive::delete_estimator))
         .routes(routes!(runs::list::list_runs, runs::create::create_run))
         .routes(routes!(runs::cancel::cancel_run))

@@ -37,6 +37,7 @@ pub(in crate::api) struct Binary(#[expect(dead_code, reason = "it only describes
         (name = "frameworks", description = "What the documentation says of the framework and its images"),
         (name = "snapshots", description = "Source directories, addressed by their content"),
         (name = "compute-targets", description = "Where runs go"),
+        (name = "datastores", description = "Where data lies"),
         (name = "estimators", description = "Definitions: judged, stored"),
         (name = "runs", description = "Runs: started, looked at, followed, cancelled"),
         (name = "service", description = "Probes, figures and this document"),

@@ -52,6 +52,8 @@ pub enum ProblemKind {
     InvalidRun,
     /// The compute target is refused.
     InvalidComputeTarget,
+    /// The datastore is refused.
+    InvalidDatastore,
     /// The body is JSON, and no object.
     NotAnObject,
     /// The archive is refused.
@@ -72,7 +74,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::InvalidJson,
         Self::DuplicateKey,
         Self::MalformedRequest,
@@ -91,6 +93,7 @@ impl ProblemKind {
         Self::InvalidDefinition,
         Self::InvalidRun,
         Self::InvalidComputeTarget,
+        Self::InvalidDatastore,
         Self::NotAnObject,
         Self::RefusedArchive,
         Self::IdempotencyKeyReused,
@@ -165,6 +168,8 @@ impl ProblemKind {
             Self::InvalidRun => ("invalid-run", S::UNPROCESSABLE_ENTITY, "The run is refused",
                 "`findings` lists everything that was found, each with a pointer into the body and what to write instead. Those of severity `error` have to be mended; nothing was stored and nothing runs."),
             Self::InvalidComputeTarget => ("invalid-compute-target", S::UNPROCESSABLE_ENTITY, "The compute target is refused",
+                "`findings` lists everything that has to be mended, each with a pointer into the body. Nothing was changed."),
+            Self::InvalidDatastore => ("invalid-datastore", S::UNPROCESSABLE_ENTITY, "The datastore is refused",
                 "`findings` lists everything that has to be mended, each with a pointer into the body. Nothing was changed."),
             Self::NotAnObject => ("not-an-object", S::UNPROCESSABLE_ENTITY, "The body is no JSON object",
                 "The body is JSON, but a list, a text, a number, a boolean or null, where an object is needed."),

@@ -8,13 +8,20 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{error::ApiError, etag, extract::ApiPath, problem::Problem};
-use crate::domain::rules::{self, DISAGREEMENTS, Disagreement, Rule, RuleView};
+use crate::domain::rules::{
+    self, DISAGREEMENTS, Disagreement, RULE_SET_VERSION, Rule, RuleView, examples::ExampleWorld,
+};
 
 /// Every rule that definitions are judged by.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Rules {
     /// In no particular order.
     pub items: Vec<RuleView>,
+    /// The version of the rules: it changes with every change of what is accepted or said.
+    #[schema(example = "2")]
+    pub rule_set_version: &'static str,
+    /// What the examples of the rules refer to.
+    pub example_world: ExampleWorld,
     /// Where the documentation and the SDK disagree, and what was chosen here.
     pub disagreements: Vec<Disagreement>,
     /// Always null: there is one page.
@@ -23,8 +30,8 @@ pub struct Rules {
 
 /// List the validation rules
 ///
-/// Each with what it says, how grave its findings are and which documented sentence it rests on; and where documentation and SDK
-/// disagree.
+/// Each with what it says, how grave its findings are, which documented sentence it rests on, one definition that it speaks
+/// about and one that it does not; and where documentation and SDK disagree.
 #[utoipa::path(
     get, path = "/v1/rules", tag = "estimators",
     params(("If-None-Match" = Option<String>, Header, description = "Answers 304 when the rules still have this ETag")),
@@ -36,6 +43,8 @@ pub struct Rules {
 pub async fn list_rules(headers: HeaderMap) -> Result<Response, ApiError> {
     let rules = Rules {
         items: rules::all().map(Rule::view).collect(),
+        rule_set_version: RULE_SET_VERSION,
+        example_world: rules::examples::world(),
         disagreements: DISAGREEMENTS.to_vec(),
         next_cursor: None,
     };

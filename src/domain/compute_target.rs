@@ -91,6 +91,62 @@ impl fmt::Display for ComputeTargetType {
     }
 }
 
+/// Which container runtime a target says it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Containers {
+    /// Docker or Podman, if one answers where the run is started.
+    #[default]
+    Auto,
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+    /// None: definitions that name an image are refused.
+    Never,
+}
+
+impl Containers {
+    /// Every word.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Docker, Self::Podman, Self::Never];
+
+    /// The word as it is written in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// Whether a target says it has conda.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Conda {
+    /// If one is found where the run is started.
+    #[default]
+    Auto,
+    /// None: definitions that ask for conda packages are refused.
+    Never,
+}
+
+impl Conda {
+    /// Every word.
+    pub const ALL: [Self; 2] = [Self::Auto, Self::Never];
+
+    /// The word as it is written in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+        }
+    }
+}
+
 /// How this service reaches a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -143,6 +199,12 @@ pub struct ComputeTarget {
     /// How many GPUs each of its nodes has.
     #[schema(minimum = 0, maximum = 1024)]
     pub gpus_per_node: u32,
+    /// Which container runtime it has.
+    #[serde(default)]
+    pub containers: Containers,
+    /// Whether it has conda.
+    #[serde(default)]
+    pub conda: Conda,
 }
 
 /// Why a text is no name.

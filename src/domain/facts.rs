@@ -15,6 +15,8 @@ pub struct Wanted {
     /// Files of the snapshot whose content the rules read (conda and requirements files, the script when it
     /// is to be parsed). Not every one need exist. Never absolute, never with `..`.
     pub contents: BTreeSet<String>,
+    /// Whether the body names any datastore.
+    pub datastores: bool,
 }
 
 /// The files of one snapshot.
@@ -26,13 +28,31 @@ pub struct SnapshotFacts {
     pub contents: BTreeMap<String, Vec<u8>>,
 }
 
+/// How large a source directory may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceLimits {
+    /// Bytes of all files together, unpacked.
+    pub max_bytes: u64,
+    /// Files.
+    pub max_files: u64,
+}
+
+impl Default for SourceLimits {
+    /// The SDK's limits: 300 MiB and 2000 files.
+    fn default() -> Self {
+        Self { max_bytes: 300 << 20, max_files: 2000 }
+    }
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// What the operator allows.
+    pub limits: SourceLimits,
     /// The snapshot, when it exists.
     pub snapshot: Option<SnapshotFacts>,
     /// Every registered target, `local` included.
     pub targets: Vec<ComputeTarget>,
-    /// The names of the registered datastores.
+    /// The names of the registered datastores; needed only when the body names one.
     pub datastores: BTreeSet<String>,
 }

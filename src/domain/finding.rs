@@ -1,7 +1,7 @@
 //! What validation has to say about one place of a definition.
 
+use json_patch::Patch;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 /// How grave a finding is.
@@ -24,7 +24,7 @@ pub struct Fix {
     /// A JSON Patch (RFC 6902) against the definition, where the fix is mechanical.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
-    pub patch: Option<Vec<Value>>,
+    pub patch: Option<Patch>,
 }
 
 /// The documented sentence that a rule rests on.

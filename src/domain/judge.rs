@@ -42,7 +42,10 @@ impl Verdict {
 pub fn wanted(body: &Map<String, Value>) -> Wanted {
     let draft = Draft::read(body);
     let snapshot = draft.source_directory.text().and_then(|text| text.parse().ok());
-    let mut wanted = Wanted { snapshot, ..Wanted::default() };
+    let datastores = !draft.references().is_empty()
+        || draft.resume_from.is_given()
+        || draft.source_directory_data_store.is_given();
+    let mut wanted = Wanted { snapshot, datastores, ..Wanted::default() };
     for (_, file) in [draft.conda_file(), draft.pip_file()] {
         if let Some(path) = file.text() {
             wanted.contents.extend(paths::normalized(path));

@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
 use super::{Storage, StorageError, error::json_text};
-use crate::domain::compute_target::{Backend, ComputeTarget, ComputeTargetName, ComputeTargetType};
+use crate::domain::compute_target::{
+    Backend, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers,
+};
 
 /// A target with what is kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ struct Row {
     vm_size: Option<String>,
     vm_priority: Option<String>,
     gpus_per_node: i32,
+    containers: String,
+    conda: String,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     reachable: Option<bool>,
@@ -71,6 +75,14 @@ impl TryFrom<Row> for StoredComputeTarget {
             .into_iter()
             .find(|t| t.as_str() == row.kind)
             .ok_or_else(|| bad("type", format!("`{}` is no type", row.kind)))?;
+        let containers = Containers::ALL
+            .into_iter()
+            .find(|word| word.as_str() == row.containers)
+            .ok_or_else(|| bad("containers", format!("`{}` is no word for it", row.containers)))?;
+        let conda = Conda::ALL
+            .into_iter()
+            .find(|word| word.as_str() == row.conda)
+            .ok_or_else(|| bad("conda", format!("`{}` is no word for it", row.conda)))?;
         let health = match (row.reachable, row.health_since) {
             (Some(reachable), Some(since)) => Some(Health { reachable, since, detail: row.health_detail }),
             _ => None,
@@ -84,6 +96,8 @@ impl TryFrom<Row> for StoredComputeTarget {
                 vm_size: row.vm_size,
                 vm_priority: row.vm_priority,
                 gpus_per_node: u32::try_from(row.gpus_per_node).unwrap_or(0),
+                containers,
+                conda,
             },
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -105,12 +119,13 @@ impl Storage {
         // xmax is 0 on a row that this very statement inserted.
         let row = sqlx::query!(
             r#"INSERT INTO compute_targets
-                   (name, type, backend, max_nodes, vm_size, vm_priority, gpus_per_node, created_at, updated_at)
-               VALUES ($1, $2, $3::text::json, $4, $5, $6, $7, $8, $8)
+                   (name, type, backend, max_nodes, vm_size, vm_priority, gpus_per_node, containers, conda, created_at, updated_at)
+               VALUES ($1, $2, $3::text::json, $4, $5, $6, $7, $8, $9, $10, $10)
                ON CONFLICT (name) DO UPDATE SET
                    type = excluded.type, backend = excluded.backend, max_nodes = excluded.max_nodes,
                    vm_size = excluded.vm_size, vm_priority = excluded.vm_priority,
-                   gpus_per_node = excluded.gpus_per_node, updated_at = excluded.updated_at
+                   gpus_per_node = excluded.gpus_per_node, containers = excluded.containers, conda = excluded.conda,
+                   updated_at = excluded.updated_at
                RETURNING (xmax = 0) AS "created!", created_at, updated_at, reachable, health_since, health_detail"#,
             target.name.as_str(),
             target.kind.as_str(),
@@ -119,6 +134,8 @@ impl Storage {
             target.vm_size.as_deref(),
             target.vm_priority.as_deref(),
             i32::try_from(target.gpus_per_node).unwrap_or(i32::MAX),
+            target.containers.as_str(),
+            target.conda.as_str(),
             now,
         )
         .fetch_one(&self.pool)
@@ -151,10 +168,10 @@ impl Storage {
             Row,
             r#"UPDATE compute_targets SET
                    type = $3, backend = $4::text::json, max_nodes = $5, vm_size = $6, vm_priority = $7, gpus_per_node = $8,
-                   updated_at = $9
+                   containers = $9, conda = $10, updated_at = $11
                WHERE name = $1 AND updated_at = $2
                RETURNING name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
-                         gpus_per_node, created_at, updated_at, reachable, health_since, health_detail"#,
+                         gpus_per_node, containers, conda, created_at, updated_at, reachable, health_since, health_detail"#,
             target.name.as_str(),
             last_changed,
             target.kind.as_str(),
@@ -163,6 +180,8 @@ impl Storage {
             target.vm_size.as_deref(),
             target.vm_priority.as_deref(),
             i32::try_from(target.gpus_per_node).unwrap_or(i32::MAX),
+            target.containers.as_str(),
+            target.conda.as_str(),
             now,
         )
         .fetch_optional(&self.pool)
@@ -179,7 +198,7 @@ impl Storage {
         sqlx::query_as!(
             Row,
             r#"SELECT name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
-                      gpus_per_node, created_at, updated_at, reachable, health_since, health_detail
+                      gpus_per_node, containers, conda, created_at, updated_at, reachable, health_since, health_detail
                FROM compute_targets WHERE name = $1"#,
             name
         )
@@ -197,7 +216,7 @@ impl Storage {
         sqlx::query_as!(
             Row,
             r#"SELECT name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
-                      gpus_per_node, created_at, updated_at, reachable, health_since, health_detail
+                      gpus_per_node, containers, conda, created_at, updated_at, reachable, health_since, health_detail
                FROM compute_targets ORDER BY name"#
         )
         .fetch_all(&self.pool)

@@ -25,6 +25,8 @@ pub struct Estimator {
     pub findings: Vec<Finding>,
     /// What it resolves to.
     pub environment: Environment,
+    /// The version of the rules that it was accepted under.
+    pub rule_set_version: String,
     /// When it was stored.
     pub created_at: DateTime<Utc>,
     /// When it was archived.
@@ -37,6 +39,7 @@ struct Row {
     definition: String,
     findings: Json<Vec<Finding>>,
     environment: Json<Environment>,
+    rule_set_version: String,
     created_at: DateTime<Utc>,
     archived_at: Option<DateTime<Utc>>,
 }
@@ -51,6 +54,7 @@ impl TryFrom<Row> for Estimator {
             definition: exact_object(&row.definition, "estimators", "definition", row.id)?,
             findings: row.findings.0,
             environment: row.environment.0,
+            rule_set_version: row.rule_set_version,
             created_at: row.created_at,
             archived_at: row.archived_at,
         })
@@ -63,13 +67,14 @@ pub(in crate::storage) async fn insert(
     estimator: &Estimator,
 ) -> Result<(), StorageError> {
     sqlx::query!(
-        "INSERT INTO estimators (id, framework, definition, findings, environment, created_at)
-         VALUES ($1, $2, $3::text::json, $4::text::json, $5::text::json, $6)",
+        "INSERT INTO estimators (id, framework, definition, findings, environment, rule_set_version, created_at)
+         VALUES ($1, $2, $3::text::json, $4::text::json, $5::text::json, $6, $7)",
         estimator.id.as_uuid(),
         estimator.framework,
         json_text(&estimator.definition)?,
         json_text(&estimator.findings)?,
         json_text(&estimator.environment)?,
+        estimator.rule_set_version,
         estimator.created_at,
     )
     .execute(connection)
@@ -114,7 +119,7 @@ impl Storage {
             Row,
             r#"SELECT id, framework, definition::text AS "definition!",
                       findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
-                      created_at, archived_at
+                      rule_set_version, created_at, archived_at
                FROM estimators WHERE id = $1"#,
             id.as_uuid()
         )
@@ -136,7 +141,7 @@ impl Storage {
             Row,
             r#"SELECT id, framework, definition::text AS "definition!",
                       findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
-                      created_at, archived_at
+                      rule_set_version, created_at, archived_at
                FROM estimators
                WHERE archived_at IS NULL
                  AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2::uuid))

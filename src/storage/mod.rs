@@ -1,6 +1,7 @@
 //! The only place with SQL. One file per table; rows become domain values here or fail with the place of the fault.
 
 pub mod compute_targets;
+pub mod datastores;
 pub mod error;
 pub mod estimators;
 pub mod events;

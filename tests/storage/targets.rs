@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use estimatord::{
-    domain::compute_target::{Backend, ComputeTarget, ComputeTargetType},
+    domain::compute_target::{Backend, ComputeTarget, ComputeTargetType, Conda, Containers},
     storage::{Storage, compute_targets::Deletion},
 };
 use sqlx::PgPool;
@@ -18,6 +18,8 @@ fn cluster() -> ComputeTarget {
         vm_size: Some("STANDARD_D2_V2".to_owned()),
         vm_priority: None,
         gpus_per_node: 0,
+        containers: Containers::Never,
+        conda: Conda::Auto,
     }
 }
 
@@ -36,7 +38,7 @@ async fn a_target_is_made_read_replaced_and_deleted(pool: PgPool) {
     let (made, new) = storage.put_compute_target(&cluster(), now).await.expect("made");
     assert!(new);
     assert_eq!(storage.get_compute_target("cpu-cluster").await.expect("read"), Some(made));
-    let changed = ComputeTarget { max_nodes: 8, ..cluster() };
+    let changed = ComputeTarget { max_nodes: 8, conda: Conda::Never, ..cluster() };
     let later = now + TimeDelta::seconds(1);
     let (replaced, new) = storage.put_compute_target(&changed, later).await.expect("replaced");
     assert!(!new);

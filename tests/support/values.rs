@@ -65,6 +65,7 @@ pub fn estimator(now: DateTime<Utc>) -> Estimator {
         definition: definition.as_object().cloned().unwrap_or_else(Map::new),
         findings: Vec::new(),
         environment: environment(),
+        rule_set_version: "2".to_owned(),
         created_at: now,
         archived_at: None,
     }

@@ -7,7 +7,9 @@ use utoipa::ToSchema;
 use crate::{
     api::findings::{Members, nearest},
     domain::{
-        compute_target::{Backend, BackendKind, ComputeTarget, ComputeTargetName, ComputeTargetType},
+        compute_target::{
+            Backend, BackendKind, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers,
+        },
         finding::Finding,
     },
 };
@@ -48,6 +50,12 @@ pub struct ComputeTargetBody {
     /// How many GPUs each of its nodes has.
     #[schema(minimum = 0, maximum = 1024, default = 0, required = false)]
     pub gpus_per_node: u32,
+    /// Which container runtime it has; `never` refuses definitions that name an image.
+    #[schema(default = "auto", required = false)]
+    pub containers: Containers,
+    /// Whether it has conda; `never` refuses definitions that ask for conda packages.
+    #[schema(default = "auto", required = false)]
+    pub conda: Conda,
 }
 
 /// Reads the body, or says everything that is wrong with it.
@@ -93,6 +101,8 @@ pub(super) fn read(
         members.refuse("vm-priority-unknown", "vm_priority", message, fix);
     }
     let gpus_per_node = members.integer("gpus_per_node", 0..=MAX_GPUS).unwrap_or(0);
+    let containers = word(&mut members, "containers", Containers::ALL.map(|word| (word.as_str(), word)));
+    let conda = word(&mut members, "conda", Conda::ALL.map(|word| (word.as_str(), word)));
     let findings = members.finish();
     match (kind, backend) {
         (Some(kind), Some(backend)) if findings.is_empty() => Ok(ComputeTarget {
@@ -103,6 +113,8 @@ pub(super) fn read(
             vm_size,
             vm_priority,
             gpus_per_node: u32::try_from(gpus_per_node).unwrap_or(0),
+            containers,
+            conda,
         }),
         _ => Err(findings),
     }
@@ -155,6 +167,24 @@ fn backend(members: &mut Members<'_>) -> Option<Backend> {
         .and_then(|number| u32::try_from(number).ok());
     let python = short_text(members, "python");
     Some(Backend { kind: kind?, max_concurrent_runs, python })
+}
+
+/// One of a few words; the default when none is given or what is given is refused.
+fn word<T: Copy + Default, const N: usize>(
+    members: &mut Members<'_>,
+    name: &'static str,
+    words: [(&'static str, T); N],
+) -> T {
+    let Some(given) = members.text(name).filter(|text| !text.is_empty()) else { return T::default() };
+    if let Some((_, value)) = words.into_iter().find(|(word, _)| *word == given) {
+        return value;
+    }
+    let known = words.map(|(word, _)| word);
+    let form = format!("one of `{}`", known.join("`, `"));
+    let fix =
+        nearest(given, &known).map_or_else(|| format!("write {form}"), |near| format!("write `{near}`"));
+    members.refuse("unknown-word", name, format!("`{name}` must be {form}"), fix);
+    T::default()
 }
 
 /// A text of moderate length; the empty one counts as not given.

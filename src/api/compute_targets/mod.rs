@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    domain::compute_target::{Backend, ComputeTargetName, ComputeTargetType},
+    domain::compute_target::{Backend, ComputeTargetName, ComputeTargetType, Conda, Containers},
     storage::compute_targets as stored,
 };
 
@@ -48,6 +48,10 @@ pub struct ComputeTarget {
     /// How many GPUs each of its nodes has.
     #[schema(minimum = 0, maximum = 1024, example = 0)]
     pub gpus_per_node: u32,
+    /// Which container runtime it says it has.
+    pub containers: Containers,
+    /// Whether it says it has conda.
+    pub conda: Conda,
     /// What the last worker that looked found; null until one has.
     pub health: Option<TargetHealth>,
     /// When it was made.
@@ -72,6 +76,8 @@ impl From<stored::StoredComputeTarget> for ComputeTarget {
             vm_size: target.vm_size,
             vm_priority: target.vm_priority,
             gpus_per_node: target.gpus_per_node,
+            containers: target.containers,
+            conda: target.conda,
             health,
             created_at: stored.created_at,
             updated_at: stored.updated_at,

@@ -11,6 +11,7 @@ use crate::{
         facts::Facts,
         ids::EstimatorId,
         judge::{self, Accepted, Verdict},
+        rules::RULE_SET_VERSION,
     },
     storage::estimators::Estimator,
 };
@@ -42,7 +43,14 @@ pub(in crate::api) fn to_store(
         definition: judge::redacted(body),
         findings: verdict.findings.clone(),
         environment: accepted.environment.clone(),
+        rule_set_version: RULE_SET_VERSION.to_owned(),
         created_at: now,
         archived_at: None,
     }
+}
+
+/// A stored estimator, archived ones included.
+pub(in crate::api) async fn found(state: &ApiState, id: EstimatorId) -> Result<Estimator, ApiError> {
+    let stored = state.storage.get_estimator(id).await?;
+    stored.ok_or_else(|| ApiError::not_found("estimator", id))
 }

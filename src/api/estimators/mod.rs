@@ -5,6 +5,8 @@ pub mod create;
 pub mod get;
 pub(in crate::api) mod judged;
 pub mod list;
+pub mod render;
+pub mod revalidate;
 mod schema;
 pub mod validate;
 
@@ -38,6 +40,9 @@ pub struct Estimator {
     pub findings: Vec<Finding>,
     /// What it resolves to.
     pub environment: Environment,
+    /// The version of the rules that it was accepted under; `revalidate_estimator` judges it by today's.
+    #[schema(example = "2")]
+    pub rule_set_version: String,
     /// When it was stored.
     pub created_at: DateTime<Utc>,
     /// When it was archived.
@@ -52,6 +57,7 @@ impl From<stored::Estimator> for Estimator {
             definition: estimator.definition,
             findings: estimator.findings,
             environment: estimator.environment,
+            rule_set_version: estimator.rule_set_version,
             created_at: estimator.created_at,
             archived_at: estimator.archived_at,
         }

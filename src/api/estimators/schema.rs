@@ -7,9 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// The id of the snapshot that holds `examples/digits/train.py` and nothing else. The document's examples name it, so that
-/// they work as they stand once that file was uploaded; a test keeps it true.
-pub const EXAMPLE_SNAPSHOT: &str = "sha256:7019503cc6ed97ee88eaafe8d00ba50d246a7c754817ba352aa6858bfa4e0b44";
+pub use crate::domain::rules::examples::EXAMPLE_SNAPSHOT;
 
 /// An estimator definition: the parameters of `azureml.train.dnn.Chainer` by their names, and optionally
 /// `"framework": "Chainer"`. Null, and the empty value of a parameter's own kind, mean "not given".

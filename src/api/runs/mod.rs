@@ -11,7 +11,7 @@ pub mod log_files;
 mod log_reader;
 pub mod logs;
 pub mod outputs;
-mod placed;
+pub(in crate::api) mod placed;
 mod view;
 
 pub use body::RunBody;

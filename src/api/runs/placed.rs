@@ -1,5 +1,6 @@
 //! Findings about a definition, moved to where its parts stand in the body of `POST /v1/runs`.
 
+use json_patch::{Patch, PatchOperation, jsonptr::PointerBuf};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
 
 /// Where the definition of a run stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Placement<'a> {
+pub(in crate::api) struct Placement<'a> {
     /// `/estimator` for an inline one, `/estimator_id` for a stored one.
     pub base: &'static str,
     /// Whether the definition is in the body, so that pointers go on inside it.
@@ -20,7 +21,7 @@ pub(super) struct Placement<'a> {
 
 impl Placement<'_> {
     /// The findings, in the order of the signature, with pointers into the run's body.
-    pub(super) fn place(&self, findings: Vec<Finding>) -> Vec<Finding> {
+    pub(in crate::api) fn place(&self, findings: Vec<Finding>) -> Vec<Finding> {
         findings.into_iter().map(|finding| self.place_one(finding)).collect()
     }
 
@@ -28,19 +29,28 @@ impl Placement<'_> {
         finding.pointer = self.pointer(&finding.pointer);
         // A patch that would have to reach into a stored estimator cannot be applied to this body.
         let patch = finding.fix.patch.take();
-        finding.fix.patch = patch.and_then(|steps| steps.into_iter().map(|step| self.step(step)).collect());
+        finding.fix.patch = patch.and_then(|patch| {
+            let steps = patch.0.into_iter().map(|step| self.step(step));
+            steps.collect::<Option<Vec<_>>>().map(Patch)
+        });
         finding
     }
 
-    fn step(&self, mut step: Value) -> Option<Value> {
-        for name in ["path", "from"] {
-            if let Some(Value::String(path)) = step.get(name) {
-                let placed = self.pointer(path);
-                if placed == self.base && !self.is_inline {
-                    return None;
-                }
-                step[name] = Value::String(placed);
+    fn step(&self, mut step: PatchOperation) -> Option<PatchOperation> {
+        let places = match &mut step {
+            PatchOperation::Add(step) => [Some(&mut step.path), None],
+            PatchOperation::Remove(step) => [Some(&mut step.path), None],
+            PatchOperation::Replace(step) => [Some(&mut step.path), None],
+            PatchOperation::Test(step) => [Some(&mut step.path), None],
+            PatchOperation::Move(step) => [Some(&mut step.path), Some(&mut step.from)],
+            PatchOperation::Copy(step) => [Some(&mut step.path), Some(&mut step.from)],
+        };
+        for place in places.into_iter().flatten() {
+            let placed = self.pointer(place.as_str());
+            if placed == self.base && !self.is_inline {
+                return None;
             }
+            *place = PointerBuf::parse(placed).ok()?;
         }
         Some(step)
     }

@@ -1,6 +1,6 @@
 //! A body as it was read: each parameter given, missing or faulty, and every fault.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     data::{Argument, Reference},
@@ -8,7 +8,7 @@ use super::{
     reading::{Fault, Given, Problem, Reader, shortened},
     signature::{SIGNATURE, is_near, nearest, rank},
 };
-use crate::domain::json as pointer;
+use crate::domain::{json as pointer, patch};
 
 /// The one framework that this service knows.
 pub(crate) const FRAMEWORK: &str = "Chainer";
@@ -165,7 +165,7 @@ fn unknown_key(body: &Map<String, Value>, key: &str, suggest: bool) -> Option<Pr
             fault: Fault::UnknownParameter,
             message: "`framework` names something else than \"Chainer\", the only framework here.".to_owned(),
             fix: "Write \"Chainer\", or leave `framework` out.".to_owned(),
-            patch: Some(vec![json!({"op": "replace", "path": place, "value": FRAMEWORK})]),
+            patch: Some(patch::patch([patch::replace(key, FRAMEWORK)])),
             pointer: place,
         });
     }
@@ -180,7 +180,7 @@ fn unknown_key(body: &Map<String, Value>, key: &str, suggest: bool) -> Option<Pr
     };
     let plain = |text: &str| text.replace('_', "").to_lowercase();
     let renamed = plain(key) == plain(near) && !body.contains_key(near);
-    let patch = renamed.then(|| vec![json!({"op": "move", "from": place, "path": pointer::child("", near)})]);
+    let patch = renamed.then(|| patch::patch([patch::rename(key, near)]));
     let fix = if is_near(key, near) {
         format!("Write `{near}` if that is what you mean, or remove it.")
     } else {

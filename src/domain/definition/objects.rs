@@ -47,6 +47,7 @@ pub(crate) struct EnvironmentDefinition {
     pub(crate) user_managed_dependencies: Given<bool>,
     pub(crate) interpreter_path: Given<String>,
     pub(crate) conda_dependencies: Given<Map<String, Value>>,
+    pub(crate) conda_dependencies_pointer: String,
     pub(crate) docker: Docker,
 }
 
@@ -58,6 +59,7 @@ pub(crate) struct Docker {
     pub(crate) base_image: Given<String>,
     pub(crate) base_image_pointer: String,
     pub(crate) base_dockerfile: Given<String>,
+    pub(crate) base_dockerfile_pointer: String,
     pub(crate) shm_size: Given<String>,
     pub(crate) shm_size_pointer: String,
     pub(crate) arguments: Given<Vec<Option<String>>>,
@@ -181,11 +183,13 @@ impl Reader {
         let (key, value) = either(map, "interpreter_path", "interpreterPath");
         environment.interpreter_path = self.text(value, &json::child(pointer, key));
         let (key, value) = either(map, "conda_dependencies", "condaDependencies");
-        environment.conda_dependencies = match self.object(value, &json::child(pointer, key), "an object") {
-            Given::Absent => Given::Absent,
-            Given::Faulty => Given::Faulty,
-            Given::Value(conda) => Given::Value(conda.clone()),
-        };
+        environment.conda_dependencies_pointer = json::child(pointer, key);
+        environment.conda_dependencies =
+            match self.object(value, &environment.conda_dependencies_pointer, "an object") {
+                Given::Absent => Given::Absent,
+                Given::Faulty => Given::Faulty,
+                Given::Value(conda) => Given::Value(conda.clone()),
+            };
     }
 
     fn docker(&mut self, map: &Map<String, Value>, pointer: &str) -> Docker {
@@ -195,7 +199,8 @@ impl Reader {
         docker.base_image_pointer = json::child(pointer, key);
         docker.base_image = self.text(value, &docker.base_image_pointer);
         let (key, value) = either(map, "base_dockerfile", "baseDockerfile");
-        docker.base_dockerfile = self.text(value, &json::child(pointer, key));
+        docker.base_dockerfile_pointer = json::child(pointer, key);
+        docker.base_dockerfile = self.text(value, &docker.base_dockerfile_pointer);
         let (key, value) = either(map, "shared_volumes", "sharedVolumes");
         self.boolean(value, &json::child(pointer, key));
         let (key, value) = either(map, "shm_size", "shmSize");

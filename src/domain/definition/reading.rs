@@ -1,5 +1,6 @@
 //! Reading JSON values of a stated type: every fault is kept, nothing is coerced, nothing stops at the first.
 
+use json_patch::Patch;
 use serde_json::{Map, Value};
 
 use crate::domain::json;
@@ -82,7 +83,7 @@ pub(crate) struct Problem {
     pub(crate) pointer: String,
     pub(crate) message: String,
     pub(crate) fix: String,
-    pub(crate) patch: Option<Vec<Value>>,
+    pub(crate) patch: Option<Patch>,
 }
 
 /// Collects faults while values are read.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::grammar::{conda::CondaSpec, paths, requirements::Line};
 use crate::domain::{
-    compute_target::ComputeTargetType,
+    compute_target::{ComputeTargetType, Conda, Containers},
     definition::{Draft, Given},
     facts::Facts,
     framework,
@@ -21,6 +21,8 @@ pub(crate) struct Target {
     pub(crate) max_nodes: Option<u32>,
     /// None when the size is unknown.
     pub(crate) gpus_per_node: Option<u32>,
+    pub(crate) containers: Containers,
+    pub(crate) conda: Conda,
 }
 
 /// A file that a parameter names.
@@ -100,6 +102,8 @@ fn target(draft: &Draft, facts: &Facts) -> Option<Target> {
             kind: found.kind,
             max_nodes: Some(found.max_nodes),
             gpus_per_node: Some(found.gpus_per_node),
+            containers: found.containers,
+            conda: found.conda,
         });
     }
     let size = draft.vm_size.text()?;
@@ -108,6 +112,8 @@ fn target(draft: &Draft, facts: &Facts) -> Option<Target> {
         kind: ComputeTargetType::AmlCompute,
         max_nodes: None,
         gpus_per_node: framework::vm_size(size).map(|size| size.gpus),
+        containers: Containers::Auto,
+        conda: Conda::Auto,
     })
 }
 

@@ -2,13 +2,79 @@
 
 use std::collections::HashMap;
 
-use super::{Context, Sink, grammar::words as names, words};
+use super::{CHAINER_PAGE, Context, Rule, Sink, grammar::words as names, words};
 use crate::domain::{
     definition::{Given, Reference, ReferenceKind, listed, nearest, shortened},
+    finding::Severity,
     json,
 };
 
-pub(super) fn datastore_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
+/// The rules of this file.
+pub(super) static RULES: &[Rule] = &[
+    Rule {
+        slug: "datastore-not-found",
+        severity: Severity::Error,
+        parameters: &["inputs", "script_params", "source_directory_data_store", "resume_from"],
+        summary: "Datastores must be registered.",
+        doc: "Inputs, checkpoints and the project share lie in datastores of the workspace.",
+        url: CHAINER_PAGE,
+        refused: r#"{"inputs": ["trainingdata"]}"#,
+        accepted: Some(r#"{"inputs": ["training_data"]}"#),
+        check: datastore_not_found,
+    },
+    Rule {
+        slug: "duplicate-input",
+        severity: Severity::Error,
+        parameters: &["inputs", "script_params"],
+        summary: "Every input has a name of its own.",
+        doc: "Inputs are told apart by their names.",
+        url: CHAINER_PAGE,
+        refused: r#"{"inputs": ["training_data", "training_data"]}"#,
+        accepted: Some(r#"{"inputs": ["training_data"]}"#),
+        check: duplicate_input,
+    },
+    Rule {
+        slug: "input-name-invalid",
+        severity: Severity::Error,
+        parameters: &["inputs", "script_params"],
+        summary: "The name of an input is an identifier.",
+        doc: "The name becomes part of an environment variable.",
+        url: "https://learn.microsoft.com/en-us/python/api/azureml-core/azureml.data.data_reference.datareference?view=azure-ml-py",
+        refused: r#"{"inputs": [{"type":"DataReference","datastore":"training_data","data_reference_name":"digits-2026","path_on_datastore":"digits/2026"}]}"#,
+        accepted: Some(
+            r#"{"inputs": [{"type":"DataReference","datastore":"training_data","data_reference_name":"digits","path_on_datastore":"digits/2026"}]}"#,
+        ),
+        check: input_name_invalid,
+    },
+    Rule {
+        slug: "input-mode-invalid",
+        severity: Severity::Error,
+        parameters: &["inputs", "script_params"],
+        summary: "References are mounted, downloaded or uploaded; datasets are used directly, mounted or downloaded.",
+        doc: "The modes of each kind of input are listed.",
+        url: "https://learn.microsoft.com/en-us/python/api/azureml-core/azureml.data.data_reference.datareference?view=azure-ml-py",
+        refused: r#"{"inputs": [{"type":"DataReference","datastore":"training_data","data_reference_name":"digits","path_on_datastore":"digits/2026","mode":"Mount"}]}"#,
+        accepted: Some(
+            r#"{"inputs": [{"type":"DataReference","datastore":"training_data","data_reference_name":"digits","path_on_datastore":"digits/2026","mode":"mount"}]}"#,
+        ),
+        check: input_mode_invalid,
+    },
+    Rule {
+        slug: "path-escapes-datastore",
+        severity: Severity::Error,
+        parameters: &["inputs", "script_params", "resume_from"],
+        summary: "Paths of data have no `..` component.",
+        doc: "The path is the one inside the datastore.",
+        url: "https://learn.microsoft.com/en-us/python/api/azureml-core/azureml.data.datapath.datapath?view=azure-ml-py",
+        refused: r#"{"inputs": [{"type":"DataReference","datastore":"training_data","data_reference_name":"digits","path_on_datastore":"../private"}]}"#,
+        accepted: Some(
+            r#"{"inputs": [{"type":"DataReference","datastore":"training_data","data_reference_name":"digits","path_on_datastore":"digits/2026"}]}"#,
+        ),
+        check: path_escapes_datastore,
+    },
+];
+
+fn datastore_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
     let mut places = Vec::new();
     for reference in context.draft.references() {
         places.push((reference.datastore_pointer(), &reference.datastore));
@@ -38,7 +104,7 @@ pub(super) fn datastore_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-pub(super) fn duplicate_input(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn duplicate_input(context: &Context<'_>, sink: &mut Sink<'_>) {
     let mut holders: HashMap<&str, &Reference> = HashMap::new();
     for reference in context.draft.references() {
         let Some(name) = reference.effective_name() else {
@@ -60,7 +126,7 @@ pub(super) fn duplicate_input(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-pub(super) fn input_name_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn input_name_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     for reference in context.draft.references() {
         if let Some(name) = reference.effective_name()
             && !names::is_identifier(name)
@@ -78,7 +144,7 @@ pub(super) fn input_name_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-pub(super) fn input_mode_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn input_mode_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     for reference in context.draft.references() {
         if let Some(mode) = reference.mode.text()
             && !reference.kind.modes().contains(&mode)
@@ -114,7 +180,7 @@ pub(super) fn reserved_input(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-pub(super) fn path_escapes_datastore(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn path_escapes_datastore(context: &Context<'_>, sink: &mut Sink<'_>) {
     let mut references = context.draft.references();
     references.extend(context.draft.resume_from.value());
     for reference in references {

@@ -1,10 +1,88 @@
 //! Rules about running more than one process.
 
-use super::{Context, Sink, words};
+use super::{CHAINER_PAGE, Context, Rule, Sink, words};
 use crate::domain::{
     compute_target::ComputeTargetType,
     definition::{Draft, Training, shortened},
+    finding::Severity,
+    patch,
 };
+
+/// The rules of this file.
+pub(super) static RULES: &[Rule] = &[
+    Rule {
+        slug: "distributed-requires-amlcompute",
+        severity: Severity::Error,
+        parameters: &["compute_target", "node_count", "process_count_per_node", "distributed_training"],
+        summary: "More than one process in all runs on AmlCompute only.",
+        doc: "More than one node, or more than one process on a node, is supported on AmlCompute targets only.",
+        url: CHAINER_PAGE,
+        refused: r#"{"distributed_training": {"type": "Mpi", "process_count_per_node": 2}}"#,
+        accepted: Some(
+            r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "distributed_training": {"type": "Mpi", "process_count_per_node": 2}}"#,
+        ),
+        check: distributed_requires_amlcompute,
+    },
+    Rule {
+        slug: "process-count-not-positive",
+        severity: Severity::Error,
+        parameters: &["process_count_per_node", "distributed_training"],
+        summary: "The number of processes on each node is at least 1.",
+        doc: "The number of processes per node is an integer with the default 1.",
+        url: CHAINER_PAGE,
+        refused: r#"{"distributed_training": {"type": "Mpi", "process_count_per_node": 0}}"#,
+        accepted: Some(r#"{"distributed_training": {"type": "Mpi", "process_count_per_node": 1}}"#),
+        check: process_count_not_positive,
+    },
+    Rule {
+        slug: "process-count-ignored",
+        severity: Severity::Warning,
+        parameters: &["process_count_per_node", "distributed_training"],
+        summary: "The count of the `Mpi` object wins over the deprecated parameter.",
+        doc: "The number of processes belongs to the distributed training object; the parameter of its own is deprecated.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "process_count_per_node": 4, "distributed_training": {"type": "Mpi", "process_count_per_node": 2}}"#,
+        accepted: Some(
+            r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "distributed_training": {"type": "Mpi", "process_count_per_node": 2}}"#,
+        ),
+        check: process_count_ignored,
+    },
+    Rule {
+        slug: "distributed-backend-unsupported",
+        severity: Severity::Error,
+        parameters: &["distributed_backend"],
+        summary: "The only distributed backend is `mpi`.",
+        doc: "MPI is the only backend that is supported.",
+        url: CHAINER_PAGE,
+        refused: r#"{"distributed_backend": "ps"}"#,
+        accepted: Some(r#"{"distributed_backend": "mpi"}"#),
+        check: distributed_backend_unsupported,
+    },
+    Rule {
+        slug: "distributed-training-unsupported",
+        severity: Severity::Error,
+        parameters: &["distributed_training"],
+        summary: "Distributed training is an object of type `Mpi`.",
+        doc: "The object that describes a distributed job is an Mpi object.",
+        url: CHAINER_PAGE,
+        refused: r#"{"distributed_training": {"type": "Gloo"}}"#,
+        accepted: Some(r#"{"distributed_training": {"type": "Mpi"}}"#),
+        check: distributed_training_unsupported,
+    },
+    Rule {
+        slug: "distributed-requires-mpi",
+        severity: Severity::Error,
+        parameters: &["distributed_training", "distributed_backend", "node_count", "process_count_per_node"],
+        summary: "More than one node or process needs MPI to be stated.",
+        doc: "Counts above 1 run an MPI job, and the backend is required for them.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "node_count": 2}"#,
+        accepted: Some(
+            r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "node_count": 2, "distributed_training": {"type": "Mpi"}}"#,
+        ),
+        check: distributed_requires_mpi,
+    },
+];
 
 fn training_is_mpi(draft: &Draft) -> bool {
     matches!(draft.distributed_training.value(), Some(Training::Mpi(_)))
@@ -14,7 +92,7 @@ fn backend_is_mpi(draft: &Draft) -> bool {
     draft.distributed_backend.text().is_some_and(|word| word.eq_ignore_ascii_case("mpi"))
 }
 
-pub(super) fn process_count_not_positive(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn process_count_not_positive(context: &Context<'_>, sink: &mut Sink<'_>) {
     let mut counts = Vec::new();
     if let Some(count) = context.draft.process_count_per_node.value() {
         counts.push(("/process_count_per_node", *count));
@@ -35,7 +113,7 @@ pub(super) fn process_count_not_positive(context: &Context<'_>, sink: &mut Sink<
     }
 }
 
-pub(super) fn process_count_ignored(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn process_count_ignored(context: &Context<'_>, sink: &mut Sink<'_>) {
     let Some(count) = context.draft.process_count_per_node.value() else {
         return;
     };
@@ -52,7 +130,7 @@ pub(super) fn process_count_ignored(context: &Context<'_>, sink: &mut Sink<'_>) 
     }
 }
 
-pub(super) fn distributed_backend_unsupported(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn distributed_backend_unsupported(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(word) = context.draft.distributed_backend.text()
         && !backend_is_mpi(context.draft)
     {
@@ -64,7 +142,7 @@ pub(super) fn distributed_backend_unsupported(context: &Context<'_>, sink: &mut 
     }
 }
 
-pub(super) fn distributed_training_unsupported(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn distributed_training_unsupported(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(Training::Unsupported(what)) = context.draft.distributed_training.value() {
         sink.report(
             "/distributed_training",
@@ -74,7 +152,7 @@ pub(super) fn distributed_training_unsupported(context: &Context<'_>, sink: &mut
     }
 }
 
-pub(super) fn distributed_requires_mpi(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn distributed_requires_mpi(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
     let above_one = |count: Option<&i64>| count.is_some_and(|count| *count > 1);
     let nodes = above_one(draft.node_count.value());
@@ -113,7 +191,7 @@ fn processes(draft: &Draft) -> Option<u128> {
     Some(nodes * per_node)
 }
 
-pub(super) fn distributed_requires_amlcompute(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn distributed_requires_amlcompute(context: &Context<'_>, sink: &mut Sink<'_>) {
     let Some(target) = &context.target else {
         return;
     };
@@ -143,7 +221,7 @@ pub(super) fn both_ways(context: &Context<'_>, sink: &mut Sink<'_>) {
             "`distributed_backend` and `distributed_training` are both given; they say the same thing in two ways.",
             super::patched(
                 "Keep `distributed_training` and remove `distributed_backend`.",
-                vec![serde_json::json!({"op": "remove", "path": "/distributed_backend"})],
+                [patch::remove("distributed_backend")],
             ),
         );
     }

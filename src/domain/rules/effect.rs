@@ -21,6 +21,8 @@ pub(crate) static EFFECT: Rule = Rule {
     summary: "A run is refused when its definition uses a parameter that this version cannot put into effect yet.",
     doc: "Every parameter of the class has a documented effect; a run that silently left one out would be another run.",
     url: CHAINER_PAGE,
+    refused: r#"{"shm_size": "8g"}"#,
+    accepted: Some("{}"),
     check: used,
 };
 

@@ -1,14 +1,121 @@
 //! Rules about the framework version, variables, and the environment that takes precedence.
 
-use serde_json::json;
-
-use super::{Context, Sink, grammar::words as names, patched, words};
+use super::{CHAINER_PAGE, Context, Rule, Sink, grammar::words as names, patched, words};
 use crate::domain::{
     definition::{Variables, nearest, shortened},
-    framework, json as pointers,
+    finding::Severity,
+    framework, json as pointers, patch,
 };
 
-pub(super) fn framework_version_unsupported(context: &Context<'_>, sink: &mut Sink<'_>) {
+/// The rules of this file.
+pub(super) static RULES: &[Rule] = &[
+    Rule {
+        slug: "conflicting-parameters",
+        severity: Severity::Error,
+        parameters: &[
+            "distributed_backend",
+            "distributed_training",
+            "use_docker",
+            "custom_docker_base_image",
+            "custom_docker_image",
+            "conda_packages",
+            "pip_packages",
+            "pip_requirements_file",
+            "pip_requirements_file_path",
+            "_enable_optimized_mode",
+        ],
+        summary: "Parameters that exclude each other are given together.",
+        doc: "Invalid combinations of parameters are reported.",
+        url: CHAINER_PAGE,
+        refused: r#"{"distributed_backend": "mpi", "distributed_training": {"type": "Mpi"}}"#,
+        accepted: Some(r#"{"distributed_training": {"type": "Mpi"}}"#),
+        check: conflicting_parameters,
+    },
+    Rule {
+        slug: "environment-variable-invalid",
+        severity: Severity::Error,
+        parameters: &["environment_variables", "environment_definition"],
+        summary: "Variables have names that processes can be given, and values that are texts, numbers or booleans.",
+        doc: "The parameter is a dictionary of names and values that are set on the process of the script.",
+        url: CHAINER_PAGE,
+        refused: r#"{"environment_variables": {"OMP-THREADS": 2}}"#,
+        accepted: Some(r#"{"environment_variables": {"OMP_NUM_THREADS": 2}}"#),
+        check: environment_variable_invalid,
+    },
+    Rule {
+        slug: "reserved-name",
+        severity: Severity::Error,
+        parameters: &["environment_variables", "inputs", "script_params", "environment_definition"],
+        summary: "Names that the service or the system needs cannot be taken.",
+        doc: "Inputs become environment variables of the run, beside those that are always set.",
+        url: CHAINER_PAGE,
+        refused: r#"{"environment_variables": {"AZUREML_RUN_ID": "mine"}}"#,
+        accepted: Some(r#"{"environment_variables": {"MY_RUN_ID": "mine"}}"#),
+        check: reserved_name,
+    },
+    Rule {
+        slug: "environment-definition-conflict",
+        severity: Severity::Error,
+        parameters: &[
+            "environment_definition",
+            "use_gpu",
+            "custom_docker_image",
+            "image_registry_details",
+            "user_managed",
+            "conda_packages",
+            "pip_packages",
+            "conda_dependencies_file_path",
+            "pip_requirements_file_path",
+            "conda_dependencies_file",
+            "pip_requirements_file",
+            "shm_size",
+            "environment_variables",
+        ],
+        summary: "An environment states everything itself; parameters that say the same clash with it.",
+        doc: "The environment takes precedence over the parameters that describe one.",
+        url: CHAINER_PAGE,
+        refused: r#"{"environment_definition": {"name": "chainer"}, "pip_packages": ["scikit-learn"]}"#,
+        accepted: Some(
+            r#"{"environment_definition": {"name": "chainer", "python": {"conda_dependencies": {"dependencies": ["python=3.6.2", {"pip": ["chainer==7.0.0", "scikit-learn"]}]}}}}"#,
+        ),
+        check: environment_definition_conflict,
+    },
+    Rule {
+        slug: "overridden-by-environment-definition",
+        severity: Severity::Warning,
+        parameters: &["use_docker", "custom_docker_base_image", "environment_definition"],
+        summary: "Parameters that an environment overrides have no effect.",
+        doc: "The environment takes precedence over the parameters that describe one.",
+        url: CHAINER_PAGE,
+        refused: r#"{"environment_definition": {"name": "chainer"}, "use_docker": true}"#,
+        accepted: Some(r#"{"environment_definition": {"name": "chainer", "docker": {"enabled": true}}}"#),
+        check: overridden_by_environment_definition,
+    },
+    Rule {
+        slug: "framework-version-unsupported",
+        severity: Severity::Error,
+        parameters: &["framework_version"],
+        summary: "The framework version is exactly `5.1.0` or `7.0.0`.",
+        doc: "The supported versions of the class are listed.",
+        url: CHAINER_PAGE,
+        refused: r#"{"framework_version": "6.0.0"}"#,
+        accepted: Some(r#"{"framework_version": "7.0.0"}"#),
+        check: framework_version_unsupported,
+    },
+    Rule {
+        slug: "framework-version-defaulted",
+        severity: Severity::Warning,
+        parameters: &["framework_version"],
+        summary: "No framework version is given, and a default is used.",
+        doc: "Without a version the default of the class is used, with a warning.",
+        url: CHAINER_PAGE,
+        refused: r#"{"framework_version": null}"#,
+        accepted: Some(r#"{"framework_version": "5.1.0"}"#),
+        check: framework_version_defaulted,
+    },
+];
+
+fn framework_version_unsupported(context: &Context<'_>, sink: &mut Sink<'_>) {
     let Some(version) = context.draft.framework_version.text() else {
         return;
     };
@@ -23,7 +130,7 @@ pub(super) fn framework_version_unsupported(context: &Context<'_>, sink: &mut Si
     );
 }
 
-pub(super) fn framework_version_defaulted(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn framework_version_defaulted(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
     if draft.framework_version.is_given()
         || draft.user_managed.is_true()
@@ -43,7 +150,7 @@ pub(super) fn framework_version_defaulted(context: &Context<'_>, sink: &mut Sink
         format!("`framework_version` is not given; {} is used.", framework::DEFAULT_VERSION),
         patched(
             "State the version, so that a later default changes nothing.",
-            vec![json!({"op": "add", "path": "/framework_version", "value": framework::DEFAULT_VERSION})],
+            [patch::add("framework_version", framework::DEFAULT_VERSION)],
         ),
     );
 }
@@ -57,7 +164,7 @@ fn all_variables<'a>(context: &'a Context<'_>) -> Vec<&'a Variables> {
     found
 }
 
-pub(super) fn environment_variable_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn environment_variable_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     for variables in all_variables(context) {
         for variable in &variables.entries {
             let shown = shortened(&variable.name);
@@ -95,7 +202,7 @@ pub(super) fn reserved_variable(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-pub(super) fn environment_definition_conflict(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn environment_definition_conflict(context: &Context<'_>, sink: &mut Sink<'_>) {
     if !context.has_environment() {
         return;
     }
@@ -117,14 +224,14 @@ pub(super) fn environment_definition_conflict(context: &Context<'_>, sink: &mut 
                 format!("`{name}` does not go with `environment_definition`, which states the environment as a whole."),
                 patched(
                     format!("Remove `{name}` and say it inside the environment."),
-                    vec![json!({"op": "remove", "path": format!("/{name}")})],
+                    [patch::remove(name)],
                 ),
             );
         }
     }
 }
 
-pub(super) fn overridden_by_environment_definition(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn overridden_by_environment_definition(context: &Context<'_>, sink: &mut Sink<'_>) {
     if !context.has_environment() {
         return;
     }
@@ -139,7 +246,7 @@ pub(super) fn overridden_by_environment_definition(context: &Context<'_>, sink: 
                 format!("`{name}` has no effect: `environment_definition` takes precedence."),
                 patched(
                     format!("Remove `{name}` and say it in the `docker` part of the environment."),
-                    vec![json!({"op": "remove", "path": format!("/{name}")})],
+                    [patch::remove(name)],
                 ),
             );
         }
@@ -147,13 +254,13 @@ pub(super) fn overridden_by_environment_definition(context: &Context<'_>, sink: 
 }
 
 /// `reserved-name`: variables and inputs.
-pub(super) fn reserved_name(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn reserved_name(context: &Context<'_>, sink: &mut Sink<'_>) {
     reserved_variable(context, sink);
     super::data::reserved_input(context, sink);
 }
 
 /// `conflicting-parameters`: every pair or group that excludes each other.
-pub(super) fn conflicting_parameters(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn conflicting_parameters(context: &Context<'_>, sink: &mut Sink<'_>) {
     super::distributed::both_ways(context, sink);
     super::images::kubernetes_without_docker(context, sink);
     super::images::both_images(context, sink);

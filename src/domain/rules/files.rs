@@ -1,9 +1,65 @@
 //! Rules about the conda file and the requirements file.
 
-use super::{Context, FileState, Sink, words};
-use crate::domain::definition::{Given, shortened};
+use super::{CHAINER_PAGE, Context, FileState, Rule, Sink, words};
+use crate::domain::{
+    definition::{Given, shortened},
+    finding::Severity,
+};
 
-pub(super) fn file_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
+/// The rules of this file.
+pub(super) static RULES: &[Rule] = &[
+    Rule {
+        slug: "file-not-found",
+        severity: Severity::Error,
+        parameters: &[
+            "conda_dependencies_file_path",
+            "pip_requirements_file_path",
+            "conda_dependencies_file",
+            "pip_requirements_file",
+        ],
+        summary: "The conda file and the requirements file must be files of the source directory.",
+        doc: "Both files are given by paths relative to the source directory.",
+        url: CHAINER_PAGE,
+        refused: r#"{"pip_requirements_file": "requirments.txt"}"#,
+        accepted: Some(r#"{"source_directory": "${files}", "pip_requirements_file": "requirements.txt"}"#),
+        check: file_not_found,
+    },
+    Rule {
+        slug: "conda-file-invalid",
+        severity: Severity::Error,
+        parameters: &["conda_dependencies_file_path", "conda_dependencies_file"],
+        summary: "The conda file is a YAML mapping with the keys that conda knows.",
+        doc: "The file states the dependencies in conda's YAML format.",
+        url: CHAINER_PAGE,
+        refused: r#"{"source_directory": "${files}", "conda_dependencies_file": "settings.yml"}"#,
+        accepted: Some(r#"{"source_directory": "${files}", "conda_dependencies_file": "conda.yml"}"#),
+        check: conda_file_invalid,
+    },
+    Rule {
+        slug: "requirements-file-invalid",
+        severity: Severity::Error,
+        parameters: &["pip_requirements_file_path", "pip_requirements_file"],
+        summary: "The requirements file has pip's format.",
+        doc: "The file lists pip requirements.",
+        url: "https://pip.pypa.io/en/stable/reference/requirements-file-format/",
+        refused: r#"{"source_directory": "${files}", "pip_requirements_file": "notes.txt"}"#,
+        accepted: Some(r#"{"source_directory": "${files}", "pip_requirements_file": "requirements.txt"}"#),
+        check: requirements_file_invalid,
+    },
+    Rule {
+        slug: "framework-packages-not-installed",
+        severity: Severity::Info,
+        parameters: &["conda_dependencies_file_path", "conda_dependencies_file"],
+        summary: "With a conda file no packages of the framework are added.",
+        doc: "A conda file states the whole list of dependencies.",
+        url: CHAINER_PAGE,
+        refused: r#"{"source_directory": "${files}", "conda_dependencies_file": "conda.yml"}"#,
+        accepted: Some(r#"{"source_directory": "${files}", "pip_requirements_file": "requirements.txt"}"#),
+        check: framework_packages_not_installed,
+    },
+];
+
+fn file_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
     let conda = context.draft.conda_file();
     let pip = context.draft.pip_file();
     if matches!(context.conda_file, FileState::Missing) {
@@ -24,7 +80,7 @@ fn missing((name, given): (&str, &Given<String>), sink: &mut Sink<'_>) {
     );
 }
 
-pub(super) fn conda_file_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn conda_file_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let FileState::Invalid(why) = &context.conda_file {
         let (name, path) = context.draft.conda_file();
         sink.report(
@@ -38,7 +94,7 @@ pub(super) fn conda_file_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-pub(super) fn requirements_file_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn requirements_file_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let FileState::Invalid(why) = &context.pip_file {
         let (name, path) = context.draft.pip_file();
         sink.report(
@@ -49,7 +105,7 @@ pub(super) fn requirements_file_invalid(context: &Context<'_>, sink: &mut Sink<'
     }
 }
 
-pub(super) fn framework_packages_not_installed(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn framework_packages_not_installed(context: &Context<'_>, sink: &mut Sink<'_>) {
     if context.conda_file.sound().is_none()
         || context.has_environment()
         || context.draft.user_managed.is_true()

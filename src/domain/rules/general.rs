@@ -2,13 +2,82 @@
 
 use serde_json::{Value, json};
 
-use super::{Context, Sink, patched, words};
+use super::{CHAINER_PAGE, Context, Rule, Sink, patched, words};
 use crate::domain::{
     definition::{Fault, Training},
     finding::Fix,
+    finding::Severity,
+    patch,
 };
 
-pub(super) fn estimator_deprecated(_: &Context<'_>, sink: &mut Sink<'_>) {
+/// The rules of this file.
+pub(super) static RULES: &[Rule] = &[
+    Rule {
+        slug: "estimator-deprecated",
+        severity: Severity::Info,
+        parameters: &[],
+        summary: "Always there: the estimator class is deprecated.",
+        doc: "The class is deprecated; its page points to ScriptRunConfig with an environment of one's own.",
+        url: CHAINER_PAGE,
+        refused: r#"{}"#,
+        accepted: None,
+        check: estimator_deprecated,
+    },
+    Rule {
+        slug: "unknown-parameter",
+        severity: Severity::Error,
+        parameters: &[],
+        summary: "A key is none of the 34 parameters, or no member of the nested object that it stands in.",
+        doc: "The signature lists the parameters that the class takes, all but the first by keyword.",
+        url: CHAINER_PAGE,
+        refused: r#"{"nodeCount": 1}"#,
+        accepted: Some(r#"{"node_count": 1}"#),
+        check: unknown_parameter,
+    },
+    Rule {
+        slug: "wrong-type",
+        severity: Severity::Error,
+        parameters: &[],
+        summary: "A value is not of the documented JSON type. Nothing is converted.",
+        doc: "Every parameter is documented with its type.",
+        url: CHAINER_PAGE,
+        refused: r#"{"node_count": "1"}"#,
+        accepted: Some(r#"{"node_count": 1}"#),
+        check: wrong_type,
+    },
+    Rule {
+        slug: "deprecated-parameter",
+        severity: Severity::Warning,
+        parameters: &[
+            "process_count_per_node",
+            "distributed_backend",
+            "custom_docker_base_image",
+            "conda_dependencies_file_path",
+            "pip_requirements_file_path",
+        ],
+        summary: "A deprecated parameter is used; its replacement is named.",
+        doc: "These parameters are marked as deprecated, each with the one to use instead.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "node_count": 2, "process_count_per_node": 2, "distributed_backend": "mpi"}"#,
+        accepted: Some(
+            r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "node_count": 2, "distributed_training": {"type": "Mpi", "process_count_per_node": 2}}"#,
+        ),
+        check: deprecated_parameter,
+    },
+    Rule {
+        slug: "validation-always-on",
+        severity: Severity::Info,
+        parameters: &["_disable_validation"],
+        summary: "Validation cannot be switched off.",
+        doc: "Validation by the SDK is switched off by default.",
+        url: CHAINER_PAGE,
+        refused: r#"{"_disable_validation": true}"#,
+        accepted: Some(r#"{}"#),
+        check: validation_always_on,
+    },
+];
+
+fn estimator_deprecated(_: &Context<'_>, sink: &mut Sink<'_>) {
     sink.report(
         "",
         "The Chainer estimator class is deprecated; SDK v1 as a whole is out of support since 2026-06-30. \
@@ -20,11 +89,11 @@ pub(super) fn estimator_deprecated(_: &Context<'_>, sink: &mut Sink<'_>) {
     );
 }
 
-pub(super) fn unknown_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn unknown_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
     problems(context, sink, Fault::UnknownParameter);
 }
 
-pub(super) fn wrong_type(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn wrong_type(context: &Context<'_>, sink: &mut Sink<'_>) {
     problems(context, sink, Fault::WrongType);
 }
 
@@ -35,7 +104,7 @@ fn problems(context: &Context<'_>, sink: &mut Sink<'_>, fault: Fault) {
     }
 }
 
-pub(super) fn deprecated_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn deprecated_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
     if draft.process_count_per_node.value().is_some_and(|count| *count != 1) {
         sink.report_about(
@@ -74,10 +143,12 @@ pub(super) fn deprecated_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
 /// Both deprecated words about MPI are replaced by one object, so both carry this same patch.
 pub(super) fn mpi_fix(context: &Context<'_>) -> Fix {
     let draft = context.draft;
-    let mut patch = Vec::new();
+    let mut operations = Vec::new();
     for name in ["process_count_per_node", "distributed_backend"] {
         if context.sent(name) {
-            patch.push(json!({"op": "remove", "path": format!("/{name}")}));
+            // Both findings carry this patch. Whoever applies both applies it twice, and a member that is not there any more
+            // cannot be removed: adding it first makes the second time as good as the first.
+            operations.extend([patch::add(name, Value::Null), patch::remove(name)]);
         }
     }
     if draft.distributed_training.is_given() {
@@ -87,7 +158,7 @@ pub(super) fn mpi_fix(context: &Context<'_>) -> Fix {
             }
             _ => "Remove it, and state MPI in `distributed_training` alone.",
         };
-        return patched(words, patch);
+        return patched(words, operations);
     }
     let mut object = json!({"type": "Mpi"});
     let count = draft.process_count_per_node.value().filter(|count| **count > 1);
@@ -95,8 +166,8 @@ pub(super) fn mpi_fix(context: &Context<'_>) -> Fix {
         members.insert("process_count_per_node".to_owned(), json!(count));
     }
     let description = format!("Write `\"distributed_training\": {object}` instead.");
-    patch.push(json!({"op": "add", "path": "/distributed_training", "value": object}));
-    patched(description, patch)
+    operations.push(patch::add("distributed_training", object));
+    patched(description, operations)
 }
 
 fn rename_fix(context: &Context<'_>, old: &str, new: &str) -> Fix {
@@ -109,25 +180,19 @@ fn rename_fix(context: &Context<'_>, old: &str, new: &str) -> Fix {
     if overridden || new_is_given {
         let why =
             if overridden { "the environment states the image" } else { "the new spelling is given too" };
-        return patched(
-            format!("Remove `{old}`: {why}."),
-            vec![json!({"op": "remove", "path": format!("/{old}")})],
-        );
+        return patched(format!("Remove `{old}`: {why}."), [patch::remove(old)]);
     }
-    patched(
-        format!("Rename it to `{new}`."),
-        vec![json!({"op": "move", "from": format!("/{old}"), "path": format!("/{new}")})],
-    )
+    patched(format!("Rename it to `{new}`."), [patch::rename(old, new)])
 }
 
-pub(super) fn validation_always_on(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn validation_always_on(context: &Context<'_>, sink: &mut Sink<'_>) {
     if context.draft.disable_validation.is_true() {
         sink.report(
             "/_disable_validation",
             "`_disable_validation` is true, but this service judges every definition by every rule.",
             patched(
                 "Leave it out; `false` asks for the script to be parsed as well.",
-                vec![json!({"op": "remove", "path": "/_disable_validation"})],
+                [patch::remove("_disable_validation")],
             ),
         );
     }
@@ -242,7 +307,9 @@ mod tests {
         assert_eq!(
             json!(patches[0]),
             json!([
+                {"op": "add", "path": "/process_count_per_node", "value": null},
                 {"op": "remove", "path": "/process_count_per_node"},
+                {"op": "add", "path": "/distributed_backend", "value": null},
                 {"op": "remove", "path": "/distributed_backend"},
                 {"op": "add", "path": "/distributed_training", "value": {"type": "Mpi", "process_count_per_node": 4}},
             ])

@@ -1,19 +1,108 @@
 //! Rules about Docker, images, registries and shared memory.
 
-use serde_json::json;
-
 use super::{
-    Context, Sink,
+    CHAINER_PAGE, Context, Rule, Sink,
     grammar::{image, shm},
     patched, words,
 };
 use crate::domain::{
-    compute_target::ComputeTargetType,
+    compute_target::{ComputeTargetType, Containers},
     definition::{Given, Registry, shortened},
-    json as pointers,
+    finding::Severity,
+    json as pointers, patch,
 };
 
-pub(super) fn use_gpu_image_ignored(context: &Context<'_>, sink: &mut Sink<'_>) {
+/// The rules of this file.
+pub(super) static RULES: &[Rule] = &[
+    Rule {
+        slug: "use-gpu-image-ignored",
+        severity: Severity::Info,
+        parameters: &["use_gpu", "custom_docker_image"],
+        summary: "With a custom image the switch for GPUs picks no image.",
+        doc: "The image with CUDA is used by default, unless a custom image is named.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": null, "vm_size": "STANDARD_NC6", "use_gpu": true, "custom_docker_image": "registry.example/team/chainer:7"}"#,
+        accepted: Some(r#"{"compute_target": null, "vm_size": "STANDARD_NC6", "use_gpu": true}"#),
+        check: use_gpu_image_ignored,
+    },
+    Rule {
+        slug: "image-without-docker",
+        severity: Severity::Error,
+        parameters: &["use_docker", "custom_docker_image", "custom_docker_base_image"],
+        summary: "An image needs Docker.",
+        doc: "The image is the one that the Docker container is made from.",
+        url: CHAINER_PAGE,
+        refused: r#"{"use_docker": false, "custom_docker_image": "registry.example/team/chainer:7"}"#,
+        accepted: Some(r#"{"custom_docker_image": "registry.example/team/chainer:7"}"#),
+        check: image_without_docker,
+    },
+    Rule {
+        slug: "image-reference-invalid",
+        severity: Severity::Error,
+        parameters: &["custom_docker_image", "custom_docker_base_image", "environment_definition"],
+        summary: "The name of an image follows the OCI grammar.",
+        doc: "The parameter holds the name of a Docker image; image names have a grammar.",
+        url: "https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests",
+        refused: r#"{"custom_docker_image": "Team Image:7"}"#,
+        accepted: Some(r#"{"custom_docker_image": "registry.example/team/chainer:7"}"#),
+        check: image_reference_invalid,
+    },
+    Rule {
+        slug: "registry-incomplete",
+        severity: Severity::Error,
+        parameters: &["image_registry_details", "environment_definition"],
+        summary: "A registry has an address; user name and password come together or not at all.",
+        doc: "The details of a registry are its address and, where it asks for them, user name and password.",
+        url: CHAINER_PAGE,
+        refused: r#"{"custom_docker_image": "registry.example/team/chainer:7", "image_registry_details": {"username": "puller", "password": "[redacted]"}}"#,
+        accepted: Some(
+            r#"{"custom_docker_image": "registry.example/team/chainer:7", "image_registry_details": {"address": "registry.example", "username": "puller", "password": "[redacted]"}}"#,
+        ),
+        check: registry_incomplete,
+    },
+    Rule {
+        slug: "registry-without-image",
+        severity: Severity::Warning,
+        parameters: &["image_registry_details", "custom_docker_image"],
+        summary: "A registry has no effect without an image.",
+        doc: "The details are those of the registry that the custom image is pulled from.",
+        url: CHAINER_PAGE,
+        refused: r#"{"image_registry_details": {"address": "registry.example"}}"#,
+        accepted: Some(
+            r#"{"custom_docker_image": "registry.example/team/chainer:7", "image_registry_details": {"address": "registry.example"}}"#,
+        ),
+        check: registry_without_image,
+    },
+    Rule {
+        slug: "container-not-available",
+        severity: Severity::Error,
+        parameters: &[
+            "custom_docker_image",
+            "custom_docker_base_image",
+            "environment_definition",
+            "compute_target",
+        ],
+        summary: "A definition that names an image needs a target that has containers.",
+        doc: "The run takes place in a container of the named image.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": "bare-metal", "custom_docker_image": "registry.example/team/chainer:7"}"#,
+        accepted: Some(r#"{"compute_target": "bare-metal"}"#),
+        check: container_not_available,
+    },
+    Rule {
+        slug: "shm-size-invalid",
+        severity: Severity::Error,
+        parameters: &["shm_size", "environment_definition"],
+        summary: "The size of shared memory is digits and an optional unit, and more than zero.",
+        doc: "The size is written the way Docker takes it, and has a default.",
+        url: "https://docs.docker.com/reference/cli/docker/container/run/",
+        refused: r#"{"shm_size": "2 GB"}"#,
+        accepted: Some(r#"{"shm_size": "2g"}"#),
+        check: shm_size_invalid,
+    },
+];
+
+fn use_gpu_image_ignored(context: &Context<'_>, sink: &mut Sink<'_>) {
     if context.draft.use_gpu.is_true() && context.draft.image().is_given() {
         sink.report_about(
             &["custom_docker_image"],
@@ -24,7 +113,7 @@ pub(super) fn use_gpu_image_ignored(context: &Context<'_>, sink: &mut Sink<'_>) 
     }
 }
 
-pub(super) fn image_without_docker(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn image_without_docker(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
     if context.has_environment() || !draft.use_docker.is_false() {
         return;
@@ -49,7 +138,7 @@ pub(super) fn image_without_docker(context: &Context<'_>, sink: &mut Sink<'_>) {
     );
 }
 
-pub(super) fn image_reference_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn image_reference_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
     let mut places: Vec<(String, &Given<String>)> = Vec::new();
     if !context.has_environment() {
@@ -86,7 +175,7 @@ pub(super) fn both_images(context: &Context<'_>, sink: &mut Sink<'_>) {
             "`custom_docker_base_image` and `custom_docker_image` are both given; only one of them can be the image.",
             patched(
                 "Keep `custom_docker_image` and remove the deprecated one.",
-                vec![json!({"op": "remove", "path": "/custom_docker_base_image"})],
+                [patch::remove("custom_docker_base_image")],
             ),
         );
     }
@@ -147,11 +236,11 @@ pub(super) fn optimized_mode(context: &Context<'_>, sink: &mut Sink<'_>) {
         &others,
         "/_enable_optimized_mode",
         format!("`_enable_optimized_mode` is not possible here: {}.", reasons.join("; ")),
-        patched("Leave it out.", vec![json!({"op": "remove", "path": "/_enable_optimized_mode"})]),
+        patched("Leave it out.", [patch::remove("_enable_optimized_mode")]),
     );
 }
 
-pub(super) fn registry_incomplete(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn registry_incomplete(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(registry) = context.draft.image_registry_details.value() {
         incomplete(registry, sink);
     }
@@ -182,7 +271,7 @@ fn incomplete(registry: &Registry, sink: &mut Sink<'_>) {
     );
 }
 
-pub(super) fn registry_without_image(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn registry_without_image(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
     if draft.image_registry_details.is_given() && !context.has_environment() && !draft.image().is_given() {
         sink.report_about(
@@ -205,7 +294,35 @@ pub(super) fn registry_without_image(context: &Context<'_>, sink: &mut Sink<'_>)
     }
 }
 
-pub(super) fn shm_size_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn container_not_available(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let draft = context.draft;
+    let Some(target) = context.target.as_ref().filter(|target| target.containers == Containers::Never) else {
+        return;
+    };
+    let mut places = vec![("/custom_docker_image".to_owned(), draft.custom_docker_image.is_given())];
+    if !context.has_environment() {
+        places.push(("/custom_docker_base_image".to_owned(), draft.custom_docker_base_image.is_given()));
+    }
+    if let Some(environment) = draft.environment_definition.value() {
+        // A saved environment names an image even where Docker is switched off.
+        let docker = &environment.docker;
+        let used = !docker.enabled.is_false();
+        places.push((docker.base_image_pointer.clone(), used && docker.base_image.is_given()));
+        places.push((docker.base_dockerfile_pointer.clone(), used && docker.base_dockerfile.is_given()));
+    }
+    for (pointer, named) in places {
+        if named {
+            sink.report_about(
+                &["compute_target"],
+                pointer,
+                format!("An image is named, but the target `{}` says that it has no containers.", target.label),
+                words("Name a target with Docker or Podman, or name no image: then the run gets a virtual environment."),
+            );
+        }
+    }
+}
+
+fn shm_size_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     let mut places = vec![("/shm_size".to_owned(), &context.draft.shm_size)];
     if let Some(environment) = context.draft.environment_definition.value() {
         places.push((environment.docker.shm_size_pointer.clone(), &environment.docker.shm_size));

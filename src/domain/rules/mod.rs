@@ -1,6 +1,7 @@
 //! One small piece per rule, and the catalogue of all.
 //!
-//! A rule is one item of [`CATALOGUE`] and one function. To add one, write both; nothing else has to change.
+//! A rule is one item of a file's `RULES` and the function that it names. To add one, write both; nothing else has to change:
+//! `GET /v1/rules`, its examples, their test and `docs/rules.md` come from the item.
 
 mod catalogue;
 mod context;
@@ -9,6 +10,7 @@ mod disagreements;
 mod distributed;
 mod effect;
 mod environment;
+pub mod examples;
 mod files;
 mod general;
 pub(crate) mod grammar;
@@ -23,11 +25,13 @@ pub(crate) mod testing;
 
 use std::collections::{HashMap, HashSet};
 
+use json_patch::PatchOperation;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-pub use catalogue::CATALOGUE;
+pub use catalogue::RULE_SET_VERSION;
+pub(crate) use catalogue::catalogue;
 pub(crate) use context::{Context, FileState};
 pub use disagreements::{DISAGREEMENTS, Disagreement};
 pub(crate) use effect::{EFFECT, not_yet_effective};
@@ -35,7 +39,7 @@ pub(crate) use effect::{EFFECT, not_yet_effective};
 use super::{
     definition::{SIGNATURE, rank},
     finding::{Doc, Finding, Fix, Severity},
-    json,
+    json, patch,
 };
 
 /// The reference page of the class.
@@ -56,11 +60,15 @@ pub struct Rule {
     pub doc: &'static str,
     /// Where that is written.
     pub url: &'static str,
+    /// A definition that the rule speaks about, as members to put over [`examples::base`]; null removes one.
+    pub refused: &'static str,
+    /// One that comes close and that it says nothing about; none for a rule that always speaks.
+    pub accepted: Option<&'static str>,
     check: fn(&Context<'_>, &mut Sink<'_>),
 }
 
 /// A rule as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct RuleView {
     /// Its stable name.
     #[schema(example = "distributed-requires-mpi")]
@@ -73,6 +81,19 @@ pub struct RuleView {
     pub summary: &'static str,
     /// What it rests on.
     pub doc: Doc,
+    /// One definition that it speaks about and one that it does not.
+    pub examples: RuleExamples,
+}
+
+/// The examples of a rule: whole definitions. They are judged in the world of `example_world`.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct RuleExamples {
+    /// The rule speaks about it. Where the rule warns or informs only, it is accepted with that finding.
+    #[schema(value_type = Object)]
+    pub refused: Map<String, Value>,
+    /// The rule says nothing about it; null for a rule that always speaks.
+    #[schema(value_type = Option<Object>)]
+    pub accepted: Option<Map<String, Value>>,
 }
 
 impl Rule {
@@ -85,13 +106,17 @@ impl Rule {
             parameters: self.parameters.to_vec(),
             summary: self.summary,
             doc: Doc { text: self.doc.to_owned(), url: self.url.to_owned() },
+            examples: RuleExamples {
+                refused: examples::definition(self.refused),
+                accepted: self.accepted.map(examples::definition),
+            },
         }
     }
 }
 
 /// Every rule, the one that only runs ask about included.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
-    CATALOGUE.iter().chain([&EFFECT])
+    catalogue().chain([&EFFECT])
 }
 
 /// The rule of that name.
@@ -159,14 +184,17 @@ pub(crate) fn words(description: impl Into<String>) -> Fix {
 }
 
 /// A fix in words and as a JSON Patch.
-pub(crate) fn patched(description: impl Into<String>, patch: Vec<Value>) -> Fix {
-    Fix { description: description.into(), patch: Some(patch) }
+pub(crate) fn patched(
+    description: impl Into<String>,
+    operations: impl IntoIterator<Item = PatchOperation>,
+) -> Fix {
+    Fix { description: description.into(), patch: Some(patch::patch(operations)) }
 }
 
 /// Everything that the rules find, in the order of the signature.
 pub(crate) fn run(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for rule in CATALOGUE {
+    for rule in catalogue() {
         (rule.check)(context, &mut Sink::new(rule, &mut findings));
     }
     in_order(context.body, &mut findings);
@@ -194,11 +222,11 @@ mod tests {
 
     #[test]
     fn slugs_are_unique_and_parameters_exist() {
-        let mut slugs: Vec<_> = CATALOGUE.iter().map(|rule| rule.slug).collect();
+        let mut slugs: Vec<_> = catalogue().map(|rule| rule.slug).collect();
         slugs.sort_unstable();
         slugs.dedup();
-        assert_eq!(slugs.len(), CATALOGUE.len());
-        for rule in CATALOGUE {
+        assert_eq!(slugs.len(), catalogue().count());
+        for rule in catalogue() {
             assert!(rule.slug.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", rule.slug);
             assert!(rule.url.starts_with("https://"), "{}", rule.slug);
             assert!(rule.summary.ends_with('.') && rule.doc.ends_with('.'), "{}", rule.slug);

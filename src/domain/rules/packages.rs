@@ -1,11 +1,66 @@
 //! Rules about lists of packages, and what packages do not go with.
 
 use super::{
-    Context, Sink,
+    CHAINER_PAGE, Context, Rule, Sink,
     grammar::{conda, pip},
     words,
 };
-use crate::domain::definition::{Draft, shortened};
+use crate::domain::{
+    compute_target::Conda,
+    definition::{Draft, shortened},
+    finding::Severity,
+};
+
+/// The rules of this file.
+pub(super) static RULES: &[Rule] = &[
+    Rule {
+        slug: "user-managed-with-packages",
+        severity: Severity::Error,
+        parameters: &[
+            "user_managed",
+            "conda_packages",
+            "pip_packages",
+            "conda_dependencies_file_path",
+            "pip_requirements_file_path",
+            "conda_dependencies_file",
+            "pip_requirements_file",
+        ],
+        summary: "Nothing is installed into an environment that the user manages.",
+        doc: "With a user-managed environment the user makes sure that everything is there; nothing is installed.",
+        url: CHAINER_PAGE,
+        refused: r#"{"user_managed": true, "pip_packages": ["scikit-learn"]}"#,
+        accepted: Some(r#"{"user_managed": true}"#),
+        check: user_managed_with_packages,
+    },
+    Rule {
+        slug: "package-spec-invalid",
+        severity: Severity::Error,
+        parameters: &["conda_packages", "pip_packages"],
+        summary: "Entries for pip are requirements, addresses or options; entries for conda are no options.",
+        doc: "The lists hold the packages to be added to the environment; PEP 508 says how requirements are written.",
+        url: "https://peps.python.org/pep-0508/",
+        refused: r#"{"pip_packages": ["scikit learn"]}"#,
+        accepted: Some(r#"{"pip_packages": ["scikit-learn>=0.22"]}"#),
+        check: package_spec_invalid,
+    },
+    Rule {
+        slug: "conda-not-available",
+        severity: Severity::Error,
+        parameters: &[
+            "conda_packages",
+            "conda_dependencies_file_path",
+            "conda_dependencies_file",
+            "environment_definition",
+            "compute_target",
+        ],
+        summary: "A definition that asks for conda packages needs a target that has conda.",
+        doc: "Conda packages are added to the Python environment of the run.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": "bare-metal", "conda_packages": ["scipy"]}"#,
+        accepted: Some(r#"{"compute_target": "bare-metal", "pip_packages": ["scipy"]}"#),
+        check: conda_not_available,
+    },
+];
 
 /// Every parameter that asks for packages, and whether it is given.
 pub(super) fn package_parameters(draft: &Draft) -> [(&'static str, bool); 6] {
@@ -19,7 +74,7 @@ pub(super) fn package_parameters(draft: &Draft) -> [(&'static str, bool); 6] {
     ]
 }
 
-pub(super) fn user_managed_with_packages(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn user_managed_with_packages(context: &Context<'_>, sink: &mut Sink<'_>) {
     if !context.draft.user_managed.is_true() {
         return;
     }
@@ -46,7 +101,7 @@ fn entries(list: Option<&Vec<Option<String>>>, name: &str) -> Vec<(String, Strin
     found
 }
 
-pub(super) fn package_spec_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn package_spec_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     for (pointer, entry) in entries(context.draft.conda_packages.value(), "conda_packages") {
         if entry.starts_with('-') {
             sink.report(
@@ -69,6 +124,36 @@ pub(super) fn package_spec_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
                     "Write a requirement such as `numpy>=1.16`, an address such as `https://…/name-1.0-py3-none-any.whl` \
                      or `git+https://…`, or an option line that begins with `-`.",
                 ),
+            );
+        }
+    }
+}
+
+fn conda_not_available(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let draft = context.draft;
+    let Some(target) = context.target.as_ref().filter(|target| target.conda == Conda::Never) else {
+        return;
+    };
+    let (file, named) = draft.conda_file();
+    let mut places = vec![
+        ("/conda_packages".to_owned(), draft.conda_packages.is_given()),
+        (format!("/{file}"), named.is_given()),
+    ];
+    if let Some(environment) = draft.environment_definition.value() {
+        let used = !environment.user_managed_dependencies.is_true();
+        let given = used && environment.conda_dependencies.is_given();
+        places.push((environment.conda_dependencies_pointer.clone(), given));
+    }
+    for (pointer, given) in places {
+        if given {
+            sink.report_about(
+                &["compute_target"],
+                pointer,
+                format!(
+                    "Conda packages are asked for, but the target `{}` says that it has no conda.",
+                    target.label
+                ),
+                words("Name a target with conda, or ask for the packages in `pip_packages`."),
             );
         }
     }

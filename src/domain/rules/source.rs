@@ -1,15 +1,102 @@
 //! Rules about the source directory and the script.
 
-use super::{Context, Sink, grammar::paths, words};
+use super::{CHAINER_PAGE, Context, Rule, Sink, grammar::paths, words};
 use crate::domain::{
     definition::{Given, nearest, shortened},
+    finding::Severity,
     ids::SnapshotId,
 };
 
-/// How much the files of a source directory may weigh, unpacked.
-const MAX_BYTES: u64 = 300 * 1024 * 1024;
+/// The rules of this file.
+pub(super) static RULES: &[Rule] = &[
+    Rule {
+        slug: "source-directory-required",
+        severity: Severity::Error,
+        parameters: &["source_directory"],
+        summary: "There must be a source directory.",
+        doc: "The source directory is the one parameter without a default: the local folder with the files of the experiment.",
+        url: CHAINER_PAGE,
+        refused: r#"{"source_directory": null}"#,
+        accepted: Some(r#"{}"#),
+        check: source_directory_required,
+    },
+    Rule {
+        slug: "source-directory-not-found",
+        severity: Severity::Error,
+        parameters: &["source_directory"],
+        summary: "The source directory must be a known snapshot.",
+        doc: "The source directory is an existing folder with the files of the experiment.",
+        url: CHAINER_PAGE,
+        refused: r#"{"source_directory": "./digits"}"#,
+        accepted: Some(r#"{}"#),
+        check: source_directory_not_found,
+    },
+    Rule {
+        slug: "source-directory-too-large",
+        severity: Severity::Error,
+        parameters: &["source_directory"],
+        summary: "The files of the source directory weigh 300 MiB at most.",
+        doc: "A snapshot of the source directory is limited to 300 MB.",
+        url: "https://learn.microsoft.com/en-us/azure/machine-learning/v1/how-to-save-write-experiment-files?view=azureml-api-1",
+        refused: r#"{"source_directory": "${large}"}"#,
+        accepted: Some(r#"{}"#),
+        check: source_directory_too_large,
+    },
+    Rule {
+        slug: "entry-script-required",
+        severity: Severity::Error,
+        parameters: &["entry_script"],
+        summary: "There must be an entry script.",
+        doc: "The entry script is the file that the training starts with.",
+        url: CHAINER_PAGE,
+        refused: r#"{"entry_script": null}"#,
+        accepted: Some(r#"{"entry_script": "train.py"}"#),
+        check: entry_script_required,
+    },
+    Rule {
+        slug: "entry-script-not-found",
+        severity: Severity::Error,
+        parameters: &["entry_script", "source_directory"],
+        summary: "The entry script must be a file of the source directory.",
+        doc: "The entry script is given by its path relative to the source directory.",
+        url: CHAINER_PAGE,
+        refused: r#"{"entry_script": "trian.py"}"#,
+        accepted: Some(r#"{"entry_script": "./train.py"}"#),
+        check: entry_script_not_found,
+    },
+    Rule {
+        slug: "notebook-entry-script",
+        severity: Severity::Error,
+        parameters: &["entry_script"],
+        summary: "Notebooks are not run here.",
+        doc: "The entry script is a file with the training code that Python starts.",
+        url: CHAINER_PAGE,
+        refused: r#"{"entry_script": "train.ipynb"}"#,
+        accepted: Some(r#"{"entry_script": "train.py"}"#),
+        check: notebook_entry_script,
+    },
+    Rule {
+        slug: "path-escapes-source-directory",
+        severity: Severity::Error,
+        parameters: &[
+            "entry_script",
+            "conda_packages",
+            "pip_packages",
+            "conda_dependencies_file_path",
+            "pip_requirements_file_path",
+            "conda_dependencies_file",
+            "pip_requirements_file",
+        ],
+        summary: "Paths are relative and stay inside the source directory.",
+        doc: "Paths of scripts and files are relative to the source directory.",
+        url: CHAINER_PAGE,
+        refused: r#"{"entry_script": "../train.py"}"#,
+        accepted: Some(r#"{"entry_script": "./train.py"}"#),
+        check: path_escapes_source_directory,
+    },
+];
 
-pub(super) fn source_directory_required(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn source_directory_required(context: &Context<'_>, sink: &mut Sink<'_>) {
     if !context.draft.source_directory.is_given() {
         sink.report(
             "/source_directory",
@@ -19,7 +106,7 @@ pub(super) fn source_directory_required(context: &Context<'_>, sink: &mut Sink<'
     }
 }
 
-pub(super) fn source_directory_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn source_directory_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(text) = context.draft.source_directory.text()
         && !(context.has_snapshot() && text.parse::<SnapshotId>().is_ok())
     {
@@ -31,21 +118,26 @@ pub(super) fn source_directory_not_found(context: &Context<'_>, sink: &mut Sink<
     }
 }
 
-pub(super) fn source_directory_too_large(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn source_directory_too_large(context: &Context<'_>, sink: &mut Sink<'_>) {
     let Some(snapshot) = &context.facts.snapshot else {
         return;
     };
+    let limits = context.facts.limits;
     let total = snapshot.files.values().fold(0_u64, |sum, size| sum.saturating_add(*size));
-    if total > MAX_BYTES {
+    let files = snapshot.files.len() as u64;
+    if total > limits.max_bytes || files > limits.max_files {
         sink.report(
             "/source_directory",
-            format!("The source directory holds {total} bytes; at most {MAX_BYTES} (300 MiB) are allowed."),
+            format!(
+                "The source directory holds {total} bytes in {files} files; at most {} bytes in {} files are allowed here.",
+                limits.max_bytes, limits.max_files
+            ),
             words("Keep data out of it with an `.amlignore` file and pass data in through `inputs`."),
         );
     }
 }
 
-pub(super) fn entry_script_required(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn entry_script_required(context: &Context<'_>, sink: &mut Sink<'_>) {
     if !context.draft.entry_script.is_given() {
         sink.report(
             "/entry_script",
@@ -55,7 +147,7 @@ pub(super) fn entry_script_required(context: &Context<'_>, sink: &mut Sink<'_>) 
     }
 }
 
-pub(super) fn notebook_entry_script(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn notebook_entry_script(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(script) = context.draft.entry_script.text()
         && paths::is_notebook(script)
     {
@@ -67,7 +159,7 @@ pub(super) fn notebook_entry_script(context: &Context<'_>, sink: &mut Sink<'_>) 
     }
 }
 
-pub(super) fn entry_script_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn entry_script_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
     let Some(script) = context.draft.entry_script.text() else {
         return;
     };
@@ -93,7 +185,7 @@ fn near_file<'a>(context: &'a Context<'_>, path: &str) -> Option<&'a str> {
     nearest(path, scripts.take(2000))
 }
 
-pub(super) fn path_escapes_source_directory(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn path_escapes_source_directory(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
     let places: [(&str, &Given<String>); 5] = [
         ("entry_script", &draft.entry_script),

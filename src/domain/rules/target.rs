@@ -1,17 +1,147 @@
 //! Rules about where a definition runs: targets, sizes, nodes, GPUs, time.
 
-use serde_json::json;
-
-use super::{Context, Sink, patched, words};
+use super::{CHAINER_PAGE, Context, Rule, Sink, patched, words};
 use crate::domain::{
     compute_target::{ComputeTargetType, LOCAL},
     definition::{nearest, shortened},
-    framework,
+    finding::Severity,
+    framework, patch,
 };
+
+/// The rules of this file.
+pub(super) static RULES: &[Rule] = &[
+    Rule {
+        slug: "compute-target-or-vm-size-required",
+        severity: Severity::Error,
+        parameters: &["compute_target", "vm_size"],
+        summary: "There must be a compute target, or a size for a one-off target.",
+        doc: "Training happens on a compute target, or on one that is created with the given size.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": null}"#,
+        accepted: Some(r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2"}"#),
+        check: compute_target_or_vm_size_required,
+    },
+    Rule {
+        slug: "compute-target-not-found",
+        severity: Severity::Error,
+        parameters: &["compute_target"],
+        summary: "The compute target must be registered, or be `local`.",
+        doc: "The compute target is a compute object or the word `local`.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": "lokal"}"#,
+        accepted: Some(r#"{"compute_target": "local"}"#),
+        check: compute_target_not_found,
+    },
+    Rule {
+        slug: "compute-target-unsupported",
+        severity: Severity::Error,
+        parameters: &["compute_target"],
+        summary: "Targets of type HDInsightCompute run no estimator.",
+        doc: "The training targets of the SDK are listed, and HDInsight is not among those that run estimators.",
+        url: "https://learn.microsoft.com/en-us/azure/machine-learning/concept-compute-target",
+        refused: r#"{"compute_target": "hdinsight"}"#,
+        accepted: Some(r#"{"compute_target": "cpu-cluster"}"#),
+        check: compute_target_unsupported,
+    },
+    Rule {
+        slug: "vm-size-unknown",
+        severity: Severity::Error,
+        parameters: &["vm_size"],
+        summary: "The size of a one-off target must be in the table of sizes.",
+        doc: "The size is that of the target that will be created for the training; Azure names the sizes.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": null, "vm_size": "HUGE"}"#,
+        accepted: Some(r#"{"compute_target": null, "vm_size": "standard_d2_v2"}"#),
+        check: vm_size_unknown,
+    },
+    Rule {
+        slug: "vm-size-ignored",
+        severity: Severity::Warning,
+        parameters: &["vm_size", "compute_target"],
+        summary: "A size has no effect beside a compute target.",
+        doc: "The size describes the target that will be created, which none is when one is named.",
+        url: CHAINER_PAGE,
+        refused: r#"{"vm_size": "STANDARD_D2_V2"}"#,
+        accepted: Some(r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2"}"#),
+        check: vm_size_ignored,
+    },
+    Rule {
+        slug: "vm-priority-unknown",
+        severity: Severity::Error,
+        parameters: &["vm_priority"],
+        summary: "The priority is `dedicated` or `lowpriority`.",
+        doc: "The priority has the two values dedicated and lowpriority, the former being the default.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "vm_priority": "khusus"}"#,
+        accepted: Some(
+            r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "vm_priority": "dedicated"}"#,
+        ),
+        check: vm_priority_unknown,
+    },
+    Rule {
+        slug: "vm-priority-without-vm-size",
+        severity: Severity::Warning,
+        parameters: &["vm_priority", "vm_size"],
+        summary: "A priority has no effect without a size.",
+        doc: "The priority takes effect only when a size is given.",
+        url: CHAINER_PAGE,
+        refused: r#"{"vm_priority": "lowpriority"}"#,
+        accepted: Some(
+            r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "vm_priority": "lowpriority"}"#,
+        ),
+        check: vm_priority_without_vm_size,
+    },
+    Rule {
+        slug: "node-count-not-positive",
+        severity: Severity::Error,
+        parameters: &["node_count"],
+        summary: "The number of nodes is at least 1.",
+        doc: "The number of nodes is an integer with the default 1.",
+        url: CHAINER_PAGE,
+        refused: r#"{"node_count": 0}"#,
+        accepted: Some(r#"{"node_count": 1}"#),
+        check: node_count_not_positive,
+    },
+    Rule {
+        slug: "node-count-exceeds-target",
+        severity: Severity::Error,
+        parameters: &["node_count", "compute_target"],
+        summary: "A run asks for no more nodes than its target has.",
+        doc: "The nodes are those of the compute target.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": "cpu-cluster", "node_count": 5, "distributed_training": {"type": "Mpi"}}"#,
+        accepted: Some(
+            r#"{"compute_target": "cpu-cluster", "node_count": 4, "distributed_training": {"type": "Mpi"}}"#,
+        ),
+        check: node_count_exceeds_target,
+    },
+    Rule {
+        slug: "gpu-not-available",
+        severity: Severity::Error,
+        parameters: &["use_gpu", "compute_target", "vm_size"],
+        summary: "GPUs need a target that has some.",
+        doc: "With this switch the training uses GPUs of the target.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "use_gpu": true}"#,
+        accepted: Some(r#"{"compute_target": null, "vm_size": "STANDARD_NC6", "use_gpu": true}"#),
+        check: gpu_not_available,
+    },
+    Rule {
+        slug: "max-run-duration-not-positive",
+        severity: Severity::Error,
+        parameters: &["max_run_duration_seconds"],
+        summary: "The longest duration of a run is at least one second.",
+        doc: "A run that takes longer than this number of seconds is cancelled.",
+        url: CHAINER_PAGE,
+        refused: r#"{"max_run_duration_seconds": 0}"#,
+        accepted: Some(r#"{"max_run_duration_seconds": 3600}"#),
+        check: max_run_duration_not_positive,
+    },
+];
 
 const PRIORITIES: [&str; 2] = ["dedicated", "lowpriority"];
 
-pub(super) fn compute_target_or_vm_size_required(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn compute_target_or_vm_size_required(context: &Context<'_>, sink: &mut Sink<'_>) {
     if !context.draft.compute_target.is_given() && !context.draft.vm_size.is_given() {
         sink.report_about(
             &["vm_size"],
@@ -22,7 +152,7 @@ pub(super) fn compute_target_or_vm_size_required(context: &Context<'_>, sink: &m
     }
 }
 
-pub(super) fn compute_target_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn compute_target_not_found(context: &Context<'_>, sink: &mut Sink<'_>) {
     let Some(name) = context.draft.compute_target.text() else {
         return;
     };
@@ -30,7 +160,7 @@ pub(super) fn compute_target_not_found(context: &Context<'_>, sink: &mut Sink<'_
         return;
     }
     let message = format!("{:?} is the name of no registered compute target.", shortened(name));
-    let replace = |with: &str| vec![json!({"op": "replace", "path": "/compute_target", "value": with})];
+    let replace = |with: &str| [patch::replace("compute_target", with)];
     let fix = if name.trim().eq_ignore_ascii_case("lokal") || name.trim().eq_ignore_ascii_case(LOCAL) {
         patched("Write `local`: the word is not translated and is written in lower case.", replace(LOCAL))
     } else {
@@ -44,7 +174,7 @@ pub(super) fn compute_target_not_found(context: &Context<'_>, sink: &mut Sink<'_
     sink.report("/compute_target", message, fix);
 }
 
-pub(super) fn compute_target_unsupported(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn compute_target_unsupported(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(target) = &context.target
         && target.kind == ComputeTargetType::HDInsightCompute
     {
@@ -56,7 +186,7 @@ pub(super) fn compute_target_unsupported(context: &Context<'_>, sink: &mut Sink<
     }
 }
 
-pub(super) fn vm_size_unknown(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn vm_size_unknown(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
     if draft.compute_target.is_given() {
         return;
@@ -74,18 +204,18 @@ pub(super) fn vm_size_unknown(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-pub(super) fn vm_size_ignored(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn vm_size_ignored(context: &Context<'_>, sink: &mut Sink<'_>) {
     if context.draft.vm_size.is_given() && context.draft.compute_target.is_given() {
         sink.report_about(
             &["compute_target"],
             "/vm_size",
             "`vm_size` has no effect beside `compute_target`: the target wins.",
-            patched("Remove `vm_size`.", vec![json!({"op": "remove", "path": "/vm_size"})]),
+            patched("Remove `vm_size`.", [patch::remove("vm_size")]),
         );
     }
 }
 
-pub(super) fn vm_priority_unknown(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn vm_priority_unknown(context: &Context<'_>, sink: &mut Sink<'_>) {
     let Some(priority) = context.draft.vm_priority.text() else {
         return;
     };
@@ -103,25 +233,22 @@ pub(super) fn vm_priority_unknown(context: &Context<'_>, sink: &mut Sink<'_>) {
             "`vm_priority` is {:?}; it is `dedicated` or `lowpriority`, exactly so.",
             shortened(priority)
         ),
-        patched(
-            format!("Write `{meant}`."),
-            vec![json!({"op": "replace", "path": "/vm_priority", "value": meant})],
-        ),
+        patched(format!("Write `{meant}`."), [patch::replace("vm_priority", meant)]),
     );
 }
 
-pub(super) fn vm_priority_without_vm_size(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn vm_priority_without_vm_size(context: &Context<'_>, sink: &mut Sink<'_>) {
     if context.draft.vm_priority.is_given() && !context.draft.vm_size.is_given() {
         sink.report_about(
             &["vm_size"],
             "/vm_priority",
             "`vm_priority` has no effect without `vm_size`.",
-            patched("Remove it, or give a `vm_size`.", vec![json!({"op": "remove", "path": "/vm_priority"})]),
+            patched("Remove it, or give a `vm_size`.", [patch::remove("vm_priority")]),
         );
     }
 }
 
-pub(super) fn node_count_not_positive(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn node_count_not_positive(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(count) = context.draft.node_count.value()
         && *count < 1
     {
@@ -133,7 +260,7 @@ pub(super) fn node_count_not_positive(context: &Context<'_>, sink: &mut Sink<'_>
     }
 }
 
-pub(super) fn node_count_exceeds_target(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn node_count_exceeds_target(context: &Context<'_>, sink: &mut Sink<'_>) {
     let (Some(count), Some(target)) = (context.draft.node_count.value(), &context.target) else {
         return;
     };
@@ -150,7 +277,7 @@ pub(super) fn node_count_exceeds_target(context: &Context<'_>, sink: &mut Sink<'
     }
 }
 
-pub(super) fn gpu_not_available(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn gpu_not_available(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(target) = &context.target
         && context.draft.use_gpu.is_true()
         && target.gpus_per_node == Some(0)
@@ -164,7 +291,7 @@ pub(super) fn gpu_not_available(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-pub(super) fn max_run_duration_not_positive(context: &Context<'_>, sink: &mut Sink<'_>) {
+fn max_run_duration_not_positive(context: &Context<'_>, sink: &mut Sink<'_>) {
     if let Some(seconds) = context.draft.max_run_duration_seconds.value()
         && *seconds < 1
     {

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    compute_target::{Backend, ComputeTarget, ComputeTargetType},
-    facts::{Facts, SnapshotFacts},
+    compute_target::{Backend, ComputeTarget, ComputeTargetType, Conda, Containers},
+    facts::{Facts, SnapshotFacts, SourceLimits},
     finding::{Finding, Severity},
     ids::SnapshotId,
     judge::{Verdict, judge},
@@ -25,6 +25,8 @@ pub(crate) fn world() -> Facts {
         vm_size: None,
         vm_priority: None,
         gpus_per_node,
+        containers: Containers::Auto,
+        conda: Conda::Auto,
     };
     let mut files = SnapshotFacts::default();
     for (path, content) in [
@@ -42,6 +44,7 @@ pub(crate) fn world() -> Facts {
         files.contents.insert(path.to_owned(), content.as_bytes().to_vec());
     }
     Facts {
+        limits: SourceLimits::default(),
         snapshot: Some(files),
         targets: vec![
             target("local", ComputeTargetType::Local, 1, 0),

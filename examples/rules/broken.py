@@ -1,0 +1,3 @@
+"""Does not parse: the bracket is never closed."""
+
+print("epoch", 1

@@ -1,0 +1,71 @@
+//! `PUT /v1/datastores/{name}`
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
+
+use super::{Datastore, DatastoreBody, body};
+use crate::{
+    api::{
+        error::ApiError,
+        etag,
+        extract::{ApiJson, ApiPath},
+        problem::{Problem, ProblemKind},
+        state::Shared,
+    },
+    domain::datastore::DatastoreName,
+};
+
+/// Make or replace a datastore
+///
+/// Definitions name it in `inputs`, `script_params`, `resume_from` and `source_directory_data_store`. Whether it can be
+/// reached is not asked here. Credentials are refused: this version does not keep any yet.
+#[utoipa::path(
+    put, path = "/v1/datastores/{name}", tag = "datastores",
+    params(
+        ("name" = DatastoreName, Path, description = "The datastore's name", example = "training_data"),
+        ("If-Match" = Option<String>, Header, description = "Only change the datastore when it has this ETag"),
+    ),
+    request_body(content = DatastoreBody, description = "The datastore"),
+    responses(
+        (status = 200, description = "Replaced", body = Datastore, headers(("ETag" = String, description = "Its entity tag"))),
+        (status = 201, description = "Made", body = Datastore, headers(("ETag" = String, description = "Its entity tag"))),
+        (status = 400, description = "The name or the body cannot be read", body = Problem),
+        (status = 412, description = "The datastore does not have the ETag of If-Match", body = Problem),
+        (status = 413, description = "The body is too large", body = Problem),
+        (status = 415, description = "The Content-Type is not application/json", body = Problem),
+        (status = 422, description = "The body is refused; `findings` has everything that is wrong", body = Problem),
+    ),
+)]
+pub async fn put_datastore(
+    State(state): State<Shared>,
+    ApiPath(name): ApiPath<DatastoreName>,
+    headers: HeaderMap,
+    body: ApiJson,
+) -> Result<Response, ApiError> {
+    let datastore = body::read(&name, &body.members)
+        .map_err(|findings| ApiError::Refused { kind: ProblemKind::InvalidDatastore, findings })?;
+    let now = state.clock.now();
+    let (stored, is_new) = if headers.contains_key(header::IF_MATCH) {
+        let current = state.storage.get_datastore(name.as_str()).await?.map(Datastore::from);
+        let tag = current.as_ref().map(etag::of).transpose()?;
+        etag::require_match(&headers, tag.as_deref())?;
+        let current = current.ok_or(ApiError::PreconditionFailed)?;
+        let replaced = state.storage.replace_datastore(&datastore, current.updated_at, now).await?;
+        (replaced.ok_or(ApiError::PreconditionFailed)?, false)
+    } else {
+        state.storage.put_datastore(&datastore, now).await?
+    };
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let datastore = Datastore::from(stored);
+    let mut response = etag::json(status, &datastore)?;
+    if let Ok(tag) = HeaderValue::from_str(&etag::of(&datastore)?) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    if is_new && let Ok(location) = HeaderValue::from_str(&format!("/v1/datastores/{name}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}

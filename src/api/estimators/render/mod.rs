@@ -1,0 +1,51 @@
+//! Definitions in other words. Both operations judge first, by the one path that all verdicts take.
+
+mod body;
+pub mod inline;
+pub mod stored;
+
+use serde_json::{Map, Value};
+
+use super::judged::judged;
+use crate::{
+    api::{error::ApiError, problem::ProblemKind, runs::placed::Placement, state::ApiState},
+    domain::{
+        finding::Finding,
+        judge,
+        render::{self, Format, Rendering, Subject},
+    },
+};
+
+pub use body::{RenderBody, RenderDefinitionBody};
+
+/// Judges a definition with its overrides and renders it.
+///
+/// # Errors
+/// When the rules refuse it: with everything that was found, placed into the request's body.
+async fn rendered(
+    state: &ApiState,
+    definition: &Map<String, Value>,
+    overrides: &Map<String, Value>,
+    format: Format,
+    is_inline: bool,
+) -> Result<Rendering, ApiError> {
+    let merged = judge::with_overrides(definition, overrides);
+    let judged = judged(state, &merged).await?;
+    let Some(accepted) = &judged.verdict.accepted else {
+        // A stored definition is not in the body; its findings go by the definition that is shown.
+        let findings = if is_inline {
+            Placement { base: "/estimator", is_inline, overrides }.place(judged.verdict.findings)
+        } else {
+            judged.verdict.findings
+        };
+        return Err(refused(findings));
+    };
+    let plan = judge::plan(accepted);
+    let target = judged.facts.targets.iter().find(|target| target.name.as_str() == plan.compute_target);
+    let target = target.filter(|_| plan.one_off_target.is_none());
+    Ok(render::render(format, &Subject { plan: &plan, definition: &accepted.definition, target }))
+}
+
+const fn refused(findings: Vec<Finding>) -> ApiError {
+    ApiError::Refused { kind: ProblemKind::InvalidDefinition, findings }
+}
