@@ -1,6 +1,6 @@
 //! The part of the script that finds an interpreter, and builds an environment where one is asked for.
 
-use super::{super::packages::Packages, quoted};
+use super::{super::packages::Packages, word};
 use crate::domain::environment::Environment;
 
 /// The interpreter that is there.
@@ -8,12 +8,12 @@ pub(super) fn user_managed(environment: &Environment) -> String {
     let named = environment.interpreter_path.as_deref().unwrap_or("python3");
     format!(
         "\n# Nothing is installed: this interpreter runs the script.\n[ -n \"${{PYTHON:-}}\" ] || PYTHON={}\n",
-        quoted(named)
+        word(named)
     )
 }
 
 fn lines(list: &[String], indent: &str) -> String {
-    list.iter().map(|line| format!(" \\\n{indent}{}", quoted(line))).collect()
+    list.iter().map(|line| format!(" \\\n{indent}{}", word(line))).collect()
 }
 
 /// An environment that is built once and found again.

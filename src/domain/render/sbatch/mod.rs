@@ -97,7 +97,7 @@ fn directives(subject: &Subject<'_>) -> String {
     }
     // A job that Slurm starts again by itself would be a second run.
     lines.push("no-requeue".to_owned());
-    lines.push(format!("signal=B:TERM@{NOTICE_SECONDS}"));
+    lines.push(format!("signal=B:USR1@{NOTICE_SECONDS}"));
     lines.push("output=%x-%j.log".to_owned());
     lines.iter().map(|line| format!("#SBATCH --{line}\n")).collect()
 }
@@ -114,7 +114,7 @@ fn script(plan: &Plan) -> String {
 }
 
 fn source(plan: &Plan) -> String {
-    let script = quoted(&script(plan));
+    let script = word(&script(plan));
     format!(
         r#"
 cd "${{SOURCE_DIRECTORY:-$SLURM_SUBMIT_DIR}}" || exit 1
@@ -160,17 +160,17 @@ fn data(plan: &Plan) -> String {
         "\n# Data is not fetched: these variables say where it is on the nodes, and sbatch passes them on.\n"
             .to_owned();
     for (variable, what) in needed {
-        let what = quoted(&format!("set it to {what}"));
+        let what = word(&format!("set it to {what}"));
         text += &format!("estimatord_what={what}\nexport {variable}=\"${{{variable}:?$estimatord_what}}\"\n");
     }
     text
 }
 
 fn arguments(plan: &Plan) -> String {
-    let mut words = vec![quoted(&script(plan))];
+    let mut words = vec![word(&script(plan))];
     for (index, argument) in plan.arguments.iter().enumerate() {
         words.push(match plan.data_argument(index) {
-            None => quoted(argument),
+            None => word(argument),
             Some(None) => format!("\"${CHECKPOINT}\""),
             Some(Some(input)) => format!("\"${}\"", input.variable),
         });
@@ -191,10 +191,10 @@ fn variables(subject: &Subject<'_>) -> String {
     for variable in &plan.environment.environment_variables {
         let (name, value) = (&variable.name, &variable.value);
         if NOT_EXPORTED.contains(&name.as_str()) || name.starts_with("LD_") {
-            own += &format!(" {}", quoted(&format!("{name}={value}")));
+            own += &format!(" {}", word(&format!("{name}={value}")));
         } else {
             // Always in single quotes: `a=~` and the like are for the eye of the reader.
-            let value = quoted(value);
+            let value = word(value);
             let value = if value.starts_with('\'') { value } else { format!("'{value}'") };
             exports += &format!("export {name}={value}\n");
         }
@@ -226,17 +226,24 @@ fn variables(subject: &Subject<'_>) -> String {
 }
 
 fn launch(plan: &Plan) -> String {
-    let what = match plan.launcher {
-        Launcher::Single => "the script",
-        Launcher::Mpi => "srun, and with it every rank,",
+    let (what, forward) = match plan.launcher {
+        Launcher::Single => ("the script gets", "kill -TERM \"$estimatord_process\""),
+        // srun itself answers TERM by killing its ranks at once.
+        Launcher::Mpi => (
+            "every rank gets",
+            "scancel --signal=TERM \"$SLURM_JOB_ID\" || kill -TERM \"$estimatord_process\"",
+        ),
     };
     format!(
         r#"
-# In the background, so that {what} gets TERM at once: bash waits for a command in the foreground first.
+# In the background: bash answers a signal only when what is in the foreground has ended. When the time is nearly over
+# Slurm tells this shell alone (USR1), and {what} TERM from here. The TERM of scancel goes to every process by itself,
+# and a second one would disturb a script that is just writing its last files.
 estimatord_stopped=
 "${{estimatord_command[@]}}" &
 estimatord_process=$!
-trap 'estimatord_stopped=1; kill -TERM "$estimatord_process" 2>/dev/null' TERM
+trap 'estimatord_stopped=1' TERM
+trap 'estimatord_stopped=1; {{ {forward}; }} 2>/dev/null' USR1
 wait "$estimatord_process"
 estimatord_status=$?
 while [ -n "$estimatord_stopped" ]; do
@@ -247,4 +254,10 @@ done
 exit "$estimatord_status"
 "#
     )
+}
+
+/// A text as one word of bash. `sbatch` refuses scripts with the line ends of DOS, so that a carriage return cannot
+/// stand in one as it is.
+fn word(text: &str) -> String {
+    quoted(text).replace('\r', r"'$'\r''")
 }
