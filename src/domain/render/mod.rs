@@ -5,8 +5,12 @@
 
 mod azureml_v2;
 mod kubernetes;
+mod quoting;
 mod sbatch;
 mod script_run_config;
+mod shell;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
