@@ -12,6 +12,7 @@ mod script_run_config;
 mod shell;
 #[cfg(test)]
 pub(crate) mod testing;
+mod yaml;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -54,6 +54,7 @@ pub(crate) static CASES: &[(&str, &str)] = &[
             "https://e.invalid/wheel-1.0-py3-none-any.whl", "enum34; python_version<'3.4'", "--pre"],
             "pip_requirements_file": "req.txt"}"#,
     ),
+    ("python_range", r#"{"conda_packages": ["python>=3.6,<3.9", "pip"], "pip_packages": ["-r req.txt"]}"#),
     ("python_without_version", r#"{"conda_packages": ["python"]}"#),
     ("conda_file", r#"{"conda_dependencies_file": "conda.yml"}"#),
     ("optimized", r#"{"_enable_optimized_mode": true, "pip_packages": ["numpy"]}"#),
