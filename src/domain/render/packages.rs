@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Equivalence, Subject, notes::Notes};
+use super::{Subject, notes::Notes};
 use crate::domain::{
     environment::{Environment, EnvironmentKind},
     framework::{self, PIP_CONSTRAINTS},
@@ -81,7 +81,9 @@ pub(super) fn packages(subject: &Subject<'_>, mpi_in_image: bool, notes: &mut No
         return found;
     }
     let mut remark = |parameters: &[&str], text: String| {
-        notes.at_first(parameters, Equivalence::Approximate, &text);
+        if let Some(parameter) = first_given(subject, parameters) {
+            notes.approximate(parameter, text.as_str());
+        }
         found.remarks.push(text);
     };
     found.constraints = PIP_CONSTRAINTS.lines().map(ToOwned::to_owned).collect();
@@ -152,6 +154,11 @@ pub(super) fn packages(subject: &Subject<'_>, mpi_in_image: bool, notes: &mut No
         found.channels.clone_from(&environment.conda_channels);
     }
     found
+}
+
+/// The first of these parameters that is given: where one meaning has several spellings.
+pub(super) fn first_given<'a>(subject: &Subject<'_>, parameters: &[&'a str]) -> Option<&'a str> {
+    parameters.iter().copied().find(|name| subject.gives(name))
 }
 
 /// Whether `conda_packages` ask for a Python of their own.

@@ -54,6 +54,7 @@ pub(crate) static CASES: &[(&str, &str)] = &[
             "https://e.invalid/wheel-1.0-py3-none-any.whl", "enum34; python_version<'3.4'", "--pre"],
             "pip_requirements_file": "req.txt"}"#,
     ),
+    ("python_range", r#"{"conda_packages": ["python>=3.6,<3.9", "pip"], "pip_packages": ["-r req.txt"]}"#),
     ("python_without_version", r#"{"conda_packages": ["python"]}"#),
     ("conda_file", r#"{"conda_dependencies_file": "conda.yml"}"#),
     ("optimized", r#"{"_enable_optimized_mode": true, "pip_packages": ["numpy"]}"#),
@@ -150,6 +151,16 @@ pub(crate) fn rendered(format: Format) -> Vec<(String, Rendering)> {
     all
 }
 
+/// A rendering for a snapshot: the text, and what it does not say.
+pub(crate) fn shown(rendering: &Rendering) -> String {
+    let mut text = rendering.text.clone();
+    text.push_str("\n---- not expressed\n");
+    for entry in &rendering.not_expressed {
+        text.push_str(&format!("{} ({:?}): {}\n", entry.parameter, entry.equivalence, entry.note));
+    }
+    text
+}
+
 #[test]
 fn a_rendering_says_what_was_given_only_and_no_secret() {
     for_each(|name, subject| {
@@ -162,4 +173,22 @@ fn a_rendering_says_what_was_given_only_and_no_secret() {
             assert!(!rendering.text.contains("s3cret"), "{name} {format:?}");
         }
     });
+}
+
+/// What `scripts/check-renderings.sh` gives to the real SDKs and tools: every case as every format, its plan beside it.
+#[test]
+#[ignore = "writes files for scripts/check-renderings.sh"]
+fn write_renderings() {
+    let directory = std::env::var_os("ESTIMATORD_RENDERINGS_DIR").expect("the directory to write to");
+    for format in Format::ALL {
+        let directory = std::path::Path::new(&directory).join(format.as_str());
+        std::fs::create_dir_all(&directory).unwrap();
+        for_each(|name, subject| {
+            let rendering = render(format, subject);
+            let (_, extension) = rendering.file_name.rsplit_once('.').expect("a file name with an extension");
+            std::fs::write(directory.join(format!("{name}.{extension}")), &rendering.text).unwrap();
+            let plan = serde_json::to_vec_pretty(subject.plan).unwrap();
+            std::fs::write(directory.join(format!("{name}.plan.json")), plan).unwrap();
+        });
+    }
 }

@@ -1,6 +1,10 @@
 //! What a batch script says in another way, or not at all.
 
-use super::super::{Equivalence, Subject, notes::Notes, packages::Packages};
+use super::super::{
+    Subject,
+    notes::Notes,
+    packages::{Packages, first_given},
+};
 use crate::domain::{
     environment::EnvironmentKind,
     plan::{InputMode, Launcher},
@@ -40,9 +44,9 @@ fn placement(subject: &Subject<'_>, notes: &mut Notes<'_>) {
         );
     }
     if plan.launcher == Launcher::Mpi {
-        notes.at_first(
-            &["distributed_training", "distributed_backend"],
-            Equivalence::Approximate,
+        let asked = first_given(subject, &["distributed_training", "distributed_backend"]);
+        notes.approximate(
+            asked.unwrap_or_default(),
             "srun starts the ranks, by PMIx: SRUN_MPI names another way, which has to suit the MPI of mpi4py. The \
              interpreter and the files have to be on every node under the same path.",
         );
@@ -138,7 +142,7 @@ fn data(subject: &Subject<'_>, notes: &mut Notes<'_>) {
         if data.inputs.iter().any(|input| input.path_on_compute.is_some()) {
             text += " path_on_compute is not used.";
         }
-        notes.approximate("inputs", &text);
+        notes.approximate("inputs", text.as_str());
         if data.arguments.iter().any(|argument| argument.input.is_some()) {
             notes.approximate("script_params", &text);
         }

@@ -67,7 +67,7 @@ pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
     };
     text += &variables(subject);
     text += &launch(plan);
-    (text, notes.into_entries())
+    (text, notes.finish())
 }
 
 /// Minutes after which Slurm ends the job: no script gets notice before its time is over.
