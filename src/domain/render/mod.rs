@@ -4,6 +4,7 @@
 //! parameter: a rendering that silently left something out would be another run.
 
 mod azureml_v2;
+mod engines;
 mod kubernetes;
 mod notes;
 mod packages;

