@@ -155,8 +155,11 @@ pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<
     if found.conda.is_empty() {
         if let Some(python) = &found.python {
             let pin = if is_pinned(subject) { ["conda_packages"] } else { ["framework_version"] };
-            let what =
-                if in_image { "that of the image" } else { "the nearest one that is there and runs the packages" };
+            let what = if in_image {
+                "that of the image"
+            } else {
+                "the nearest one that is there and runs the packages"
+            };
             let text = format!("Python {python} becomes {what}.");
             remark(&[origin.as_slice(), &pin].concat(), text);
         }
