@@ -8,5 +8,6 @@ mod errors;
 mod estimators;
 mod idempotency;
 mod logs;
+mod migration;
 mod runs;
 mod snapshots;

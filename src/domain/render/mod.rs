@@ -87,6 +87,18 @@ pub enum Equivalence {
     None,
 }
 
+impl Equivalence {
+    /// The word as it is written in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Approximate => "approximate",
+            Self::None => "none",
+        }
+    }
+}
+
 /// Something that a text does not say, or says in another way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NotExpressed {
