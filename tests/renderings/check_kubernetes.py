@@ -114,31 +114,41 @@ def check_security(document, faults):
             faults.ensure(len(paths) == len(set(paths)), f"two mounts in one place: {paths}")
 
 
-def data_paths(document, plan):
+def data_paths(document):
     """Where each datastore is mounted, by the comments and the claims."""
     pod = POD_OF[document["kind"]](document)[-1]["spec"]
     claims = {v["name"]: v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
-    return {claims[m["name"]]["claimName"]: m for m in pod["containers"][0]["volumeMounts"] if m["name"] in claims}
+    mounts = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] in claims]
+    parts = {m["mountPath"]: (claims[m["name"]]["claimName"], m.get("subPath", ""), m["readOnly"]) for m in mounts}
+    return {claims[m["name"]]["claimName"]: m for m in mounts if m["mountPath"].startswith("/data-claims/")}, parts
 
 
 def check_plan(document, text, plan, faults):
     data = plan.get("data", {})
     environment = plan["environment"]
-    mounts = data_paths(document, plan)
+    mounts, parts = data_paths(document)
     claim_of = dict(reversed(pair) for pair in re.findall(r"# The claim (\S+) has to hold what datastore (\S+) holds", text))
 
     def path(datastore, inside):
         mount = mounts[claim_of[datastore]]["mountPath"]
         return f"{mount}/{inside}" if inside else mount
 
+    def input_path(given):
+        place = given["path_on_compute"] or ""
+        if not place.startswith("/") or "*" in given["path"]:
+            return path(given["datastore"], given["path"])
+        wanted = (claim_of[given["datastore"]], given["path"], given["mode"] != "upload")
+        faults.expect(parts.get(place), wanted, f"what is mounted at {place}")
+        return place
+
     arguments = list(plan["arguments"])
     inputs = {i["name"]: i for i in data.get("inputs", [])}
     for argument in data.get("arguments", []):
-        place = inputs[argument["input"]] if argument["input"] else data["resume_from"]
-        arguments[argument["index"]] = path(place["datastore"], place["path"])
+        arguments[argument["index"]] = input_path(inputs[argument["input"]]) if argument["input"] \
+            else path(data["resume_from"]["datastore"], data["resume_from"]["path"])
     script = [plan["entry_script"], *arguments]
     wanted = {v["name"]: v["value"] for v in environment["environment_variables"]}
-    wanted |= {i["variable"]: path(i["datastore"], i["path"]) for i in inputs.values()}
+    wanted |= {i["variable"]: input_path(i) for i in inputs.values()}
     for i in inputs.values():
         if i["mode"] == "upload":
             faults.ensure(not mounts[claim_of[i["datastore"]]]["readOnly"], f"{i['name']} cannot be written")

@@ -1,6 +1,6 @@
 //! What a manifest says in another way, or not at all.
 
-use super::{PULL_SECRET, SOURCE_CLAIM};
+use super::{PULL_SECRET, SOURCE_CLAIM, data::place};
 use crate::domain::{
     environment::EnvironmentKind,
     plan::{InputMode, Launcher},
@@ -137,8 +137,9 @@ fn data(subject: &Subject<'_>, notes: &mut Notes<'_>) {
         if data.inputs.iter().any(|input| input.mode == InputMode::Upload) {
             text += " What is to be uploaded is written there at once.";
         }
-        if data.inputs.iter().any(|input| input.path_on_compute.is_some()) {
-            text += " path_on_compute is not used: the variables and arguments say where it is.";
+        if data.inputs.iter().any(|input| input.path_on_compute.is_some() && place(input).is_none()) {
+            text += " A path_on_compute that is relative or taken, or that of a pattern, is not used: the variables say where \
+                     the data is.";
         }
         notes.approximate("inputs", text.as_str());
         if data.arguments.iter().any(|argument| argument.input.is_some()) {

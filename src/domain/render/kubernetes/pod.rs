@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{PULL_SECRET, Parts, SOURCE_CLAIM, literal};
 use crate::domain::{
     environment::EnvironmentKind,
+    plan::InputMode,
     render::{resources::resources, shell::quoted},
 };
 
@@ -53,7 +54,7 @@ pub(super) fn script(parts: &Parts<'_>) -> Vec<String> {
     let mut words = vec![if entry.starts_with('-') { format!("./{entry}") } else { entry.clone() }];
     for (index, argument) in plan.arguments.iter().enumerate() {
         words.push(match (plan.data_argument(index), &plan.data.resume_from) {
-            (Some(Some(input)), _) => parts.claims.path(&input.datastore, &input.path),
+            (Some(Some(input)), _) => parts.claims.input(input),
             (Some(None), Some(checkpoint)) => parts.claims.path(&checkpoint.datastore, &checkpoint.path),
             (Some(None), None) | (None, _) => argument.clone(),
         });
@@ -70,7 +71,7 @@ pub(super) fn variables(parts: &Parts<'_>) -> Vec<(String, String)> {
         list.push((name.to_owned(), value));
     };
     for input in &plan.data.inputs {
-        set(&input.variable, parts.claims.path(&input.datastore, &input.path));
+        set(&input.variable, parts.claims.input(input));
     }
     for variable in &plan.environment.environment_variables {
         set(&variable.name, variable.value.clone());
@@ -137,9 +138,18 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Value {
         list.push(mount("shm", "/dev/shm"));
     }
     for (index, claim) in parts.claims.list.iter().enumerate() {
-        let mut mount = mount(&format!("data-{index}"), &claim.mount);
-        mount["readOnly"] = Value::Bool(claim.read_only);
-        list.push(mount);
+        let name = format!("data-{index}");
+        let mut whole = mount(&name, &claim.mount);
+        whole["readOnly"] = Value::Bool(claim.read_only);
+        list.push(whole);
+        for input in parts.claims.placed.iter().filter(|input| input.datastore == claim.datastore) {
+            let mut part = mount(&name, input.path_on_compute.as_deref().unwrap_or_default());
+            if !input.path.is_empty() {
+                part["subPath"] = json!(input.path.trim_start_matches('/'));
+            }
+            part["readOnly"] = Value::Bool(input.mode != InputMode::Upload);
+            list.push(part);
+        }
     }
     Value::Array(list)
 }
