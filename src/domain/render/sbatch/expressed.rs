@@ -114,7 +114,13 @@ fn environment(subject: &Subject<'_>, packages: &Packages, notes: &mut Notes<'_>
         }
     }
     if packages.local {
-        for parameter in ["pip_packages", "pip_requirements_file_path", "pip_requirements_file"] {
+        for parameter in [
+            "pip_packages",
+            "pip_requirements_file_path",
+            "conda_dependencies_file",
+            "pip_requirements_file",
+            "environment_definition",
+        ] {
             notes.approximate(
                 parameter,
                 "Some are files of the source directory: the environment is built for each job anew.",
