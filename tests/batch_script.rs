@@ -305,3 +305,58 @@ fn an_environment_with_files_of_the_source_is_the_job_s_own() {
     let names = fs::read_dir(folder.path("source")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().all(|name| !hidden(name.to_str().unwrap())));
 }
+
+#[test]
+fn variables_of_the_batch_script_itself_are_the_script_s_too() {
+    let given = [
+        ("estimatord_command", "c"),
+        ("estimatord_process", "p"),
+        ("SLURM_JOB_ID", "9"),
+        ("SLURM_CONF", "/none"),
+        ("SRUN_CPUS_PER_TASK", "x"),
+        ("BASH_COMPAT", "x"),
+        ("PYTHON", "p"),
+    ];
+    let members: serde_json::Map<_, _> =
+        given.map(|(name, value)| (name.to_owned(), json!(value))).into_iter().collect();
+    let folder = Folder::new(&script(&json!({"environment_variables": members})));
+    let output = folder.run(&[]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let environment = folder.environment();
+    for (name, value) in given {
+        assert_eq!(environment.get(name).map(String::as_str), Some(value), "{name}");
+    }
+    assert_eq!(environment["AZUREML_RUN_ID"], "train-7");
+    assert_eq!(folder.arguments(), ["train.py"]);
+}
+
+#[test]
+fn a_dataset_may_have_the_name_of_a_variable_that_something_else_is_read_from() {
+    let names = ["PYTHON", "UID", "RANDOM", "RESUME_FROM", "SLURM_JOB_ID", "SRUN_MPI", "plain"];
+    let dataset = |name: &str| {
+        json!({"type": "DatasetConsumptionConfig", "name": name, "dataset": {"datastore": "store", "path": name},
+            "mode": "mount"})
+    };
+    let text = script(&json!({
+        "inputs": names.map(dataset), "script_params": {"--data": names.map(dataset)},
+        "resume_from": {"type": "DataPath", "datastore": "store", "path_on_datastore": "m"},
+    }));
+    let folder = Folder::new(&text);
+    let told = |name: &str| if name == "plain" { name.to_owned() } else { format!("ESTIMATORD_DATA_{name}") };
+    let output = folder.run(&[("RESUME_FROM", "/m"), ("plain", "/data/plain")]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ESTIMATORD_DATA_PYTHON"), "{output:?}");
+    let variables: Vec<_> = names.map(|name| (told(name), format!("/data/{name} $(id)"))).into();
+    let mut variables: Vec<_> = variables.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect();
+    variables.push(("RESUME_FROM", "/m"));
+    let output = folder.run(&variables);
+    assert!(output.status.success(), "{output:?}");
+    let mut expected = vec!["train.py".to_owned(), "--data".to_owned()];
+    expected.extend(names.map(|name| format!("/data/{name} $(id)")));
+    expected.extend(["--resume-from".to_owned(), "/m".to_owned()]);
+    assert_eq!(folder.arguments(), expected);
+    let environment = folder.environment();
+    for name in names {
+        assert_eq!(environment[name], format!("/data/{name} $(id)"));
+    }
+}

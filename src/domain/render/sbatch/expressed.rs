@@ -131,7 +131,7 @@ fn environment(subject: &Subject<'_>, packages: &Packages, notes: &mut Notes<'_>
 
 fn data(subject: &Subject<'_>, notes: &mut Notes<'_>) {
     let data = &subject.plan.data;
-    let variables: Vec<&str> = data.inputs.iter().map(|input| input.variable.as_str()).collect();
+    let variables: Vec<String> = data.inputs.iter().map(super::told_by).collect();
     if !variables.is_empty() {
         let mut text = format!(
             "Nothing is mounted or copied: set {} to where the data is on the nodes.",

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::domain::{
     environment::EnvironmentKind,
-    plan::{DataLocation, InputMode, Launcher, Plan},
+    plan::{DataLocation, InputMode, Launcher, Plan, PlannedInput},
 };
 
 /// How long before the end of its time Slurm says so.
@@ -22,14 +22,9 @@ const NOTICE_SECONDS: u64 = 30;
 const NOTICE_SLACK_SECONDS: u64 = 60;
 
 /// Variables that bash keeps for itself, or by which a job would no longer find its programs: `env` sets them for the
-/// script alone.
-const NOT_EXPORTED: [&str; 22] = [
+/// script alone. So it does with all whose names begin in one of [`NOT_EXPORTED_PREFIXES`].
+const NOT_EXPORTED: [&str; 21] = [
     "_",
-    "BASHOPTS",
-    "BASHPID",
-    "BASH_COMMAND",
-    "BASH_SUBSHELL",
-    "BASH_VERSINFO",
     "DIRSTACK",
     "EPOCHREALTIME",
     "EPOCHSECONDS",
@@ -39,14 +34,39 @@ const NOT_EXPORTED: [&str; 22] = [
     "HISTCMD",
     "IFS",
     "LINENO",
+    "OPTIND",
     "PATH",
+    "PIPESTATUS",
+    "POSIXLY_CORRECT",
     "PPID",
     "RANDOM",
     "SECONDS",
     "SHELLOPTS",
+    "SHLVL",
     "SRANDOM",
     "UID",
 ];
+
+/// Names of bash, of the loader, of Slurm's own programs, and of this script.
+const NOT_EXPORTED_PREFIXES: [&str; 5] = ["BASH", "LD_", "SLURM_", "SRUN_", "estimatord_"];
+
+/// Variables by which the one who submits the job steers the script.
+const STEERING: [&str; 5] = ["PYTHON", "SOURCE_DIRECTORY", "ENVIRONMENTS_DIR", "SRUN_MPI", CHECKPOINT];
+
+fn is_for_the_script_alone(name: &str) -> bool {
+    NOT_EXPORTED.contains(&name) || NOT_EXPORTED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The variable that says before the job where an input is: mostly the one that the script gets. A dataset's is named by
+/// the user, who may have hit on a name that bash or the batch script reads something else from.
+fn told_by(input: &PlannedInput) -> String {
+    let variable = &input.variable;
+    if is_for_the_script_alone(variable) || STEERING.contains(&variable.as_str()) {
+        format!("ESTIMATORD_DATA_{variable}")
+    } else {
+        variable.clone()
+    }
+}
 
 pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
     let plan = subject.plan;
@@ -148,10 +168,11 @@ fn data(plan: &Plan) -> String {
             InputMode::Upload => format!("the path to write to, for {place}"),
             InputMode::Mount | InputMode::Download | InputMode::Direct => format!("the path of {place}"),
         };
-        needed.push((input.variable.as_str(), what));
+        needed.push((told_by(input), what));
     }
     if let Some(DataLocation { datastore, path }) = &plan.data.resume_from {
-        needed.push((CHECKPOINT, format!("the path of the checkpoint: {}", place(datastore, path))));
+        needed
+            .push((CHECKPOINT.to_owned(), format!("the path of the checkpoint: {}", place(datastore, path))));
     }
     if needed.is_empty() {
         return String::new();
@@ -172,7 +193,7 @@ fn arguments(plan: &Plan) -> String {
         words.push(match plan.data_argument(index) {
             None => word(argument),
             Some(None) => format!("\"${CHECKPOINT}\""),
-            Some(Some(input)) => format!("\"${}\"", input.variable),
+            Some(Some(input)) => format!("\"${}\"", told_by(input)),
         });
     }
     let mut text = "\n# One word is one argument.\nestimatord_script=(\n".to_owned();
@@ -188,9 +209,15 @@ fn variables(subject: &Subject<'_>) -> String {
     let module = if mpi { " -m mpi4py" } else { "" };
     let mut own = String::new();
     let mut exports = String::new();
+    for input in &plan.data.inputs {
+        let told = told_by(input);
+        if told != input.variable {
+            own += &format!(" {}=\"${told}\"", input.variable);
+        }
+    }
     for variable in &plan.environment.environment_variables {
         let (name, value) = (&variable.name, &variable.value);
-        if NOT_EXPORTED.contains(&name.as_str()) || name.starts_with("LD_") {
+        if is_for_the_script_alone(name) {
             own += &format!(" {}", word(&format!("{name}={value}")));
         } else {
             // Always in single quotes: `a=~` and the like are for the eye of the reader.
