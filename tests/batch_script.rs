@@ -30,6 +30,9 @@ const UV: &str = "#!/bin/sh\n\
     sleep 0.3\necho built >>\"$BUILDS\"\nexit \"${UV_STATUS:-0}\"\n\
     fi\n";
 
+/// What stands in for srun, which begins another job at `:`.
+const SRUN: &str = "#!/bin/sh\nshift\nfor word; do\n[ \"$word\" != : ] || exit 9\ndone\nexec \"$@\"\n";
+
 /// The batch script of a definition with these members.
 fn script(members: &Value) -> String {
     let mut body = json!({
@@ -359,4 +362,19 @@ fn a_dataset_may_have_the_name_of_a_variable_that_something_else_is_read_from() 
     for name in names {
         assert_eq!(environment[name], format!("/data/{name} $(id)"));
     }
+}
+
+#[test]
+fn an_argument_that_srun_would_take_for_its_own_arrives_as_it_is() {
+    let text = script(&json!({
+        "distributed_training": {"type": "Mpi"}, "script_params": {"--a": [":", "it's $(id)", "a\nb", "é", "::"]},
+        "environment_variables": {"LD_OWN": "x y"},
+    }));
+    let folder = Folder::new(&text);
+    program(&folder.path("bin/srun"), SRUN);
+    let output = folder.run(&[]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let expected = ["-m", "mpi4py", "train.py", "--a", ":", "it's $(id)", "a\nb", "é", "::"];
+    assert_eq!(folder.arguments(), expected);
+    assert_eq!(folder.environment()["LD_OWN"], "x y");
 }

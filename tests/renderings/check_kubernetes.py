@@ -8,6 +8,7 @@ compared with their plans only. Needs kubernetes-validate.
 import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -171,6 +172,8 @@ def check_plan(document, text, plan, faults):
         faults.expect(spec["slotsPerWorker"], plan["process_count_per_node"], "ranks of a worker")
         variables, command = started(roles["Launcher"]["template"]["spec"]["containers"][0])
         expected = [interpreter, "-m", "mpi4py", *script]
+        if command[-3:-1] == ["/bin/sh", "-c"]:
+            command[-3:] = shlex.split(command[-1])[1:]
         faults.expect(command[-len(expected):], expected, "command")
         faults.expect(command[:3], ["mpirun", "-n", str(plan["node_count"] * plan["process_count_per_node"])], "mpirun")
         front = command[:-len(expected)]

@@ -28,6 +28,11 @@ pub(crate) static CASES: &[(&str, &str)] = &[
         r#"{"node_count": 2, "distributed_training": {"type": "Mpi", "process_count_per_node": 4},
             "script_params": {"--epochs": 3}}"#,
     ),
+    (
+        "mpi_hostile_arguments",
+        r#"{"node_count": 2, "distributed_training": {"type": "Mpi", "process_count_per_node": 2}, "script_params":
+            {"--a": [":", "it's $(HOME)", "one\ntwo", "-x"]}, "environment_variables": {"estimatord_command": "x", "PATH": "/own"}}"#,
+    ),
     ("mpi_one_by_one", r#"{"distributed_backend": "MPI", "process_count_per_node": 1, "node_count": 1}"#),
     (
         "one_off_low_priority",

@@ -3,12 +3,16 @@
 use serde_json::{Value, json};
 
 use super::{KEPT_SECONDS, Parts, literal, pod};
+use crate::domain::render::shell::quoted;
 
 /// The user of the images made for the MPI operator has his home here, with the settings of his sshd.
 const HOME: &str = "/home/mpiuser";
 
 /// Where that sshd listens: below 1024 only root may.
 const SSH_PORT: u32 = 2222;
+
+/// Has ranks that wait give their CPU away.
+const YIELD: &str = "OMPI_MCA_mpi_yield_when_idle";
 
 pub(super) fn manifest(parts: &Parts<'_>) -> Value {
     let plan = parts.subject.plan;
@@ -60,7 +64,11 @@ fn launcher(parts: &Parts<'_>) -> Value {
         ["-n", &plan.process_count().to_string(), "--bind-to", "none", "-wdir", pod::WORK]
             .map(ToOwned::to_owned)
             .into();
-    let variables = pod::variables(parts);
+    let mut variables = pod::variables(parts);
+    // Ranks that spin while they wait starve those they wait for.
+    if !variables.iter().any(|(name, _)| name == YIELD) {
+        variables.push((YIELD.to_owned(), "1".to_owned()));
+    }
     let (own, shared): (Vec<_>, Vec<_>) =
         variables.into_iter().partition(|(name, _)| is_for_ranks_only(name));
     // Ranks are started over ssh, which brings no variables along.
@@ -72,8 +80,14 @@ fn launcher(parts: &Parts<'_>) -> Value {
         words.extend(own.iter().map(|(name, value)| format!("{name}={value}")));
     }
     // Through mpi4py, so that a rank that raises ends all.
-    words.extend([pod::interpreter(parts), "-m".to_owned(), "mpi4py".to_owned()]);
-    words.extend(pod::script(parts));
+    let mut rank = vec![pod::interpreter(parts), "-m".to_owned(), "mpi4py".to_owned()];
+    rank.extend(pod::script(parts));
+    // mpirun takes the argument `:` for the beginning of another program: it is given one line instead.
+    if rank.iter().any(|word| word == ":") {
+        let line: Vec<String> = rank.iter().map(|word| quoted(word)).collect();
+        rank = ["/bin/sh", "-c", &format!("exec {}", line.join(" "))].map(ToOwned::to_owned).into();
+    }
+    words.extend(rank);
     let mut spec = pod::base();
     pod::pull_secrets(parts, &mut spec);
     let container = json!({

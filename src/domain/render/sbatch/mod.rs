@@ -233,6 +233,11 @@ fn variables(subject: &Subject<'_>) -> String {
     }
     text += &format!("estimatord_command=({env}\"$PYTHON\"{module} \"${{estimatord_script[@]}}\")\n");
     if mpi {
+        if plan.arguments.iter().any(|argument| argument == ":") {
+            text += "# srun takes the argument : for the beginning of another job: it is given one line instead.\n";
+            text += "printf -v estimatord_line '%q ' \"${estimatord_command[@]}\"\n";
+            text += "estimatord_command=(/bin/bash -c \"exec $estimatord_line\")\n";
+        }
         text += "estimatord_command=(srun --mpi=\"${SRUN_MPI:-pmix}\" \"${estimatord_command[@]}\")\n";
     }
     text += "\nexport PYTHONUNBUFFERED=1\n";
