@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 # They install what is missing (as root, or with sudo) or say in one line what to install.
 
-.PHONY: demo test build serve lint format openapi sqlx clean
+.PHONY: demo test build serve lint format openapi docs sqlx clean
 
 demo: ## build, start, train both examples, show what came out, stop
 	@scripts/setup.sh build run
@@ -30,6 +30,9 @@ format:
 
 openapi: ## write openapi/openapi.json anew
 	cargo run --locked -- openapi > openapi/openapi.json.new && mv openapi/openapi.json.new openapi/openapi.json
+
+docs: openapi ## write docs/rules.md anew, and the OpenAPI document
+	cargo run --locked -- rules > docs/rules.md.new && mv docs/rules.md.new docs/rules.md
 
 sqlx: ## write .sqlx anew, the checked queries' cache
 	scripts/with-postgres.sh scripts/sqlx-prepare.sh

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use estimatord::{
     api::{estimators::EXAMPLE_SNAPSHOT, openapi},
+    domain::rules::examples,
     storage::MIGRATOR,
 };
 use serde_json::Value;
@@ -140,6 +141,8 @@ async fn the_examples_do_what_the_document_says(pool: PgPool) {
     }
     let script = include_str!("../../examples/digits/train.py");
     let id = app.upload(&[("train.py", script)]).await;
+    let files = app.upload(&examples::FILES).await;
+    assert_eq!(files, examples::FILES_SNAPSHOT, "write the new id into FILES_SNAPSHOT");
     assert_eq!(id, EXAMPLE_SNAPSHOT, "write the new id into EXAMPLE_SNAPSHOT and generate the document anew");
     for path in ["/v1/estimators", "/v1/runs"] {
         app.post(path, example(&document, path, "post")).await.ok(201);

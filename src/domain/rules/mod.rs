@@ -15,6 +15,7 @@ mod files;
 mod general;
 pub(crate) mod grammar;
 mod images;
+pub mod markdown;
 mod packages;
 #[cfg(test)]
 mod properties;
