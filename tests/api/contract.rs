@@ -115,6 +115,9 @@ fn the_document_says_what_it_is() {
 /// The example of an operation's request body, or of its schema.
 fn example<'a>(document: &'a Value, path: &str, method: &str) -> &'a Value {
     let content = &document["paths"][path][method]["requestBody"]["content"]["application/json"];
+    if let Some(first) = content["examples"].as_object().and_then(|examples| examples.values().next()) {
+        return &first["value"];
+    }
     if !content["example"].is_null() {
         return &content["example"];
     }

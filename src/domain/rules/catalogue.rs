@@ -25,3 +25,29 @@ static FILES: [&[Rule]; 9] = [
 pub(crate) fn catalogue() -> impl Iterator<Item = &'static Rule> {
     FILES.into_iter().flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    /// What the rules of the present version are, as a digest.
+    const DIGEST: &str = "";
+
+    #[test]
+    fn the_version_changes_with_the_rules() {
+        let mut text = RULE_SET_VERSION.to_owned();
+        for rule in catalogue() {
+            write!(text, "\n{} {} {:?} {}", rule.slug, rule.severity.as_str(), rule.parameters, rule.summary)
+                .unwrap();
+        }
+        let digest: String = Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            digest, DIGEST,
+            "rules were added or changed: raise RULE_SET_VERSION, unless it has not been released yet"
+        );
+    }
+}
