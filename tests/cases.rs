@@ -23,14 +23,10 @@ use sha2::{Digest, Sha256};
 const ALWAYS: &str = "estimator-deprecated";
 
 /// Cases that are not judged here, and why.
-const SKIPPED: &[(&str, &str)] = &[
-    ("va-broken", "script-syntax-error needs a Python parser, which comes later"),
-    ("c-va-package-from", "package-not-declared needs a Python parser, which comes later"),
-    (
-        "sp-dataset-reserved",
-        "the contract refuses an input that would become the variable PATH (reserved-name); the case is older than that rule",
-    ),
-];
+const SKIPPED: &[(&str, &str)] = &[(
+    "sp-dataset-reserved",
+    "the contract refuses an input that would become the variable PATH (reserved-name); the case is older than that rule",
+)];
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases"))

@@ -18,6 +18,7 @@ mod images;
 mod packages;
 #[cfg(test)]
 mod properties;
+mod script;
 mod source;
 mod target;
 #[cfg(test)]
