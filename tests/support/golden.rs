@@ -13,14 +13,10 @@ use serde_json::{Map, Value};
 pub const ALWAYS: &str = "estimator-deprecated";
 
 /// Cases that are not judged here, and why.
-pub const SKIPPED: &[(&str, &str)] = &[
-    ("va-broken", "script-syntax-error needs a Python parser, which comes later"),
-    ("c-va-package-from", "package-not-declared needs a Python parser, which comes later"),
-    (
-        "sp-dataset-reserved",
-        "the contract refuses an input that would become the variable PATH (reserved-name); the case is older than that rule",
-    ),
-];
+pub const SKIPPED: &[(&str, &str)] = &[(
+    "sp-dataset-reserved",
+    "the contract refuses an input that would become the variable PATH (reserved-name); the case is older than that rule",
+)];
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases"))

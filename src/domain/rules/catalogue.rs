@@ -1,6 +1,6 @@
 //! Every rule of validation, from the files that they stand in. `GET /v1/rules`, the examples and `docs/rules.md` come from here.
 
-use super::{Rule, data, distributed, environment, files, general, images, packages, source, target};
+use super::{Rule, data, distributed, environment, files, general, images, packages, script, source, target};
 
 /// The version of the rules: it changes with every change of what is accepted or said, so that an estimator can tell under
 /// which rules it was accepted.
@@ -9,9 +9,10 @@ use super::{Rule, data, distributed, environment, files, general, images, packag
 pub const RULE_SET_VERSION: &str = "2";
 
 /// The files with rules. What is found about one parameter comes in this order.
-static FILES: [&[Rule]; 9] = [
+static FILES: [&[Rule]; 10] = [
     general::RULES,
     source::RULES,
+    script::RULES,
     target::RULES,
     distributed::RULES,
     images::RULES,

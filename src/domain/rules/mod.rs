@@ -19,6 +19,7 @@ pub mod markdown;
 mod packages;
 #[cfg(test)]
 mod properties;
+mod script;
 mod source;
 mod target;
 #[cfg(test)]
