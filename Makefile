@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 # They install what is missing (as root, or with sudo) or say in one line what to install.
 
-.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx clean
+.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings clean
 
 demo: ## build, start, train both examples, show what came out, stop
 	@scripts/setup.sh build run
@@ -45,6 +45,9 @@ docs: openapi ## write docs/rules.md anew, and the OpenAPI document
 
 sqlx: ## write .sqlx anew, the checked queries' cache
 	scripts/with-postgres.sh scripts/sqlx-prepare.sh
+
+check-renderings: ## every rendering, read by the SDK or tool that it is written for
+	scripts/check-renderings.sh
 
 clean:
 	cargo clean

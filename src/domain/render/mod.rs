@@ -5,10 +5,17 @@
 
 mod azureml_v2;
 mod kubernetes;
+mod notes;
+mod quoting;
 mod sbatch;
 mod script_run_config;
+mod shell;
+#[cfg(test)]
+pub(crate) mod testing;
+mod yaml;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{compute_target::ComputeTarget, definition::Definition, plan::Plan};
@@ -115,6 +122,20 @@ pub struct Subject<'a> {
     pub definition: &'a Definition,
     /// The registered target; none for a one-off target.
     pub target: Option<&'a ComputeTarget>,
+}
+
+impl Subject<'_> {
+    /// Whether the definition gives a parameter: null, and what is empty, is "not given".
+    #[must_use]
+    pub fn gives(&self, parameter: &str) -> bool {
+        match self.definition.body().get(parameter) {
+            None | Some(Value::Null) => false,
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(Value::Object(members)) => !members.is_empty(),
+            Some(Value::Bool(_) | Value::Number(_)) => true,
+        }
+    }
 }
 
 /// Renders a definition.

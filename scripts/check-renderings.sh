@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Gives every rendering to what it is written for: `scripts/check-renderings.sh [format…]`, all of them when none is named.
+#
+# A lib test writes the cases of src/domain/render/testing.rs as every format, each with its plan beside it. For each format
+# there is a function here that has the real SDK or tool read the texts. What it needs is installed once, into
+# $ESTIMATORD_RENDERINGS_CACHE (by default in the user's cache directory), in the versions below.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache=${ESTIMATORD_RENDERINGS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/estimatord/renderings}
+mkdir -p "$cache"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# The interpreter of an environment with the given packages: `python_with <interpreter> <package…>`.
+python_with() {
+    local interpreter=$1 directory
+    shift
+    directory=$cache/$(printf '%s\n' "$interpreter" "$@" | sha256sum | cut -c1-16)
+    if [ ! -e "$directory/complete" ]; then
+        rm -rf "$directory"
+        "$interpreter" -m venv "$directory" >&2
+        "$directory/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+        touch "$directory/complete"
+    fi
+    echo "$directory/bin/python"
+}
+
+# SDK v1 has no release for a newer Python than 3.10: $ESTIMATORD_PYTHON310 says where one is.
+python310() {
+    local candidate
+    for candidate in "${ESTIMATORD_PYTHON310:-}" python3.10; do
+        if [ -n "$candidate" ] && command -v "$candidate" >/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "script-run-config needs Python 3.10: set ESTIMATORD_PYTHON310 to one" >&2
+    return 1
+}
+
+check_script_run_config() {
+    local interpreter python
+    interpreter=$(python310)
+    python=$(python_with "$interpreter" azureml-core==1.61.0.post4 'setuptools<81')
+    "$python" tests/renderings/check_script_run_config.py "$work/script-run-config"
+}
+
+check_azureml_v2() {
+    local python
+    python=$(python_with "${ESTIMATORD_PYTHON310:-python3}" azure-ai-ml==1.35.2)
+    "$python" -W ignore tests/renderings/check_azureml_v2.py "$work/azureml-v2" 2> >(grep -v 'experimental' >&2)
+}
+
+if [ $# -eq 0 ]; then
+    set -- script-run-config azureml-v2
+fi
+for format in "$@"; do
+    if ! declare -F "check_${format//-/_}" >/dev/null; then
+        echo "there is no check for $format" >&2
+        exit 2
+    fi
+done
+
+ESTIMATORD_RENDERINGS_DIR=$work cargo test --quiet --locked --lib -- --ignored --exact \
+    domain::render::testing::write_renderings >"$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    exit 1
+}
+for format in "$@"; do
+    "check_${format//-/_}"
+done
