@@ -11,6 +11,8 @@ pub mod config;
 pub mod domain;
 pub mod embedded_postgres;
 pub mod lifecycle;
+#[cfg(test)]
+mod rendering_files;
 pub mod storage;
 pub mod telemetry;
 pub mod worker;

@@ -48,6 +48,8 @@ pub(crate) struct Draft {
     pub(crate) framework_version: Given<String>,
     pub(crate) enable_optimized_mode: Given<bool>,
     pub(crate) disable_validation: Given<bool>,
+    /// Accepted, and without an effect of its own.
+    pub(crate) show_lint_warnings: Given<bool>,
     pub(crate) show_package_warnings: Given<bool>,
     pub(crate) problems: Vec<Problem>,
 }
@@ -93,11 +95,10 @@ impl Draft {
             framework_version: text(&mut r, "framework_version"),
             enable_optimized_mode: boolean(&mut r, "_enable_optimized_mode"),
             disable_validation: boolean(&mut r, "_disable_validation"),
+            show_lint_warnings: boolean(&mut r, "_show_lint_warnings"),
             show_package_warnings: boolean(&mut r, "_show_package_warnings"),
             problems: Vec::new(),
         };
-        // Nothing depends on it, but its type is judged like every other's.
-        boolean(&mut r, "_show_lint_warnings");
         let mut unknown = 0;
         for key in body.keys() {
             // A body with thousands of unknown keys gets no thousands of suggestions.

@@ -32,6 +32,12 @@ pub const CONDA_CHANNELS: [&str; 2] = ["anaconda", "conda-forge"];
 /// The size of shared memory in a container when none is given.
 pub const DEFAULT_SHM_SIZE: &str = "2g";
 
+/// What chainer 5.1.0 and 7.0.0 need held back, for running and for building them, one requirement a line.
+///
+/// Tried: numpy 1.26 loses `numpy.float` and 2.x `numpy.sctypes`; setuptools 74 loses `distutils.msvccompiler`, which
+/// `numpy.distutils` imports; protobuf 3.21 cannot read chainer's caffe descriptors.
+pub const PIP_CONSTRAINTS: &str = include_str!("chainer-constraints.txt");
+
 /// The image that a framework environment is based on.
 #[must_use]
 pub const fn base_image(gpu: bool) -> &'static str {

@@ -72,7 +72,10 @@ fn job(subject: &Subject<'_>) -> Map<String, Value> {
     }
     put("resources", resources(plan).into());
     if plan.launcher == Launcher::Mpi {
-        put("distribution", json!({"type": "mpi", "process_count_per_instance": plan.process_count_per_node}));
+        put(
+            "distribution",
+            json!({"type": "mpi", "process_count_per_instance": plan.process_count_per_node}),
+        );
     }
     if let Some(seconds) = plan.max_run_duration_seconds {
         put("limits", json!({"timeout": seconds}));
@@ -83,7 +86,8 @@ fn job(subject: &Subject<'_>) -> Map<String, Value> {
 /// What a shell is given.
 fn command(plan: &Plan) -> String {
     let environment = &plan.environment;
-    let own = environment.interpreter_path.as_deref().filter(|_| environment.kind == EnvironmentKind::UserManaged);
+    let own =
+        environment.interpreter_path.as_deref().filter(|_| environment.kind == EnvironmentKind::UserManaged);
     let mut words = vec![word(own.unwrap_or("python")), word(&plan.entry_script)];
     for (index, argument) in plan.arguments.iter().enumerate() {
         words.push(match plan.data_argument(index) {
@@ -198,7 +202,10 @@ fn notes(subject: &Subject<'_>) -> Vec<NotExpressed> {
     let mut notes = Notes::new(subject);
     notes.azure();
     if plan.one_off_target.is_some() {
-        notes.approximate("vm_size", "Azure's serverless compute runs the job: nothing is made for it that has a name.");
+        notes.approximate(
+            "vm_size",
+            "Azure's serverless compute runs the job: nothing is made for it that has a name.",
+        );
         if plan.one_off_target.as_ref().is_some_and(|one_off| one_off.vm_priority == "lowpriority") {
             notes.approximate("vm_priority", "`job_tier: spot` is what serverless compute has for it.");
         }
@@ -225,7 +232,10 @@ fn notes(subject: &Subject<'_>) -> Vec<NotExpressed> {
     }
     let own = subject.definition.draft().environment_definition.value();
     if own.is_some_and(|own| own.name.is_given() || own.version.is_given()) {
-        notes.approximate("environment_definition", "The environment is the job's own, without a name and a version.");
+        notes.approximate(
+            "environment_definition",
+            "The environment is the job's own, without a name and a version.",
+        );
     }
     if notes.has_no_shared_volumes() {
         notes.approximate("environment_definition", "There are no `shared_volumes`.");
@@ -261,7 +271,13 @@ fn data_notes(subject: &Subject<'_>, notes: &mut Notes<'_>) {
     }
     for name in ["inputs", "script_params"] {
         let place = format!("/{name}/");
-        if subject.definition.draft().references().iter().any(|reference| reference.pointer.starts_with(&place)) {
+        if subject
+            .definition
+            .draft()
+            .references()
+            .iter()
+            .any(|reference| reference.pointer.starts_with(&place))
+        {
             notes.approximate(name, note.clone());
         }
     }

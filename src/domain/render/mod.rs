@@ -6,7 +6,9 @@
 mod azureml_v2;
 mod kubernetes;
 mod notes;
+mod packages;
 mod quoting;
+mod resources;
 mod sbatch;
 mod script_run_config;
 mod shell;

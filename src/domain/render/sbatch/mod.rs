@@ -1,0 +1,263 @@
+//! A batch script for Slurm that runs as it stands, submitted from the folder with the source files.
+
+mod environment;
+mod expressed;
+
+use super::{
+    NotExpressed, Subject,
+    notes::Notes,
+    packages,
+    resources::{name_of_script, resources},
+    shell::quoted,
+};
+use crate::domain::{
+    environment::EnvironmentKind,
+    plan::{DataLocation, InputMode, Launcher, Plan},
+};
+
+/// How long before the end of its time Slurm says so.
+const NOTICE_SECONDS: u64 = 30;
+
+/// Slurm may give notice this much earlier than it was told.
+const NOTICE_SLACK_SECONDS: u64 = 60;
+
+/// Variables that bash keeps for itself, or by which a job would no longer find its programs: `env` sets them for the
+/// script alone.
+const NOT_EXPORTED: [&str; 22] = [
+    "_",
+    "BASHOPTS",
+    "BASHPID",
+    "BASH_COMMAND",
+    "BASH_SUBSHELL",
+    "BASH_VERSINFO",
+    "DIRSTACK",
+    "EPOCHREALTIME",
+    "EPOCHSECONDS",
+    "EUID",
+    "FUNCNAME",
+    "GROUPS",
+    "HISTCMD",
+    "IFS",
+    "LINENO",
+    "PATH",
+    "PPID",
+    "RANDOM",
+    "SECONDS",
+    "SHELLOPTS",
+    "SRANDOM",
+    "UID",
+];
+
+pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
+    let plan = subject.plan;
+    let mut notes = Notes::new(subject);
+    let packages = packages::packages(subject, false, &mut notes);
+    expressed::note(subject, &packages, &mut notes);
+    let mut text = String::from("#!/bin/bash\n");
+    text += "# A Chainer definition as a job of Slurm. Submit it in the folder with the source files,\n";
+    text += "# or say where they are: SOURCE_DIRECTORY=/path/on/the/nodes sbatch job.sbatch\n";
+    text += &format!("# The files are those of snapshot {}\n", plan.snapshot_id.as_str());
+    text += &directives(subject);
+    text += &source(plan);
+    text += &data(plan);
+    text += &arguments(plan);
+    text += &match plan.environment.kind {
+        EnvironmentKind::Managed => environment::managed(&packages, &plan.environment),
+        EnvironmentKind::UserManaged => environment::user_managed(&plan.environment),
+    };
+    text += &variables(subject);
+    text += &launch(plan);
+    (text, notes.finish())
+}
+
+/// Minutes after which Slurm ends the job: no script gets notice before its time is over.
+const fn minutes(seconds: u64) -> u64 {
+    seconds.saturating_add(NOTICE_SECONDS + NOTICE_SLACK_SECONDS).div_ceil(60)
+}
+
+fn directives(subject: &Subject<'_>) -> String {
+    let plan = subject.plan;
+    let resources = resources(subject);
+    let mut lines = vec![
+        format!("job-name={}", name_of_script(&plan.entry_script, 40)),
+        format!("nodes={}", plan.node_count),
+    ];
+    if plan.launcher == Launcher::Mpi {
+        lines.push(format!("ntasks-per-node={}", plan.process_count_per_node));
+    }
+    if resources.gpus > 0 {
+        lines.push(format!("gpus-per-node={}", resources.gpus));
+    }
+    if let Some((cpus, memory)) = resources.size {
+        lines.push(format!("cpus-per-task={}", cpus_per_task(plan, cpus)));
+        lines.push(format!("mem={memory}M"));
+    }
+    if let Some(seconds) = plan.max_run_duration_seconds {
+        lines.push(format!("time={}", minutes(seconds)));
+    }
+    // A job that Slurm starts again by itself would be a second run.
+    lines.push("no-requeue".to_owned());
+    lines.push(format!("signal=B:USR1@{NOTICE_SECONDS}"));
+    lines.push("output=%x-%j.log".to_owned());
+    lines.iter().map(|line| format!("#SBATCH --{line}\n")).collect()
+}
+
+/// The share of each rank.
+fn cpus_per_task(plan: &Plan, cpus: u32) -> u64 {
+    (u64::from(cpus) / plan.process_count_per_node).max(1)
+}
+
+/// The entry script as an argument: a file whose name looks like an option is a file all the same.
+fn script(plan: &Plan) -> String {
+    let entry = &plan.entry_script;
+    if entry.starts_with('-') { format!("./{entry}") } else { entry.clone() }
+}
+
+fn source(plan: &Plan) -> String {
+    let script = word(&script(plan));
+    format!(
+        r#"
+cd "${{SOURCE_DIRECTORY:-$SLURM_SUBMIT_DIR}}" || exit 1
+if [ ! -f {script} ]; then
+    printf '%s is not in %s: submit the job in the folder with the source files, or set SOURCE_DIRECTORY.\n' \
+        {script} "$PWD" >&2
+    exit 1
+fi
+mkdir -p outputs logs || exit 1
+"#
+    )
+}
+
+/// Where something lies, in words.
+fn place(datastore: &str, path: &str) -> String {
+    if path.is_empty() {
+        format!("the root of datastore {datastore}")
+    } else {
+        format!("{path} of datastore {datastore}")
+    }
+}
+
+/// The variable that holds the path of the checkpoint.
+const CHECKPOINT: &str = "RESUME_FROM";
+
+fn data(plan: &Plan) -> String {
+    let mut needed = Vec::new();
+    for input in &plan.data.inputs {
+        let place = place(&input.datastore, &input.path);
+        let what = match input.mode {
+            InputMode::Upload => format!("the path to write to, for {place}"),
+            InputMode::Mount | InputMode::Download | InputMode::Direct => format!("the path of {place}"),
+        };
+        needed.push((input.variable.as_str(), what));
+    }
+    if let Some(DataLocation { datastore, path }) = &plan.data.resume_from {
+        needed.push((CHECKPOINT, format!("the path of the checkpoint: {}", place(datastore, path))));
+    }
+    if needed.is_empty() {
+        return String::new();
+    }
+    let mut text =
+        "\n# Data is not fetched: these variables say where it is on the nodes, and sbatch passes them on.\n"
+            .to_owned();
+    for (variable, what) in needed {
+        let what = word(&format!("set it to {what}"));
+        text += &format!("estimatord_what={what}\nexport {variable}=\"${{{variable}:?$estimatord_what}}\"\n");
+    }
+    text
+}
+
+fn arguments(plan: &Plan) -> String {
+    let mut words = vec![word(&script(plan))];
+    for (index, argument) in plan.arguments.iter().enumerate() {
+        words.push(match plan.data_argument(index) {
+            None => word(argument),
+            Some(None) => format!("\"${CHECKPOINT}\""),
+            Some(Some(input)) => format!("\"${}\"", input.variable),
+        });
+    }
+    let mut text = "\n# One word is one argument.\nestimatord_script=(\n".to_owned();
+    for word in words {
+        text += &format!("    {word}\n");
+    }
+    text + ")\n"
+}
+
+fn variables(subject: &Subject<'_>) -> String {
+    let plan = subject.plan;
+    let mpi = plan.launcher == Launcher::Mpi;
+    let module = if mpi { " -m mpi4py" } else { "" };
+    let mut own = String::new();
+    let mut exports = String::new();
+    for variable in &plan.environment.environment_variables {
+        let (name, value) = (&variable.name, &variable.value);
+        if NOT_EXPORTED.contains(&name.as_str()) || name.starts_with("LD_") {
+            own += &format!(" {}", word(&format!("{name}={value}")));
+        } else {
+            // Always in single quotes: `a=~` and the like are for the eye of the reader.
+            let value = word(value);
+            let value = if value.starts_with('\'') { value } else { format!("'{value}'") };
+            exports += &format!("export {name}={value}\n");
+        }
+    }
+    let env = if own.is_empty() { String::new() } else { format!("env{own} ") };
+    let mut text = "\n".to_owned();
+    if mpi {
+        text += "# Through mpi4py, so that a rank that raises ends all.\n";
+    }
+    text += &format!("estimatord_command=({env}\"$PYTHON\"{module} \"${{estimatord_script[@]}}\")\n");
+    if mpi {
+        text += "estimatord_command=(srun --mpi=\"${SRUN_MPI:-pmix}\" \"${estimatord_command[@]}\")\n";
+    }
+    text += "\nexport PYTHONUNBUFFERED=1\n";
+    if mpi {
+        text += "# Ranks that spin while they wait starve those they wait for.\n";
+        text += "export OMPI_MCA_mpi_yield_when_idle=1\n";
+        text += "# Where sbatch was told --export=NONE, srun would start the ranks without any variables.\n";
+    }
+    text += "export SLURM_EXPORT_ENV=ALL\n";
+    if mpi && resources(subject).size.is_some() {
+        text += "# srun does not take it over from sbatch.\n";
+        text += "export SRUN_CPUS_PER_TASK=\"${SLURM_CPUS_PER_TASK:-1}\"\n";
+    }
+    text += &exports;
+    text += "export AZUREML_RUN_ID=\"${AZUREML_RUN_ID:-$SLURM_JOB_NAME-$SLURM_JOB_ID}\"\n";
+    text += "export AZUREML_ARM_PROJECT_NAME=\"${AZUREML_ARM_PROJECT_NAME:-$SLURM_JOB_NAME}\"\n";
+    text
+}
+
+fn launch(plan: &Plan) -> String {
+    let (what, forward) = match plan.launcher {
+        Launcher::Single => ("the script gets", "kill -TERM \"$estimatord_process\""),
+        // srun itself answers TERM by killing its ranks at once.
+        Launcher::Mpi => (
+            "every rank gets",
+            "scancel --signal=TERM \"$SLURM_JOB_ID\" || kill -TERM \"$estimatord_process\"",
+        ),
+    };
+    format!(
+        r#"
+# In the background: bash answers a signal only when what is in the foreground has ended. When the time is nearly over
+# Slurm tells this shell alone (USR1), and {what} TERM from here. The TERM of scancel goes to every process by itself,
+# and a second one would disturb a script that is just writing its last files.
+estimatord_stopped=
+"${{estimatord_command[@]}}" &
+estimatord_process=$!
+trap 'estimatord_stopped=1' TERM
+trap 'estimatord_stopped=1; {{ {forward}; }} 2>/dev/null' USR1
+wait "$estimatord_process"
+estimatord_status=$?
+while [ -n "$estimatord_stopped" ]; do
+    estimatord_stopped=
+    wait "$estimatord_process"
+    estimatord_status=$?
+done
+exit "$estimatord_status"
+"#
+    )
+}
+
+/// A text as one word of bash. `sbatch` refuses scripts with the line ends of DOS, so that a carriage return cannot
+/// stand in one as it is.
+fn word(text: &str) -> String {
+    quoted(text).replace('\r', r"'$'\r''")
+}
