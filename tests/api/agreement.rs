@@ -1,9 +1,6 @@
 //! The same verdict everywhere: validate, create, an inline run, an overridden run and a rendering are asked about the same
 //! generated definitions.
 
-use std::collections::BTreeMap;
-
-use axum::body::Body;
 use estimatord::{
     domain::{finding::Finding, judge},
     storage::MIGRATOR,
@@ -18,7 +15,8 @@ use sqlx::PgPool;
 
 use crate::{
     app::{Answer, TestApp},
-    golden::{body_of, cases, fixtures},
+    golden::{body_of, cases},
+    golden_cases::upload_fixtures,
 };
 
 /// Refuses runs only.
@@ -120,14 +118,7 @@ async fn agree(app: &TestApp, body: &Map<String, Value>) {
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn every_way_in_says_the_same_of_every_definition(pool: PgPool) {
     let app = TestApp::new(pool);
-    let mut ids = BTreeMap::new();
-    for (name, files) in fixtures() {
-        let files: Vec<_> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
-        let headers = [("content-type", "application/x-tar")];
-        let body = Body::from(crate::app::tar_of(&files));
-        let answer = app.with_headers("POST", "/v1/snapshots", &headers, body).await;
-        ids.insert(name, answer.json()["id"].as_str().unwrap().to_owned());
-    }
+    let ids = upload_fixtures(&app).await;
     let cluster =
         json!({"type": "AmlCompute", "backend": {"kind": "process"}, "max_nodes": 4, "gpus_per_node": 1});
     app.put("/v1/compute-targets/cpu-cluster", &cluster).await.ok(201);

@@ -12,6 +12,20 @@ use crate::{
     golden::{SKIPPED, body_of, cases, compare, fixtures, list, text},
 };
 
+/// Uploads every fixture; answers their ids by name.
+pub async fn upload_fixtures(app: &TestApp) -> BTreeMap<String, String> {
+    let mut ids = BTreeMap::new();
+    for (name, files) in fixtures() {
+        let files: Vec<_> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
+        let headers = [("content-type", "application/x-tar")];
+        let body = Body::from(crate::app::tar_of(&files));
+        let answer = app.with_headers("POST", "/v1/snapshots", &headers, body).await;
+        assert!(answer.status.is_success(), "{name}: {}", answer.text());
+        ids.insert(name, answer.json()["id"].as_str().unwrap().to_owned());
+    }
+    ids
+}
+
 /// Puts in place what a case needs besides snapshots.
 async fn prepare(app: &TestApp, case: &Value) {
     for target in list(case, "targets") {
@@ -35,15 +49,7 @@ fn findings(answer: &Answer) -> Vec<Finding> {
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn validate_and_create_say_what_the_cases_expect(pool: PgPool) {
     let app = TestApp::new(pool);
-    let mut ids = BTreeMap::new();
-    for (name, files) in fixtures() {
-        let files: Vec<_> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
-        let headers = [("content-type", "application/x-tar")];
-        let body = Body::from(crate::app::tar_of(&files));
-        let answer = app.with_headers("POST", "/v1/snapshots", &headers, body).await;
-        assert!(answer.status.is_success(), "{name}: {}", answer.text());
-        ids.insert(name, answer.json()["id"].as_str().unwrap().to_owned());
-    }
+    let ids = upload_fixtures(&app).await;
     let mut failures = Vec::new();
     let mut passed = 0;
     for case in cases() {
