@@ -13,5 +13,6 @@ mod golden;
 mod golden_cases;
 mod idempotency;
 mod logs;
+mod renderings;
 mod runs;
 mod snapshots;
