@@ -5,6 +5,7 @@
 # there is a function here that has the real SDK or tool read the texts. What it needs is installed once, into
 # $ESTIMATORD_RENDERINGS_CACHE (by default in the user's cache directory), in the versions below.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 
 cache=${ESTIMATORD_RENDERINGS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/estimatord/renderings}
@@ -30,8 +31,9 @@ python_with() {
 python310() {
     local candidate
     for candidate in "${ESTIMATORD_PYTHON310:-}" python3.10; do
-        if [ -n "$candidate" ] && command -v "$candidate" >/dev/null; then
-            command -v "$candidate"
+        # A name that is there may still start nothing, or another version.
+        if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null; then
+            echo "$candidate"
             return
         fi
     done
@@ -63,7 +65,7 @@ for format in "$@"; do
 done
 
 ESTIMATORD_RENDERINGS_DIR=$work cargo test --quiet --locked --lib -- --ignored --exact \
-    domain::render::testing::write_renderings >"$work/log" 2>&1 || {
+    renderings::write_renderings >"$work/log" 2>&1 || {
     cat "$work/log" >&2
     exit 1
 }

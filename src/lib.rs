@@ -12,7 +12,7 @@ pub mod domain;
 pub mod embedded_postgres;
 pub mod lifecycle;
 #[cfg(test)]
-mod rendering_files;
+mod renderings;
 pub mod storage;
 pub mod telemetry;
 pub mod worker;

@@ -88,6 +88,7 @@ fn prompt_operations() -> OpenApiRouter<Shared> {
         .routes(routes!(estimators::render::inline::render_definition))
         .routes(routes!(estimators::render::stored::render_estimator))
         .routes(routes!(estimators::revalidate::revalidate_estimator))
+        .routes(routes!(estimators::migration::get_estimator_migration))
         .routes(routes!(estimators::get::get_estimator, estimators::archive::delete_estimator))
         .routes(routes!(runs::list::list_runs, runs::create::create_run))
         .routes(routes!(runs::cancel::cancel_run))

@@ -12,6 +12,7 @@ pub mod framework;
 pub mod ids;
 pub mod json;
 pub mod judge;
+pub mod migration;
 mod patch;
 pub mod plan;
 pub(crate) mod python;

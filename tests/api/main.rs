@@ -13,6 +13,7 @@ mod golden;
 mod golden_cases;
 mod idempotency;
 mod logs;
+mod migration;
 mod renderings;
 mod runs;
 mod snapshots;

@@ -212,8 +212,11 @@ fn notes(subject: &Subject<'_>) -> Vec<NotExpressed> {
     }
     if !environment.docker {
         let note = "A command job always runs in a container; the framework's base image is named.";
-        notes.none("use_docker", note);
-        notes.approximate("environment_definition", note);
+        if subject.gives("environment_definition") {
+            notes.approximate("environment_definition", note);
+        } else {
+            notes.none("use_docker", note);
+        }
     }
     if environment.container.registry_address.is_some() {
         notes.none(

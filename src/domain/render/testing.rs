@@ -151,6 +151,11 @@ pub(crate) fn rendered(format: Format) -> Vec<(String, Rendering)> {
     all
 }
 
+/// A text as a Python literal, for the test that asks Python.
+pub(crate) fn python_literal(text: &str) -> String {
+    super::quoting::python(text)
+}
+
 /// A rendering for a snapshot: the text, and what it does not say.
 pub(crate) fn shown(rendering: &Rendering) -> String {
     let mut text = rendering.text.clone();
@@ -173,22 +178,4 @@ fn a_rendering_says_what_was_given_only_and_no_secret() {
             assert!(!rendering.text.contains("s3cret"), "{name} {format:?}");
         }
     });
-}
-
-/// What `scripts/check-renderings.sh` gives to the real SDKs and tools: every case as every format, its plan beside it.
-#[test]
-#[ignore = "writes files for scripts/check-renderings.sh"]
-fn write_renderings() {
-    let directory = std::env::var_os("ESTIMATORD_RENDERINGS_DIR").expect("the directory to write to");
-    for format in Format::ALL {
-        let directory = std::path::Path::new(&directory).join(format.as_str());
-        std::fs::create_dir_all(&directory).unwrap();
-        for_each(|name, subject| {
-            let rendering = render(format, subject);
-            let (_, extension) = rendering.file_name.rsplit_once('.').expect("a file name with an extension");
-            std::fs::write(directory.join(format!("{name}.{extension}")), &rendering.text).unwrap();
-            let plan = serde_json::to_vec_pretty(subject.plan).unwrap();
-            std::fs::write(directory.join(format!("{name}.plan.json")), plan).unwrap();
-        });
-    }
 }

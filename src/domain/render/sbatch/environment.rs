@@ -27,22 +27,25 @@ pub(super) fn managed(packages: &Packages, environment: &Environment) -> String 
     let key = packages.key(environment);
     if packages.local {
         text += "# It holds files of the source tree, which are this job's own.\n";
-        text += &format!("estimatord_environment=\"$estimatord_environments/{key}-${{SLURM_JOB_ID:-$$}}\"\n");
+        text += "estimatord_job=\"${SLURM_JOB_ID:-$$}\"\n";
+        text += &format!("estimatord_environment=\"$estimatord_environments/{key}-$estimatord_job\"\n");
+        // Lines about files are read from where the requirements file is.
+        text += "estimatord_requirements=\"$PWD/.estimatord-requirements-$estimatord_job.txt\"\n";
     } else {
         text += &format!("estimatord_environment=\"$estimatord_environments/{key}\"\n");
     }
-    text += if packages.conda.is_empty() { VIRTUAL_ENVIRONMENT_TOOLS } else { CONDA_TOOLS };
+    if !packages.conda.is_empty() {
+        text += CONDA_TOOLS;
+    }
     text += &creation(packages);
     text += &installation(packages);
     text += BUILD;
     if packages.local {
-        text += "if [ -z \"${PYTHON:-}\" ]; then\n    trap 'rm -rf \"$estimatord_environment\"*' EXIT\nfi\n";
+        text += REMOVAL;
     }
     text += USE;
     text
 }
-
-const VIRTUAL_ENVIRONMENT_TOOLS: &str = "";
 
 const CONDA_TOOLS: &str = r#"
 estimatord_conda() {
@@ -63,17 +66,7 @@ fn creation(packages: &Packages) -> String {
         for channel in &packages.channels {
             words.extend(["--channel".to_owned(), channel.clone()]);
         }
-        let python = packages.python.as_deref().map_or_else(
-            || "python".to_owned(),
-            |version| {
-                if version.starts_with(|c: char| c.is_ascii_digit()) {
-                    format!("python={version}")
-                } else {
-                    format!("python{version}")
-                }
-            },
-        );
-        words.extend([python, "pip".to_owned()]);
+        words.extend([packages.conda_python(), "pip".to_owned()]);
         words.extend(packages.conda.iter().cloned());
         return format!(
             "\nestimatord_create() {{\n    local conda\n    conda=$(estimatord_conda) || return 1\n    \
@@ -124,10 +117,9 @@ fn installation(packages: &Packages) -> String {
     if packages.requirements.is_empty() {
         return "\nestimatord_install() {\n    return 0\n}\n".to_owned();
     }
-    // Lines about files are read from where the requirements file is.
-    let folder = if packages.local { "$PWD/.estimatord-" } else { "$1/" };
+    let requirements = if packages.local { "$estimatord_requirements" } else { "$1/requirements.txt" };
     let mut text = "\nestimatord_install() {\n".to_owned();
-    text += &format!("    local requirements=\"{folder}requirements.txt\"\n");
+    text += &format!("    local requirements=\"{requirements}\"\n");
     text += &format!(
         "    printf '%s\\n'{} >\"$requirements\" || return 1\n",
         lines(&packages.requirements, "        ")
@@ -174,6 +166,13 @@ estimatord_build() {
     fi
     exec 9>&-
 }
+"#;
+
+/// What belongs to one job goes with it.
+const REMOVAL: &str = r#"
+if [ -z "${PYTHON:-}" ]; then
+    trap 'rm -rf "$estimatord_environment" "$estimatord_environment".* "$estimatord_requirements"' EXIT
+fi
 "#;
 
 const USE: &str = r#"

@@ -1,6 +1,10 @@
 //! What a batch script says in another way, or not at all.
 
-use super::super::{Equivalence, Subject, notes::Notes, packages::Packages};
+use super::super::{
+    Subject, engines,
+    notes::Notes,
+    packages::{Packages, first_given},
+};
 use crate::domain::{
     environment::EnvironmentKind,
     plan::{InputMode, Launcher},
@@ -11,6 +15,7 @@ pub(super) fn note(subject: &Subject<'_>, packages: &Packages, notes: &mut Notes
     container(subject, notes);
     environment(subject, packages, notes);
     data(subject, notes);
+    engines::note(subject, notes);
 }
 
 fn placement(subject: &Subject<'_>, notes: &mut Notes<'_>) {
@@ -40,9 +45,9 @@ fn placement(subject: &Subject<'_>, notes: &mut Notes<'_>) {
         );
     }
     if plan.launcher == Launcher::Mpi {
-        notes.at_first(
-            &["distributed_training", "distributed_backend"],
-            Equivalence::Approximate,
+        let asked = first_given(subject, &["distributed_training", "distributed_backend"]);
+        notes.approximate(
+            asked.unwrap_or_default(),
             "srun starts the ranks, by PMIx: SRUN_MPI names another way, which has to suit the MPI of mpi4py. The \
              interpreter and the files have to be on every node under the same path.",
         );
@@ -109,18 +114,18 @@ fn environment(subject: &Subject<'_>, packages: &Packages, notes: &mut Notes<'_>
         }
     }
     if packages.local {
-        for parameter in ["pip_packages", "pip_requirements_file_path", "pip_requirements_file"] {
+        for parameter in [
+            "pip_packages",
+            "pip_requirements_file_path",
+            "conda_dependencies_file",
+            "pip_requirements_file",
+            "environment_definition",
+        ] {
             notes.approximate(
                 parameter,
                 "Some are files of the source directory: the environment is built for each job anew.",
             );
         }
-    }
-    if subject.definition.draft().enable_optimized_mode.is_true() {
-        notes.approximate(
-            "_enable_optimized_mode",
-            "The framework's image is not used, so nothing of it is there: name what the script needs in pip_packages.",
-        );
     }
 }
 
@@ -138,7 +143,7 @@ fn data(subject: &Subject<'_>, notes: &mut Notes<'_>) {
         if data.inputs.iter().any(|input| input.path_on_compute.is_some()) {
             text += " path_on_compute is not used.";
         }
-        notes.approximate("inputs", &text);
+        notes.approximate("inputs", text.as_str());
         if data.arguments.iter().any(|argument| argument.input.is_some()) {
             notes.approximate("script_params", &text);
         }

@@ -261,3 +261,29 @@ exit "$estimatord_status"
 fn word(text: &str) -> String {
     quoted(text).replace('\r', r"'$'\r''")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing, *};
+    use crate::domain::render::Format;
+
+    #[test]
+    fn scripts_are_as_they_were() {
+        for (name, rendering) in testing::rendered(Format::Sbatch) {
+            // sbatch refuses the line ends of DOS.
+            assert!(!rendering.text.contains('\r'), "{name}");
+            insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "../snapshots/sbatch"}, {
+                insta::assert_snapshot!(name, testing::shown(&rendering));
+            });
+        }
+    }
+
+    #[test]
+    fn a_script_is_not_told_to_stop_before_its_time() {
+        for seconds in [1, 59, 60, 3600, u64::MAX] {
+            let notice = minutes(seconds).saturating_mul(60) - NOTICE_SECONDS - NOTICE_SLACK_SECONDS;
+            assert!(notice >= seconds.min(u64::MAX - 200), "{seconds}");
+        }
+        assert_eq!(minutes(30), 2);
+    }
+}

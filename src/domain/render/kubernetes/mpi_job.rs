@@ -1,0 +1,109 @@
+//! MPI ranks: an `MPIJob` of the MPI operator (`kubeflow.org/v2beta1`).
+
+use serde_json::{Value, json};
+
+use super::{KEPT_SECONDS, Parts, literal, pod};
+
+/// The user of the images made for the MPI operator has his home here, with the settings of his sshd.
+const HOME: &str = "/home/mpiuser";
+
+/// Where that sshd listens: below 1024 only root may.
+const SSH_PORT: u32 = 2222;
+
+pub(super) fn manifest(parts: &Parts<'_>) -> Value {
+    let plan = parts.subject.plan;
+    let mut policy = json!({
+        // Workers that stayed would keep their GPUs.
+        "cleanPodPolicy": "All",
+        "backoffLimit": 0,
+        "ttlSecondsAfterFinished": KEPT_SECONDS,
+    });
+    if let Some(seconds) = plan.max_run_duration_seconds {
+        policy["activeDeadlineSeconds"] = json!(seconds);
+    }
+    let replicas = |count: u64, pod: Value| {
+        json!({
+            "replicas": count,
+            "restartPolicy": "Never",
+            "template": {"metadata": {"labels": pod::labels(parts)}, "spec": pod},
+        })
+    };
+    json!({
+        "apiVersion": "kubeflow.org/v2beta1",
+        "kind": "MPIJob",
+        "metadata": {
+            "name": parts.name, "labels": pod::labels(parts), "annotations": pod::annotations(parts),
+        },
+        "spec": {
+            "mpiImplementation": "OpenMPI",
+            "slotsPerWorker": plan.process_count_per_node,
+            "sshAuthMountPath": format!("{HOME}/.ssh"),
+            // A launcher that comes first finds nobody to start ranks with.
+            "launcherCreationPolicy": "WaitForWorkersReady",
+            "runPolicy": policy,
+            "mpiReplicaSpecs": {
+                "Launcher": replicas(1, launcher(parts)),
+                "Worker": replicas(plan.node_count, worker(parts)),
+            },
+        },
+    })
+}
+
+/// Whether a variable would keep `mpirun` itself from working: `env` sets it for the ranks alone.
+fn is_for_ranks_only(name: &str) -> bool {
+    matches!(name, "PATH" | "HOME" | "IFS") || name.starts_with("LD_")
+}
+
+fn launcher(parts: &Parts<'_>) -> Value {
+    let plan = parts.subject.plan;
+    let mut words: Vec<String> =
+        ["-n", &plan.process_count().to_string(), "--bind-to", "none", "-wdir", pod::WORK]
+            .map(ToOwned::to_owned)
+            .into();
+    let variables = pod::variables(parts);
+    let (own, shared): (Vec<_>, Vec<_>) =
+        variables.into_iter().partition(|(name, _)| is_for_ranks_only(name));
+    // Ranks are started over ssh, which brings no variables along.
+    for (name, _) in &shared {
+        words.extend(["-x".to_owned(), name.clone()]);
+    }
+    if !own.is_empty() {
+        words.push("env".to_owned());
+        words.extend(own.iter().map(|(name, value)| format!("{name}={value}")));
+    }
+    // Through mpi4py, so that a rank that raises ends all.
+    words.extend([pod::interpreter(parts), "-m".to_owned(), "mpi4py".to_owned()]);
+    words.extend(pod::script(parts));
+    let mut spec = pod::base();
+    pod::pull_secrets(parts, &mut spec);
+    let container = json!({
+        "name": "launcher",
+        "image": pod::image(parts),
+        "command": ["mpirun"],
+        "args": pod::words(&words),
+        "env": pod::env(&shared),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": pod::container_security(false),
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    });
+    spec.insert("containers".to_owned(), json!([container]));
+    spec.insert("volumes".to_owned(), json!([{"name": "tmp", "emptyDir": {}}]));
+    Value::Object(spec)
+}
+
+fn worker(parts: &Parts<'_>) -> Value {
+    let mut container = json!({
+        "name": "worker",
+        "image": pod::image(parts),
+        "workingDir": pod::WORK,
+        "command": ["/usr/sbin/sshd"],
+        "args": ["-De", "-f", literal(&format!("{HOME}/.sshd_config"))],
+        "readinessProbe": {"tcpSocket": {"port": SSH_PORT}, "periodSeconds": 2},
+        "securityContext": pod::container_security(false),
+        "volumeMounts": pod::mounts(parts),
+    });
+    if let Some(resources) = pod::node_resources(parts) {
+        container["resources"] = resources;
+    }
+    pod::with_source(parts, container)
+}

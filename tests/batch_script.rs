@@ -1,0 +1,315 @@
+//! The batch script of a definition, run by bash as Slurm runs it: with a stand-in for the interpreter that writes down
+//! what it was given.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use estimatord::domain::{
+    compute_target::{Backend, ComputeTarget, ComputeTargetType, Conda, Containers},
+    facts::{Facts, SnapshotFacts, SourceLimits},
+    judge,
+    render::{Format, Subject, render},
+};
+use serde_json::{Value, json};
+
+/// What stands in for an interpreter.
+const PROBE: &str =
+    "#!/bin/sh\nprintf '%s\\0' \"$@\" >argv.out\nenv -0 >env.out\nexit \"${PROBE_STATUS:-0}\"\n";
+
+/// What stands in for uv: an environment with the probe for an interpreter, made slowly, and a line for each.
+const UV: &str = "#!/bin/sh\n\
+    if [ \"$1\" = venv ]; then\n\
+    for last; do :; done\n\
+    mkdir -p \"$last/bin\" && cp \"$PROBE\" \"$last/bin/python\"\n\
+    else\n\
+    sleep 0.3\necho built >>\"$BUILDS\"\nexit \"${UV_STATUS:-0}\"\n\
+    fi\n";
+
+/// The batch script of a definition with these members.
+fn script(members: &Value) -> String {
+    let mut body = json!({
+        "source_directory": format!("sha256:{}", "7".repeat(64)), "compute_target": "cluster", "entry_script": "train.py",
+        "framework_version": "7.0.0",
+    });
+    for (key, value) in members.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    let mut files = SnapshotFacts::default();
+    files.files.insert("train.py".to_owned(), 0);
+    let target = ComputeTarget {
+        name: "cluster".parse().unwrap(),
+        kind: ComputeTargetType::AmlCompute,
+        backend: Backend::process(),
+        max_nodes: 2,
+        vm_size: None,
+        vm_priority: None,
+        gpus_per_node: 0,
+        containers: Containers::Auto,
+        conda: Conda::Auto,
+    };
+    let facts = Facts {
+        limits: SourceLimits::default(),
+        snapshot: Some(files),
+        targets: vec![target.clone()],
+        datastores: ["store".to_owned()].into(),
+    };
+    let verdict = judge::judge(body.as_object().unwrap(), &facts);
+    let accepted = verdict.accepted.unwrap_or_else(|| panic!("{:#?}", verdict.findings));
+    let plan = judge::plan(&accepted);
+    let subject = Subject { plan: &plan, definition: &accepted.definition, target: Some(&target) };
+    render(Format::Sbatch, &subject).text
+}
+
+fn program(path: &Path, text: &str) -> PathBuf {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_owned()
+}
+
+/// A folder to submit from, with the stand-ins beside it.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(script: &str) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(folder.path("bin")).unwrap();
+        fs::create_dir(folder.path("source")).unwrap();
+        fs::write(folder.path("source/train.py"), "").unwrap();
+        fs::write(folder.path("job.sbatch"), script).unwrap();
+        program(&folder.path("probe"), PROBE);
+        program(&folder.path("bin/uv"), UV);
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("bash");
+        command
+            .arg(self.path("job.sbatch"))
+            .env_clear()
+            .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
+            .env("HOME", self.0.path())
+            .env("SLURM_SUBMIT_DIR", self.path("source"))
+            .env("SLURM_JOB_NAME", "train")
+            .env("SLURM_JOB_ID", "7")
+            .env("PROBE", self.path("probe"))
+            .env("BUILDS", self.path("builds"))
+            .env("ENVIRONMENTS_DIR", self.path("environments"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs the script with the probe for an interpreter.
+    fn run(&self, variables: &[(&str, &str)]) -> Output {
+        self.command().env("PYTHON", self.path("probe")).envs(variables.iter().copied()).output().unwrap()
+    }
+
+    fn written(&self, name: &str) -> Vec<String> {
+        let bytes = fs::read(self.path("source").join(name)).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        text.split_terminator('\0').map(ToOwned::to_owned).collect()
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        self.written("argv.out")
+    }
+
+    fn environment(&self) -> BTreeMap<String, String> {
+        self.written("env.out")
+            .iter()
+            .filter_map(|entry| entry.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    fn builds(&self) -> usize {
+        fs::read_to_string(self.path("builds")).map_or(0, |text| text.lines().count())
+    }
+}
+
+/// Texts that a shell would like to read something into.
+fn hostile_texts() -> Vec<String> {
+    let mut texts: Vec<String> = [
+        "$(touch broken)",
+        "`touch broken`",
+        "'; touch broken; '",
+        "\" && touch broken \"",
+        "$HOME",
+        "${HOME}",
+        "$((1+1))",
+        "~",
+        "a\nb\n",
+        "one\r\ntwo\r",
+        "-n",
+        "--",
+        "!!",
+        "{a,b}",
+        "*",
+        "[a]",
+        "\\",
+        "\\'",
+        "'\\''",
+        "a  b ",
+        " ",
+        "\t",
+        "#x",
+        "é 漢 😀",
+        "%j",
+        "$'x'",
+        "<(id)",
+        "a=b",
+        "[0]=x",
+        ")",
+        "(",
+        "if",
+        "EOF",
+    ]
+    .map(ToOwned::to_owned)
+    .into();
+    for c in (1..128).filter_map(char::from_u32) {
+        texts.extend([format!("{c}"), format!("a{c}{c}b{c}")]);
+    }
+    texts
+}
+
+#[test]
+fn every_text_arrives_as_it_is() {
+    let texts = hostile_texts();
+    let mut variables = serde_json::Map::new();
+    for (number, text) in texts.iter().enumerate() {
+        variables.insert(format!("V{number}"), json!(text));
+    }
+    let members = json!({"script_params": {"--all": texts}, "environment_variables": variables});
+    let folder = Folder::new(&script(&members));
+    let output = folder.run(&[]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let mut expected = vec!["train.py".to_owned(), "--all".to_owned()];
+    expected.extend(texts.iter().cloned());
+    assert_eq!(folder.arguments(), expected);
+    let environment = folder.environment();
+    for (number, text) in texts.iter().enumerate() {
+        assert_eq!(environment.get(&format!("V{number}")), Some(text));
+    }
+    assert!(!folder.path("source/broken").exists());
+    assert!(folder.path("source/outputs").is_dir() && folder.path("source/logs").is_dir());
+}
+
+#[test]
+fn variables_that_bash_keeps_for_itself_reach_the_script() {
+    let given = [
+        ("UID", "7"),
+        ("IFS", "x"),
+        ("SECONDS", "z"),
+        ("PATH", "/own"),
+        ("PYTHON", "p"),
+        ("LD_OWN", "l"),
+        ("_", "u"),
+    ];
+    let members: serde_json::Map<_, _> =
+        given.map(|(name, value)| (name.to_owned(), json!(value))).into_iter().collect();
+    let text = script(&json!({"environment_variables": members}));
+    let folder = Folder::new(&text);
+    // The probe cannot find `env` on such a path.
+    program(&folder.path("probe"), &PROBE.replace("env -0", "/usr/bin/env -0"));
+    assert!(folder.run(&[]).status.success());
+    let environment = folder.environment();
+    for (name, value) in given.into_iter() {
+        assert_eq!(environment.get(name).map(String::as_str), Some(value), "{name}");
+    }
+}
+
+#[test]
+fn how_the_script_ends_is_how_the_job_ends() {
+    let folder = Folder::new(&script(&json!({})));
+    assert_eq!(folder.run(&[("PROBE_STATUS", "3")]).status.code(), Some(3));
+    fs::remove_file(folder.path("source/train.py")).unwrap();
+    let output = folder.run(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("train.py is not in"), "{output:?}");
+    assert_eq!(folder.run(&[("SOURCE_DIRECTORY", "/nowhere")]).status.code(), Some(1));
+}
+
+#[test]
+fn data_has_to_be_somewhere() {
+    let folder = Folder::new(&script(&json!({
+        "inputs": [{"type": "DataReference", "datastore": "store", "data_reference_name": "d", "path_on_datastore": "it's `id`"}],
+        "script_params": {"--data": {"type": "DataReference", "datastore": "store", "data_reference_name": "d",
+            "path_on_datastore": "it's `id`"}},
+        "resume_from": {"type": "DataPath", "datastore": "store", "path_on_datastore": "m"},
+    })));
+    let output = folder.run(&[("RESUME_FROM", "/m")]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("it's `id` of datastore store"), "{output:?}");
+    let variables = [("AZUREML_DATAREFERENCE_d", "/da ta/$(id)"), ("RESUME_FROM", "/m")];
+    assert!(folder.run(&variables).status.success());
+    assert_eq!(folder.arguments(), ["train.py", "--data", "/da ta/$(id)", "--resume-from", "/m"]);
+}
+
+#[test]
+fn an_environment_is_built_once_even_by_two_jobs_at_a_time() {
+    let folder = Folder::new(&script(&json!({})));
+    let jobs: Vec<_> = (0..3).map(|_| folder.command().spawn().unwrap()).collect();
+    for job in jobs {
+        let output = job.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    assert!(folder.command().status().unwrap().success());
+    assert_eq!(folder.builds(), 1);
+    assert_eq!(folder.arguments(), ["train.py"]);
+    let environment = folder.environment();
+    assert!(environment["PATH"].starts_with(&format!("{}/bin:", environment["VIRTUAL_ENV"])));
+}
+
+#[test]
+fn a_build_that_fails_says_so_and_leaves_nothing() {
+    let folder = Folder::new(&script(&json!({})));
+    let output = folder.command().env("UV_STATUS", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("could not be built"), "{output:?}");
+    let left: Vec<_> = fs::read_dir(folder.path("environments"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with(".lock"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(folder.command().status().unwrap().success());
+}
+
+#[test]
+fn conda_packages_need_a_conda() {
+    let folder = Folder::new(&script(&json!({"conda_packages": ["scipy>=1.2", "python=3.7"]})));
+    let output = folder.command().output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no conda, mamba or micromamba"), "{output:?}");
+    let text = "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$BUILDS.conda\"\nmkdir -p \"$4/bin\" && cp \"$PROBE\" \"$4/bin/python\"\n";
+    program(&folder.path("bin/mamba"), text);
+    let output = folder.command().output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let asked = fs::read_to_string(folder.path("builds.conda")).unwrap();
+    assert!(
+        asked.contains("\npython=3.7\npip\nscipy>=1.2\n") && asked.contains("--channel\nconda-forge\n"),
+        "{asked}"
+    );
+}
+
+#[test]
+fn an_environment_with_files_of_the_source_is_the_job_s_own() {
+    let folder = Folder::new(&script(&json!({"pip_packages": ["-e ./pkg"]})));
+    for _ in 0..2 {
+        assert!(folder.command().status().unwrap().success());
+    }
+    assert_eq!(folder.builds(), 2);
+    assert_eq!(fs::read_dir(folder.path("environments")).unwrap().count(), 0);
+    let hidden = |name: &str| name.starts_with(".estimatord");
+    let names = fs::read_dir(folder.path("source")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !hidden(name.to_str().unwrap())));
+}
