@@ -100,7 +100,7 @@ def check_packages(python, wanted):
     pins = [p for p in packages if p.strip().startswith("python") and p.strip()[6:7] in ("=", "<", ">", "!", "~")]
     if version is None:
         assert pins == ["python=*"], pins
-    elif version[0].isdigit() and "," not in version:
+    elif version[0] not in "<>!~":
         assert pins == ["python=" + version], pins
     else:
         assert [p.strip() for p in pins] == ["python=*", "python" + version], pins

@@ -28,7 +28,7 @@ fn head(plan: &Plan) -> String {
         for line in dockerfile.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']) {
             // Readers of YAML end a comment where a line ends, and refuse control characters.
             let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
-            text.push_str(&format!("#   {line}").trim_end().to_owned());
+            text.push_str(format!("#   {line}").trim_end());
             text.push('\n');
         }
     }

@@ -131,7 +131,7 @@ pub struct Rendering {
 /// What is rendered.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// The resolved plan: everything that the text says comes from it.
+    /// The resolved plan: everything that the text says comes from it, but for the name of an environment of one's own.
     pub plan: &'a Plan,
     /// The definition that it was made of: says which parameters were given, for the list of what is not expressed.
     pub definition: &'a Definition,

@@ -125,7 +125,7 @@ fn environment(subject: &Subject<'_>) -> String {
 /// The statements that make `dependencies`.
 fn packages(environment: &Environment) -> String {
     let version = environment.python_version.as_deref();
-    let range = version.filter(|version| version.contains(['<', '>', '!', '~', ',', '|']));
+    let range = version.filter(|version| version.starts_with(['<', '>', '!', '~']));
     // The SDK insists on a version of Python; a star is any.
     let exact = version.filter(|_| range.is_none()).unwrap_or("*");
     let mut conda = literals(&environment.conda_packages);
