@@ -14,7 +14,7 @@ pub mod json;
 pub mod judge;
 mod patch;
 pub mod plan;
-pub(crate) mod python;
+pub mod python;
 pub mod render;
 pub mod rules;
 pub mod run;

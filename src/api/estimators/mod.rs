@@ -5,6 +5,7 @@ pub mod create;
 pub mod get;
 pub(in crate::api) mod judged;
 pub mod list;
+pub mod parse;
 pub mod render;
 pub mod revalidate;
 mod schema;
