@@ -14,6 +14,7 @@ use crate::{
     domain::{
         finding::{Finding, Severity},
         json::JsonError,
+        python::estimator::Unreadable,
     },
     storage::StorageError,
 };
@@ -80,6 +81,9 @@ pub enum ApiError {
         /// What was found.
         findings: Vec<Finding>,
     },
+    /// A Python source has no estimator to read.
+    #[error("{}", .0.finding.message)]
+    Source(Unreadable),
     /// An upload was refused.
     #[error(transparent)]
     Snapshot(SnapshotError),
@@ -161,6 +165,7 @@ impl ApiError {
             Self::UnsupportedMediaType { .. } => ProblemKind::UnsupportedMediaType,
             Self::BodyTooLarge { .. } => ProblemKind::BodyTooLarge,
             Self::Refused { kind, .. } => *kind,
+            Self::Source(_) => ProblemKind::InvalidSource,
             Self::Snapshot(error) => match error.status_hint() {
                 SnapshotErrorKind::Malformed => ProblemKind::InvalidArchive,
                 SnapshotErrorKind::TooLarge => ProblemKind::BodyTooLarge,
@@ -200,10 +205,14 @@ impl ApiError {
             Self::Json(
                 JsonError::Syntax { line, column, .. } | JsonError::DuplicateKey { line, column, .. },
             ) => (u64::try_from(*line).ok(), u64::try_from(*column).ok()),
+            Self::Source(Unreadable { place: Some((line, column)), .. }) => {
+                (u64::try_from(*line).ok(), u64::try_from(*column).ok())
+            }
             _ => (None, None),
         };
         let findings = match self {
             Self::Refused { findings, .. } => Some(findings.clone()),
+            Self::Source(unreadable) => Some(vec![(*unreadable.finding).clone()]),
             _ => None,
         };
         Problem {

@@ -7,7 +7,7 @@ use estimatord::{
     domain::rules::examples,
     storage::MIGRATOR,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::TestApp;
@@ -135,6 +135,21 @@ async fn the_examples_do_what_the_document_says(pool: PgPool) {
     assert_eq!(verdict["valid"], false);
     let target = "/v1/compute-targets/{name}";
     app.put("/v1/compute-targets/cpu-cluster", example(&document, target, "put")).await.ok(201);
+    let parse = "/v1/estimators/parse";
+    let source = &document["paths"][parse]["post"]["requestBody"]["content"]["text/x-python"]["example"];
+    let source = source.as_str().expect("a source").to_owned();
+    let headers = [("content-type", "text/x-python")];
+    let parsed = app.with_headers("POST", parse, &headers, source.into()).await.ok(200);
+    let item = &parsed["items"][0];
+    assert_eq!(
+        (&item["line"], &item["column"], &parsed["experiment_name"]),
+        (&json!(11), &json!(13), &json!("digits"))
+    );
+    assert_eq!(
+        item["findings"].as_array().map(Vec::len),
+        Some(1),
+        "only the folder is to be uploaded: {item}"
+    );
     // Before the upload nothing but the snapshot is missing.
     for (path, pointer) in
         [("/v1/estimators", "/source_directory"), ("/v1/runs", "/estimator/source_directory")]

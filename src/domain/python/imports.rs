@@ -1,9 +1,8 @@
 //! What a module imports and cannot do without.
 
-use ruff_python_ast::{ExceptHandler, Expr, ModModule, Stmt, StmtIf, StmtTry};
-use ruff_text_size::Ranged as _;
+use ruff_python_ast::{ExceptHandler, Expr, Stmt, StmtIf, StmtTry};
 
-use super::source::place;
+use super::Module;
 
 /// The exceptions that a missing module raises, or that catch it among others.
 const CAUGHT: &[&str] = &["ImportError", "ModuleNotFoundError", "Exception", "BaseException"];
@@ -20,16 +19,15 @@ pub(crate) struct Import {
 }
 
 /// Every import that nothing guards, in order, those of functions and classes included.
-pub(super) fn of(source: &str, module: &ModModule) -> Vec<Import> {
-    let mut found = Vec::new();
-    let mut walk = Walk { source, found: &mut found };
-    walk.block(&module.body);
-    found
+pub(super) fn of(module: &Module) -> Vec<Import> {
+    let mut walk = Walk { module, found: Vec::new() };
+    walk.block(&module.syntax.body);
+    walk.found
 }
 
 struct Walk<'a> {
-    source: &'a str,
-    found: &'a mut Vec<Import>,
+    module: &'a Module,
+    found: Vec<Import>,
 }
 
 impl Walk<'_> {
@@ -76,7 +74,7 @@ impl Walk<'_> {
     }
 
     fn add(&mut self, module: &str, names: Vec<String>, statement: &Stmt) {
-        let (line, _) = place(self.source, usize::from(statement.start()));
+        let (line, _) = self.module.place(statement);
         self.found.push(Import { module: module.to_owned(), names, line });
     }
 
@@ -108,8 +106,7 @@ impl Walk<'_> {
     }
 
     fn asks_for_the_version(&self, test: &Expr) -> bool {
-        let range = test.range();
-        let text = self.source.get(usize::from(range.start())..usize::from(range.end())).unwrap_or_default();
+        let text = self.module.text(test);
         ["version_info", "PY2", "PY3", "sys.version"].iter().any(|word| text.contains(word))
     }
 }

@@ -1,6 +1,7 @@
 //! Python sources: parsed, never executed.
 
 pub(crate) mod distributions;
+pub mod estimator;
 mod imports;
 mod nesting;
 mod source;
@@ -13,7 +14,9 @@ pub(crate) use stdlib::is_standard;
 
 use ruff_python_ast::{ModModule, PythonVersion};
 use ruff_python_parser::{Mode, ParseOptions, Parsed, parse_unchecked};
-use ruff_text_size::Ranged as _;
+use ruff_text_size::Ranged;
+
+use source::Places;
 
 /// The largest source that is parsed, in bytes.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
@@ -37,6 +40,7 @@ pub(crate) struct SyntaxError {
 #[derive(Debug)]
 pub(crate) struct Module {
     source: String,
+    places: Places,
     syntax: ModModule,
 }
 
@@ -57,7 +61,7 @@ impl Module {
             Err(fault) if stumble.is_none() || fault.0 < source[..safe].trim_end().len() => {
                 Err(error(&source, fault.0, fault.1))
             }
-            Ok(syntax) if stumble.is_none() => Ok(Self { source, syntax }),
+            Ok(syntax) if stumble.is_none() => Ok(Self { places: Places::of(&source), source, syntax }),
             Ok(_) | Err(_) => {
                 let (offset, message) = stumble.map_or((safe, String::new()), |s| (s.offset, s.message));
                 Err(error(&source, offset, message))
@@ -67,7 +71,17 @@ impl Module {
 
     /// Every import that the module cannot do without.
     pub(crate) fn imports(&self) -> Vec<Import> {
-        imports::of(&self.source, &self.syntax)
+        imports::of(self)
+    }
+
+    /// Line and column of something in it, from 1.
+    fn place(&self, of: &impl Ranged) -> (usize, usize) {
+        self.places.place(&self.source, usize::from(of.start()))
+    }
+
+    /// The source of something in it.
+    fn text(&self, of: &impl Ranged) -> &str {
+        self.source.get(usize::from(of.start())..usize::from(of.end())).unwrap_or_default()
     }
 
     /// Whether the module changes where it looks for modules.
@@ -91,7 +105,7 @@ fn text(bytes: &[u8]) -> Result<String, SyntaxError> {
 }
 
 fn error(source: &str, offset: usize, message: String) -> SyntaxError {
-    let (line, column) = source::place(source, offset);
+    let (line, column) = Places::of(source).place(source, offset);
     SyntaxError { line, column, message }
 }
 

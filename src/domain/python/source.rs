@@ -1,5 +1,7 @@
 //! From bytes to text, and from an offset to a line and a column.
 
+use std::cell::Cell;
+
 /// The names of the one encoding besides UTF-8 that is read; other bytes have no meaning of their own in it.
 const LATIN_1: &[&str] =
     &["latin-1", "latin1", "latin", "l1", "iso-8859-1", "iso8859-1", "8859", "cp819", "iso-latin-1"];
@@ -38,16 +40,48 @@ fn says_latin_1(bytes: &[u8]) -> bool {
     false
 }
 
-/// Line and column of an offset, both from 1; columns count characters.
-pub(super) fn place(source: &str, offset: usize) -> (usize, usize) {
-    let mut offset = offset.min(source.len());
-    while !source.is_char_boundary(offset) {
-        offset -= 1;
+/// Finds lines and columns. Questions mostly come in the order of the text, so the last answer is where the next search begins.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Where each line begins.
+    starts: Vec<usize>,
+    /// An offset and its column, from 0.
+    last: Cell<(usize, usize)>,
+}
+
+impl Places {
+    pub(super) fn of(source: &str) -> Self {
+        let bytes = source.as_bytes();
+        let mut starts = vec![0];
+        for (at, byte) in bytes.iter().enumerate() {
+            let ends = match byte {
+                b'\n' => true,
+                b'\r' => bytes.get(at + 1) != Some(&b'\n'),
+                _ => false,
+            };
+            if ends {
+                starts.push(at + 1);
+            }
+        }
+        Self { starts, last: Cell::new((0, 0)) }
     }
-    let before = &source[..offset];
-    let ends = before.matches('\n').count() + before.matches('\r').count() - before.matches("\r\n").count();
-    let start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
-    (ends + 1, before[start..].chars().count() + 1)
+
+    /// Line and column of an offset, both from 1; columns count characters.
+    pub(super) fn place(&self, source: &str, offset: usize) -> (usize, usize) {
+        let mut offset = offset.min(source.len());
+        while !source.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        let (from, column) = match self.last.get() {
+            (at, column) if (start..=offset).contains(&at) => (at, column),
+            _ => (start, 0),
+        };
+        let column = column + source[from..offset].chars().count();
+        self.last.set((offset, column));
+        (line, column + 1)
+    }
 }
 
 #[cfg(test)]
@@ -67,8 +101,10 @@ mod tests {
     #[test]
     fn places_count_characters_and_every_line_end() {
         let source = "a\r\nb\rçd\ne";
-        let at = |text: &str| place(source, source.find(text).unwrap());
+        let places = Places::of(source);
+        let at = |text: &str| places.place(source, source.find(text).unwrap());
         assert_eq!((at("a"), at("b"), at("d"), at("e")), ((1, 1), (2, 1), (3, 2), (4, 1)));
-        assert_eq!(place(source, 1_000), (4, 2));
+        assert_eq!((at("ç"), at("d"), at("ç")), ((3, 1), (3, 2), (3, 1)));
+        assert_eq!(places.place(source, 1_000), (4, 2));
     }
 }

@@ -48,18 +48,6 @@ impl<'a> Notes<'a> {
         self.add(parameter, Equivalence::None, note);
     }
 
-    /// The same, at the first of these parameters that is given: where one meaning has several spellings.
-    pub(super) fn at_first(
-        &mut self,
-        parameters: &[&str],
-        equivalence: Equivalence,
-        note: impl Into<String>,
-    ) {
-        if let Some(parameter) = parameters.iter().find(|name| self.subject.gives(name)) {
-            self.add(parameter, equivalence, note);
-        }
-    }
-
     pub(super) fn finish(self) -> Vec<NotExpressed> {
         self.list
     }

@@ -1,6 +1,6 @@
 //! Rules about what stands in the entry script: whether it parses, and whether what it imports is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     CHAINER_PAGE, Context, FileState, Rule, Sink,
@@ -14,6 +14,9 @@ use crate::domain::{
     framework, patch,
     python::{Import, Module, distributions, is_standard},
 };
+
+/// How many packages one finding lists at most.
+const MAX_MISSING: usize = 100;
 
 /// The rules of this file.
 pub(super) static RULES: &[Rule] = &[
@@ -72,7 +75,10 @@ fn package_not_declared(context: &Context<'_>, sink: &mut Sink<'_>) {
         return;
     }
     let path = shortened(context.draft.entry_script.text().unwrap_or_default());
-    let shown: Vec<String> = missing.iter().map(Missing::shown).collect();
+    let mut shown: Vec<String> = missing.iter().map(Missing::shown).collect();
+    if missing.len() == MAX_MISSING {
+        shown.push("perhaps others".to_owned());
+    }
     let names: BTreeSet<&str> = missing.iter().map(|missing| missing.distribution.as_str()).collect();
     sink.report_about(
         &["pip_packages", "_show_package_warnings"],
@@ -174,10 +180,16 @@ fn reads_packages(line: &str) -> bool {
 
 fn missing(context: &Context<'_>, module: &Module, installed: &BTreeSet<String>) -> Vec<Missing> {
     let mut seen = BTreeSet::new();
+    let mut in_source = BTreeMap::new();
     let mut missing = Vec::new();
     for import in module.imports() {
+        if missing.len() == MAX_MISSING {
+            break;
+        }
         let top = import.module.split('.').next().unwrap_or_default();
-        if is_standard(top) || is_in_source(context, module, top) {
+        if is_standard(top)
+            || *in_source.entry(top.to_owned()).or_insert_with(|| is_in_source(context, module, top))
+        {
             continue;
         }
         let wanted = distributions::of(&import.module, &import.names);
