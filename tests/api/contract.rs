@@ -6,7 +6,7 @@ use estimatord::{
     api::{estimators::EXAMPLE_SNAPSHOT, openapi},
     storage::MIGRATOR,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::TestApp;
