@@ -393,11 +393,11 @@ impl Scan<'_> {
         let quotes = self.texts().next();
         let byte = self.peek(0);
         match (byte, quotes) {
-            (b'{', _) => return self.field(),
+            (b'{', _) => self.field(),
             (b'}', _) => {
                 self.at += 1;
                 self.pop()?;
-                return self.pop();
+                self.pop()
             }
             (b'\n' | b'\r', Some((_, false))) => Err(self.stumble(self.at, "an f-string is not closed")),
             (_, Some((quote, triple))) if byte == quote && self.closes(quote, triple) => {

@@ -28,8 +28,11 @@ use crate::domain::{
     json,
 };
 
-/// How much all values of one source may hold together: each value counts 1, and a text its length.
-const BUDGET: usize = 4_000_000;
+/// How much all values of one source may hold together: each value counts 1, a text its length, and a finding as much as a page.
+const BUDGET: usize = 2_000_000;
+
+/// How many calls one source may have.
+const MAX_CALLS: usize = 1_000;
 
 /// Classes that people also call estimators; this service runs none of them.
 const OTHERS: &[&str] = &["TensorFlow", "PyTorch", "SKLearn", "Estimator", "ScriptRunConfig"];
@@ -82,6 +85,9 @@ pub fn read(bytes: &[u8]) -> Result<Reading, Unreadable> {
         let Some(dotted) = names.dotted(&call.call.func, call.scope) else { continue };
         let last = dotted.rsplit('.').next().unwrap_or_default();
         if is_chainer(&dotted) {
+            if items.len() == MAX_CALLS {
+                return Err(too_many());
+            }
             items.push(item(&module, &names, *call, &budget));
         } else if OTHERS.contains(&last) {
             others.push((last.to_owned(), module.place(call.call).0));
@@ -276,6 +282,17 @@ fn syntax_error(error: &SyntaxError) -> Unreadable {
         "Mend the source and send it again. It is parsed and never executed.",
     );
     Unreadable { finding: Box::new(finding), place: Some((error.line, error.column)) }
+}
+
+fn too_many() -> Unreadable {
+    let finding = finding(
+        Severity::Error,
+        "too-many-calls",
+        "",
+        format!("The source calls `Chainer(…)` more than {MAX_CALLS} times."),
+        "Send it in parts.",
+    );
+    Unreadable { finding: Box::new(finding), place: None }
 }
 
 /// The finding for a source without a call.

@@ -84,7 +84,7 @@ mod tests {
             (".5", "0.5"),
             ("1_0.2_5E+3", "10.25e+3"),
             ("00.5", "0.5"),
-            ("1.e5", "1.0e5"),
+            ("1.e5", "1.0e+5"),
         ] {
             assert_eq!(parsed(&float_spelling(python)).unwrap().to_string(), json, "{python}");
         }

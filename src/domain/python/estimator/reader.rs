@@ -18,6 +18,9 @@ use crate::domain::{definition::shortened, finding::Severity, json, python::Modu
 /// How deep values may nest, names that stand for others included.
 const MAX_DEPTH: usize = 64;
 
+/// What a finding costs of the budget.
+const FINDING: usize = 1_000;
+
 /// Methods of plain values that change nothing.
 const HARMLESS: &[&str] = &["keys", "values", "items", "get", "copy", "index", "count", "format", "join"];
 
@@ -103,6 +106,9 @@ impl<'m> Reader<'m> {
     }
 
     pub(super) fn fill_in(&mut self, expression: &impl Ranged, pointer: &str, fix: &str) {
+        if !self.spend(FINDING) {
+            return self.remarks.overflow();
+        }
         let (line, column) = self.module.place(expression);
         let source = self.module.text(expression);
         let shown = if is_secret(pointer, source) {
@@ -118,7 +124,7 @@ impl<'m> Reader<'m> {
 
     /// What an expression stands for; without it a finding says why.
     pub(super) fn thing(&mut self, expression: &'m Expr, pointer: &str) -> Option<Thing> {
-        if self.depth >= MAX_DEPTH || !self.spend(1) {
+        if !self.spend(1) || self.depth >= MAX_DEPTH {
             return self.unread(expression, pointer);
         }
         self.depth += 1;

@@ -27,6 +27,11 @@ impl Remarks {
         self.found.len()
     }
 
+    /// There is more to say than is kept.
+    pub(super) fn overflow(&mut self) {
+        self.overflow = true;
+    }
+
     /// Forgets what came after a length.
     pub(super) fn truncate(&mut self, len: usize) {
         self.found.truncate(len);
