@@ -205,15 +205,7 @@ fn every_text_arrives_as_it_is() {
 
 #[test]
 fn variables_that_bash_keeps_for_itself_reach_the_script() {
-    let given = [
-        ("UID", "7"),
-        ("IFS", "x"),
-        ("SECONDS", "z"),
-        ("PATH", "/own"),
-        ("PYTHON", "p"),
-        ("LD_OWN", "l"),
-        ("_", "u"),
-    ];
+    let given = [("UID", "7"), ("SECONDS", "z"), ("PATH", "/own"), ("PYTHON", "p"), ("LD_OWN", "l")];
     let members: serde_json::Map<_, _> =
         given.map(|(name, value)| (name.to_owned(), json!(value))).into_iter().collect();
     let text = script(&json!({"environment_variables": members}));
