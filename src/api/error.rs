@@ -159,7 +159,7 @@ impl ApiError {
             Self::NotFound { .. } | Self::NoFileOfAttempt { .. } => ProblemKind::NotFound,
             Self::Malformed(_) | Self::BodyBrokeOff => ProblemKind::MalformedRequest,
             Self::Cursor(_) => ProblemKind::InvalidCursor,
-            Self::Json(JsonError::Syntax { .. }) => ProblemKind::InvalidJson,
+            Self::Json(JsonError::Syntax { .. } | JsonError::TooDeep { .. }) => ProblemKind::InvalidJson,
             Self::Json(JsonError::DuplicateKey { .. }) => ProblemKind::DuplicateKey,
             Self::Json(JsonError::NotAnObject { .. }) => ProblemKind::NotAnObject,
             Self::UnsupportedMediaType { .. } => ProblemKind::UnsupportedMediaType,
@@ -203,7 +203,9 @@ impl ApiError {
         };
         let (line, column) = match self {
             Self::Json(
-                JsonError::Syntax { line, column, .. } | JsonError::DuplicateKey { line, column, .. },
+                JsonError::Syntax { line, column, .. }
+                | JsonError::TooDeep { line, column }
+                | JsonError::DuplicateKey { line, column, .. },
             ) => (u64::try_from(*line).ok(), u64::try_from(*column).ok()),
             Self::Source(Unreadable { place: Some((line, column)), .. }) => {
                 (u64::try_from(*line).ok(), u64::try_from(*column).ok())

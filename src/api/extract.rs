@@ -53,7 +53,9 @@ impl<S: Send + Sync> FromRequest<S> for ApiJson {
 
 /// The parser says column 0 for the end of a line, or of the body, that has nothing on it.
 fn counted_from_1(mut error: JsonError) -> JsonError {
-    if let JsonError::Syntax { line, column, .. } | JsonError::DuplicateKey { line, column, .. } = &mut error
+    if let JsonError::Syntax { line, column, .. }
+    | JsonError::TooDeep { line, column }
+    | JsonError::DuplicateKey { line, column, .. } = &mut error
     {
         *line = (*line).max(1);
         *column = (*column).max(1);

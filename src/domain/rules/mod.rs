@@ -12,6 +12,8 @@ mod effect;
 mod environment;
 pub mod examples;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod general;
 pub(crate) mod grammar;
 mod images;

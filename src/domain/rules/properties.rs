@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use proptest::{prelude::*, sample::Index};
+use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::testing::{body, world};
@@ -11,7 +11,6 @@ use crate::domain::{
     facts::Facts,
     json,
     judge::{judge, not_yet_effective, plan, redacted, wanted},
-    render::{Format, Subject, render},
     rules::grammar::{conda, image, pip, requirements},
 };
 
@@ -77,7 +76,7 @@ fn any_key() -> impl Strategy<Value = String> {
     ]
 }
 
-fn any_value() -> impl Strategy<Value = Value> {
+pub(super) fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -109,64 +108,12 @@ fn any_body() -> impl Strategy<Value = Map<String, Value>> {
 }
 
 /// What is known of the world, made once.
-fn facts() -> &'static Facts {
+pub(super) fn facts() -> &'static Facts {
     static FACTS: LazyLock<Facts> = LazyLock::new(world);
     &FACTS
 }
 
-/// The text of a body, perhaps with some of its bytes replaced: what a client might send.
-fn any_sent() -> impl Strategy<Value = Vec<u8>> {
-    let damage = (any::<Index>(), proptest::sample::select(b"\"{}[],:\\0-.eu tn\xff\x00".to_vec()));
-    (any_body(), proptest::collection::vec(damage, 0..3), any::<bool>()).prop_map(
-        |(body, damages, damaged)| {
-            let mut bytes = serde_json::to_vec(&body).unwrap();
-            for (at, byte) in damages {
-                if damaged {
-                    let at = at.index(bytes.len());
-                    bytes[at] = byte;
-                }
-            }
-            bytes
-        },
-    )
-}
-
-/// All that is done with a body between the request and the answer, renderings included.
-fn answer(sent: &[u8]) {
-    let Ok(body) = json::parse_object(sent) else { return };
-    let _ = wanted(&body);
-    let verdict = judge(&body, facts());
-    let text = serde_json::to_string(&verdict.findings).unwrap();
-    assert!(!text.is_empty());
-    if let Some(accepted) = &verdict.accepted {
-        let plan = plan(accepted);
-        let _ = not_yet_effective(accepted, facts());
-        let subject = Subject { plan: &plan, definition: &accepted.definition, target: None };
-        for format in Format::ALL {
-            let _ = render(format, &subject);
-        }
-    }
-}
-
 proptest! {
-    #[test]
-    fn whatever_is_sent_gets_an_answer(sent in any_sent()) {
-        answer(&sent);
-    }
-
-    // Twice, so that two cores have work.
-    #[test]
-    #[ignore = "millions of bodies: `make fuzz`"]
-    fn fuzz_one_half(sent in any_sent()) {
-        answer(&sent);
-    }
-
-    #[test]
-    #[ignore = "millions of bodies: `make fuzz`"]
-    fn fuzz_the_other_half(sent in any_sent()) {
-        answer(&sent);
-    }
-
     #[test]
     fn every_body_gets_an_ordered_verdict(body in any_body()) {
         let facts = world();

@@ -101,6 +101,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<CondaSpec, String> {
     if text.len() > MAX_BYTES {
         return Err("it is larger than 64 KiB".to_owned());
     }
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Err("it is empty".to_owned());
+    }
     let budget = Cell::new(MAX_CONTENT);
     let not_yaml = |error: yaml_serde::Error| {
         let place = error.location().map(|at| format!(" (line {}, column {})", at.line(), at.column()));
