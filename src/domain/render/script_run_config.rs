@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::{
     NotExpressed, Subject,
-    notes::Notes,
+    notes::{self, Notes},
     quoting::{python, python_list},
 };
 use crate::domain::{
@@ -91,6 +91,9 @@ fn environment(subject: &Subject<'_>) -> String {
         let _ = writeln!(text, "environment.version = {}", python(version));
     }
     let image = environment.image.as_deref().map_or_else(|| "None".to_owned(), python);
+    if environment.image.as_deref().is_some_and(notes::is_framework_image) {
+        let _ = writeln!(text, "# {}", notes::OLD_IMAGE);
+    }
     let _ = writeln!(text, "environment.docker.base_image = {image}");
     let container = &environment.container;
     if let Some(dockerfile) = &container.base_dockerfile {
