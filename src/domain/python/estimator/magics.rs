@@ -1,8 +1,13 @@
 //! Notebook cells pasted as they are: lines that IPython reads and Python does not.
 
+/// Magics of a whole cell under which the cell is Python all the same.
+const PYTHON_CELLS: &[&str] = &["time", "timeit", "capture", "prun"];
+
 /// The source with those lines blanked out, every other byte in its place; nothing when there are none.
 pub(super) fn blanked(source: &str) -> Option<String> {
     let mut found = false;
+    // What follows `%%writefile` and the like is another file, or another language.
+    let mut foreign = false;
     let mut blanked = String::with_capacity(source.len());
     for line in source.split_inclusive('\n') {
         let content = line.trim_end_matches(['\n', '\r']);
@@ -11,7 +16,10 @@ pub(super) fn blanked(source: &str) -> Option<String> {
         let is_help = name.len() < text.len()
             && !name.is_empty()
             && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'));
-        if !(text.starts_with(['%', '!', '?']) || is_help) {
+        if let Some(magic) = text.strip_prefix("%%") {
+            foreign = !PYTHON_CELLS.contains(&magic.split_whitespace().next().unwrap_or_default());
+        }
+        if !(foreign || text.starts_with(['%', '!', '?']) || is_help) {
             blanked.push_str(line);
             continue;
         }
@@ -43,5 +51,8 @@ mod tests {
         let lines: Vec<&str> = blank.lines().map(str::trim_end).collect();
         assert_eq!(lines, ["pass", "if a:", "    pass", "", "pass", "b = a % c"]);
         assert_eq!(blanked("a = 1\n"), None);
+        let cell = blanked("%%writefile train.py\nprint 'x'\n").unwrap();
+        assert!(!cell.contains("print"), "{cell}");
+        assert!(blanked("%%time\nb = 1\n").unwrap().contains("b = 1"));
     }
 }

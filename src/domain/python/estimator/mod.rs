@@ -6,6 +6,7 @@ mod number;
 mod objects;
 mod reader;
 mod remarks;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,6 @@ use crate::domain::{
     definition::shortened,
     finding::{Finding, Severity},
     ids::SnapshotId,
-    json,
 };
 
 /// How much all values of one source may hold together: each value counts 1, a text its length, and a finding as much as a page.
@@ -114,11 +114,11 @@ fn parsed(bytes: &[u8]) -> Result<Module, SyntaxError> {
     })
 }
 
-/// Whether a dotted name is the class: under any import, or bare where nothing else is called so.
+/// Whether a dotted name is the SDK's class: by any of its names, or as cells show it whose import stands elsewhere.
 fn is_chainer(dotted: &str) -> bool {
     dotted == "Chainer"
         || dotted == "dnn.Chainer"
-        || dotted.ends_with(".dnn.Chainer")
+        || dotted == "train.dnn.Chainer"
         || (dotted.starts_with("azureml.") && dotted.ends_with(".Chainer"))
 }
 
@@ -165,7 +165,7 @@ fn item<'m>(
             None => unpacked(&mut reader, &mut definition, &keyword.value),
         }
     }
-    passwords(&mut reader, &mut definition);
+    secrets::take_out(&mut reader, &mut definition);
     settings(&mut reader, call);
     let (line, column) = module.place(call.call);
     FoundEstimator {
@@ -220,32 +220,6 @@ fn unpacked<'m>(reader: &mut Reader<'m>, definition: &mut Map<String, Value>, va
         _ => {
             reader.remarks.truncate(known);
             reader.fill_in(value, "", "Write the parameters that it holds into the definition one by one.");
-        }
-    }
-}
-
-/// Takes the passwords of registries out: they are nobody's business but the registry's.
-fn passwords(reader: &mut Reader<'_>, definition: &mut Map<String, Value>) {
-    for path in [
-        &["image_registry_details"][..],
-        &["environment_definition", "docker", "base_image_registry"],
-        &["environment_definition", "docker", "baseImageRegistry"],
-    ] {
-        let mut at = Some(&mut *definition);
-        for part in path {
-            at = at.and_then(|members| members.get_mut(*part)).and_then(Value::as_object_mut);
-        }
-        let Some(registry) = at else { continue };
-        if registry.shift_remove("password").is_some() {
-            let pointer = path.iter().fold(String::new(), |place, part| json::child(&place, part));
-            reader.remarks.add(
-                Severity::Error,
-                FILL_IN,
-                &json::child(&pointer, "password"),
-                "The source holds the password of a registry; it was left out and is not repeated here."
-                    .to_owned(),
-                "Write the password into the definition before you send it, and take it out of the source.",
-            );
         }
     }
 }

@@ -292,6 +292,10 @@ fn passwords_are_never_repeated() {
         "r = ContainerRegistry()\nr.address = 'a'\nr.username = 'u'\nr.password = vault('s3cret')\nest = Chainer(image_registry_details=r)",
         "r = ContainerRegistry(address='a', username='u', password=f's3cret{x}')\nest = Chainer(image_registry_details=r)",
         "est = Chainer(image_registry_details=make('a', 's3cret'))",
+        "est = Chainer(image_registry_details='s3cret')",
+        "est = Chainer(image_registry_details=[{'password': 's3cret'}])",
+        "est = Chainer(image_registry_details={'address': 'u:s3cret@host', 'pasword': 's3cret'})",
+        "est = Chainer(registry_password='s3cret')",
         "est = Chainer(script_params={'--password': decode('s3cret')})",
         "est = Chainer(environment_variables={'X': login(password='s3cret')})",
         "est = Chainer(node_count=1)\nest.run_config.token = 's3cret'",
@@ -420,4 +424,12 @@ proptest! {
             prop_assert!(error.line >= 1 && error.column >= 1);
         }
     }
+}
+
+#[test]
+fn a_class_of_somebody_else_is_not_the_sdks() {
+    let source = b"from mine.dnn import Chainer\nest = Chainer(entry_script='x.py')\n";
+    assert_eq!(read(source).unwrap_err().finding.rule, "estimator-call-not-found");
+    let source = b"%%writefile train.py\nprint 'x'\n";
+    assert_eq!(read(source).unwrap_err().finding.rule, "estimator-call-not-found");
 }
