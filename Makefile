@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 # They install what is missing (as root, or with sudo) or say in one line what to install.
 
-.PHONY: demo test build serve lint format openapi sqlx check-renderings clean
+.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings clean
 
 demo: ## build, start, train both examples, show what came out, stop
 	@scripts/setup.sh build run
@@ -28,8 +28,20 @@ lint:
 format:
 	cargo fmt
 
+bench: ## what a verdict costs
+	cargo bench --bench validate
+
+# How many bodies `make fuzz` judges.
+FUZZ_BODIES ?= 10000000
+
+fuzz: ## ten million generated bodies through reader and rules, in about half an hour on two cores
+	PROPTEST_CASES=$$(( ($(FUZZ_BODIES) + 1) / 2 )) cargo test --profile fuzz --locked --lib -- --ignored --test-threads 2 fuzz_
+
 openapi: ## write openapi/openapi.json anew
 	cargo run --locked -- openapi > openapi/openapi.json.new && mv openapi/openapi.json.new openapi/openapi.json
+
+docs: openapi ## write docs/rules.md anew, and the OpenAPI document
+	cargo run --locked -- rules > docs/rules.md.new && mv docs/rules.md.new docs/rules.md
 
 sqlx: ## write .sqlx anew, the checked queries' cache
 	scripts/with-postgres.sh scripts/sqlx-prepare.sh

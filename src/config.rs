@@ -24,6 +24,8 @@ pub enum Command {
     Migrate(Database),
     /// Print the OpenAPI document
     Openapi,
+    /// Print the validation rules as a page (Markdown)
+    Rules,
     /// Upload a source folder, submit a definition, and follow the run if asked to
     Submit(client::Submit),
     /// Print the logs of a run

@@ -8,7 +8,7 @@ use estimatord::{
     backend::process,
     client,
     config::{Cli, Command},
-    embedded_postgres, lifecycle, telemetry,
+    domain, embedded_postgres, lifecycle, telemetry,
 };
 
 fn main() -> ExitCode {
@@ -19,6 +19,10 @@ fn main() -> ExitCode {
         Command::PostgresChild(args) => embedded_postgres::postgres_child(args),
         Command::ServePostgresOnly(args) => embedded_postgres::serve_postgres_only(args),
         Command::Openapi => print_openapi(),
+        Command::Rules => {
+            print!("{}", domain::rules::markdown::page());
+            ExitCode::SUCCESS
+        }
         Command::Submit(args) => run(async { Ok(client::submit(args).await) }),
         Command::Logs(args) => run(async { Ok(client::logs(args).await) }),
         Command::Cancel(args) => run(async { Ok(client::cancel(args).await) }),

@@ -1,81 +1,28 @@
 //! The golden cases, judged in process: `tests/cases/given.json` against the rules, compared finding by finding.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
+#[path = "support/golden.rs"]
+mod golden;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use estimatord::domain::{
     compute_target::{Backend, ComputeTarget, ComputeTargetType, Conda, Containers, LOCAL},
-    definition::{SIGNATURE, rank},
     facts::{Facts, SnapshotFacts},
-    finding::{Finding, Severity},
+    finding::Finding,
     ids::SnapshotId,
-    json,
-    judge::{Verdict, judge, plan, redacted, wanted},
+    judge::{judge, plan, redacted, wanted},
 };
+use golden::{ALWAYS, SKIPPED, body_of, cases, compare, fixtures, list, text};
 use json_patch::Patch;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-
-/// In every answer, left out of every case.
-const ALWAYS: &str = "estimator-deprecated";
-
-/// Cases that are not judged here, and why.
-const SKIPPED: &[(&str, &str)] = &[
-    ("va-broken", "script-syntax-error needs a Python parser, which comes later"),
-    ("c-va-package-from", "package-not-declared needs a Python parser, which comes later"),
-    (
-        "sp-dataset-reserved",
-        "the contract refuses an input that would become the variable PATH (reserved-name); the case is older than that rule",
-    ),
-];
-
-fn folder() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases"))
-}
-
-fn cases() -> Vec<Value> {
-    let bytes = fs::read(folder().join("given.json")).unwrap();
-    match json::parse(&bytes).unwrap() {
-        Value::Array(cases) => cases,
-        other => panic!("the cases are a list, not {}", json::kind_of(&other)),
-    }
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_else(|| panic!("{key} is a text"))
-}
-
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
-fn files_of(folder: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
-        if entry.file_type().unwrap().is_dir() {
-            files_of(&entry.path(), &format!("{name}/"), found);
-        } else {
-            found.insert(name, fs::read(entry.path()).unwrap());
-        }
-    }
-}
 
 /// The snapshots by their ids, which are made up from the names of the fixtures.
 struct Snapshots(BTreeMap<String, BTreeMap<String, Vec<u8>>>);
 
 impl Snapshots {
     fn load() -> Self {
-        let mut snapshots = BTreeMap::new();
-        for entry in fs::read_dir(folder().join("fixtures")).unwrap() {
-            let entry = entry.unwrap();
-            let mut files = BTreeMap::new();
-            files_of(&entry.path(), "", &mut files);
-            snapshots.insert(snapshot_id(entry.file_name().to_str().unwrap()), files);
-        }
+        let snapshots = fixtures().into_iter().map(|(name, files)| (snapshot_id(&name), files)).collect();
         Self(snapshots)
     }
 
@@ -124,111 +71,6 @@ fn snapshot_id(fixture: &str) -> String {
     SnapshotId::from_digest(Sha256::digest(fixture).into()).to_string()
 }
 
-/// Puts ids in the place of `${snapshot:<fixture>}`.
-fn fill(value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            let fixture = text.strip_prefix("${snapshot:").and_then(|rest| rest.strip_suffix('}'));
-            if let Some(fixture) = fixture {
-                *text = snapshot_id(fixture);
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(fill),
-        Value::Object(map) => map.values_mut().for_each(fill),
-        _ => {}
-    }
-}
-
-fn body_of(case: &Value) -> Map<String, Value> {
-    let mut definition = case["definition"].clone();
-    fill(&mut definition);
-    match definition {
-        Value::Object(map) => map,
-        other => panic!("a definition is an object, not {}", json::kind_of(&other)),
-    }
-}
-
-fn pairs(findings: &[Finding], severity: Severity) -> Vec<(String, String)> {
-    let mut pairs: Vec<_> = findings
-        .iter()
-        .filter(|f| f.severity == severity && f.rule != ALWAYS)
-        .map(|f| (f.rule.clone(), f.pointer.clone()))
-        .collect();
-    pairs.sort();
-    pairs
-}
-
-fn minus(left: &[(String, String)], right: &[(String, String)]) -> Vec<(String, String)> {
-    let mut right = right.to_vec();
-    let mut rest = Vec::new();
-    for pair in left {
-        match right.iter().position(|other| other == pair) {
-            Some(at) => {
-                right.remove(at);
-            }
-            None => rest.push(pair.clone()),
-        }
-    }
-    rest
-}
-
-/// What is wrong with one verdict.
-fn compare(expect: &Value, verdict: &Verdict) -> Vec<String> {
-    let mut bad = Vec::new();
-    if expect["valid"] != Value::Bool(verdict.is_valid()) {
-        bad.push(format!("valid is {}, expected {}", verdict.is_valid(), expect["valid"]));
-    }
-    for (severity, key) in
-        [(Severity::Error, "errors"), (Severity::Warning, "warnings"), (Severity::Info, "infos")]
-    {
-        let got = pairs(&verdict.findings, severity);
-        let exact = expect.get(key).is_some();
-        let least = format!("{key}_at_least");
-        let stated = if exact { list(expect, key) } else { list(expect, &least) };
-        let want: Vec<_> =
-            stated.iter().map(|x| (text(x, "rule").to_owned(), text(x, "pointer").to_owned())).collect();
-        let lacking = minus(&want, &got);
-        if !lacking.is_empty() {
-            bad.push(format!("{key} missing: {lacking:?}"));
-        }
-        let extra = minus(&got, &want);
-        if exact && !extra.is_empty() {
-            bad.push(format!("{key} not expected: {extra:?}"));
-        }
-    }
-    let always: Vec<_> = verdict.findings.iter().filter(|f| f.rule == ALWAYS).collect();
-    if always.len() != 1 || always[0].severity != Severity::Info {
-        bad.push(format!("{ALWAYS} must come exactly once, as info"));
-    }
-    let others = || verdict.findings.iter().filter(|f| f.rule != ALWAYS);
-    let ranks: Vec<_> = others()
-        .map(|f| json::first_token(&f.pointer).and_then(|p| rank(&p)).unwrap_or(SIGNATURE.len()))
-        .collect();
-    if !ranks.is_sorted() {
-        bad.push("findings are not in the order of the signature".to_owned());
-    } else if expect.get("order").is_some() {
-        let mut seen: Vec<String> = others()
-            .filter(|f| f.severity == Severity::Error)
-            .filter_map(|f| json::first_token(&f.pointer))
-            .collect();
-        seen.dedup();
-        let want: Vec<_> = list(expect, "order").iter().map(|p| p.as_str().unwrap().to_owned()).collect();
-        if seen != want {
-            bad.push(format!("errors in the order {seen:?}, expected {want:?}"));
-        }
-    }
-    for mention in list(expect, "fix_mentions") {
-        let (rule, pointer, wanted) =
-            (text(mention, "rule"), text(mention, "pointer"), text(mention, "text"));
-        for finding in verdict.findings.iter().filter(|f| f.rule == rule && f.pointer == pointer) {
-            if !serde_json::to_string(&finding.fix).unwrap().contains(wanted) {
-                bad.push(format!("the fix of {rule} at {pointer} does not name {wanted:?}"));
-            }
-        }
-    }
-    bad
-}
-
 #[test]
 fn the_golden_cases_hold() {
     let snapshots = Snapshots::load();
@@ -239,9 +81,9 @@ fn the_golden_cases_hold() {
         if SKIPPED.iter().any(|(skipped, _)| *skipped == id) {
             continue;
         }
-        let body = body_of(&case);
+        let body = body_of(&case, &snapshot_id);
         let verdict = judge(&body, &snapshots.facts(&case, &body));
-        let mut bad = compare(&case["expect"], &verdict);
+        let mut bad = compare(&case["expect"], verdict.is_valid(), &verdict.findings);
         let shown = serde_json::to_string(&verdict.findings).unwrap()
             + &serde_json::to_string(&redacted(&body)).unwrap();
         for secret in list(&case["expect"], "never_in_response") {
@@ -270,7 +112,7 @@ fn every_skipped_case_exists() {
 fn a_redacted_definition_gets_the_same_verdict() {
     let snapshots = Snapshots::load();
     for case in cases() {
-        let body = body_of(&case);
+        let body = body_of(&case, &snapshot_id);
         let facts = snapshots.facts(&case, &body);
         let first = judge(&body, &facts);
         let shown = redacted(&body);
@@ -288,7 +130,7 @@ fn a_redacted_definition_gets_the_same_verdict() {
 fn patches_lead_to_definitions_without_that_finding() {
     let snapshots = Snapshots::load();
     for case in cases() {
-        let body = body_of(&case);
+        let body = body_of(&case, &snapshot_id);
         let verdict = judge(&body, &snapshots.facts(&case, &body));
         for finding in &verdict.findings {
             let Some(patch) = &finding.fix.patch else { continue };
@@ -319,7 +161,7 @@ fn all_patches_of_deprecations_lead_to_none() {
     let snapshots = Snapshots::load();
     let mut passed = 0;
     for case in cases() {
-        let body = body_of(&case);
+        let body = body_of(&case, &snapshot_id);
         let verdict = judge(&body, &snapshots.facts(&case, &body));
         let others = || verdict.findings.iter().filter(|f| f.rule != ALWAYS);
         if others().count() == 0 || others().any(|f| f.rule != "deprecated-parameter") {

@@ -14,6 +14,7 @@ use crate::{
     domain::{
         finding::{Finding, Severity},
         json::JsonError,
+        python::estimator::Unreadable,
     },
     storage::StorageError,
 };
@@ -80,6 +81,9 @@ pub enum ApiError {
         /// What was found.
         findings: Vec<Finding>,
     },
+    /// A Python source has no estimator to read.
+    #[error("{}", .0.finding.message)]
+    Source(Unreadable),
     /// An upload was refused.
     #[error(transparent)]
     Snapshot(SnapshotError),
@@ -155,12 +159,13 @@ impl ApiError {
             Self::NotFound { .. } | Self::NoFileOfAttempt { .. } => ProblemKind::NotFound,
             Self::Malformed(_) | Self::BodyBrokeOff => ProblemKind::MalformedRequest,
             Self::Cursor(_) => ProblemKind::InvalidCursor,
-            Self::Json(JsonError::Syntax { .. }) => ProblemKind::InvalidJson,
+            Self::Json(JsonError::Syntax { .. } | JsonError::TooDeep { .. }) => ProblemKind::InvalidJson,
             Self::Json(JsonError::DuplicateKey { .. }) => ProblemKind::DuplicateKey,
             Self::Json(JsonError::NotAnObject { .. }) => ProblemKind::NotAnObject,
             Self::UnsupportedMediaType { .. } => ProblemKind::UnsupportedMediaType,
             Self::BodyTooLarge { .. } => ProblemKind::BodyTooLarge,
             Self::Refused { kind, .. } => *kind,
+            Self::Source(_) => ProblemKind::InvalidSource,
             Self::Snapshot(error) => match error.status_hint() {
                 SnapshotErrorKind::Malformed => ProblemKind::InvalidArchive,
                 SnapshotErrorKind::TooLarge => ProblemKind::BodyTooLarge,
@@ -198,12 +203,18 @@ impl ApiError {
         };
         let (line, column) = match self {
             Self::Json(
-                JsonError::Syntax { line, column, .. } | JsonError::DuplicateKey { line, column, .. },
+                JsonError::Syntax { line, column, .. }
+                | JsonError::TooDeep { line, column }
+                | JsonError::DuplicateKey { line, column, .. },
             ) => (u64::try_from(*line).ok(), u64::try_from(*column).ok()),
+            Self::Source(Unreadable { place: Some((line, column)), .. }) => {
+                (u64::try_from(*line).ok(), u64::try_from(*column).ok())
+            }
             _ => (None, None),
         };
         let findings = match self {
             Self::Refused { findings, .. } => Some(findings.clone()),
+            Self::Source(unreadable) => Some(vec![(*unreadable.finding).clone()]),
             _ => None,
         };
         Problem {

@@ -67,6 +67,25 @@ pub fn tagged<T: Serialize + ?Sized>(
     Ok(response)
 }
 
+/// The answer to a PUT: the resource with its entity tag; 201 with its address when it is new.
+///
+/// # Errors
+/// When the value has no JSON form: a fault of ours.
+pub fn put<T: Serialize + ?Sized>(
+    is_new: bool,
+    path: &str,
+    value: &T,
+) -> Result<axum::response::Response, ApiError> {
+    let mut response = json(if is_new { StatusCode::CREATED } else { StatusCode::OK }, value)?;
+    if let Ok(tag) = HeaderValue::from_str(&of(value)?) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    if is_new && let Ok(location) = HeaderValue::from_str(path) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
 /// Whether the caller says (`If-None-Match`) that it has what this entity tag names.
 #[must_use]
 pub fn is_held(request: &HeaderMap, tag: &str) -> bool {

@@ -12,7 +12,13 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
-use crate::domain::json::{self, JsonError};
+use crate::domain::{
+    json::{self, JsonError},
+    python::MAX_BYTES,
+};
+
+/// The media type of Python sources.
+const PYTHON: &str = "text/x-python";
 
 /// The largest JSON body. A definition holds names and options, never data: 4 MiB is a thousand times the usual.
 pub const MAX_JSON_BYTES: usize = 4 << 20;
@@ -47,7 +53,9 @@ impl<S: Send + Sync> FromRequest<S> for ApiJson {
 
 /// The parser says column 0 for the end of a line, or of the body, that has nothing on it.
 fn counted_from_1(mut error: JsonError) -> JsonError {
-    if let JsonError::Syntax { line, column, .. } | JsonError::DuplicateKey { line, column, .. } = &mut error
+    if let JsonError::Syntax { line, column, .. }
+    | JsonError::TooDeep { line, column }
+    | JsonError::DuplicateKey { line, column, .. } = &mut error
     {
         *line = (*line).max(1);
         *column = (*column).max(1);
@@ -55,11 +63,38 @@ fn counted_from_1(mut error: JsonError) -> JsonError {
     error
 }
 
+/// A Python source, as bytes: it says itself how it is encoded.
+#[derive(Clone, Debug)]
+pub struct ApiSource(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for ApiSource {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let essence = essence(request.headers());
+        if essence.as_deref() != Some(PYTHON) {
+            return Err(ApiError::UnsupportedMediaType { accepted: PYTHON.to_owned() });
+        }
+        let too_large = ApiError::BodyTooLarge { limit: MAX_BYTES };
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) if bytes.len() <= MAX_BYTES => Ok(Self(bytes)),
+            Ok(_) => Err(too_large),
+            Err(rejection) if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(too_large)
+            }
+            Err(_) => Err(ApiError::BodyBrokeOff),
+        }
+    }
+}
+
+/// The media type of a body, without its parameters.
+fn essence(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
-        return false;
-    };
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some(essence) = essence(headers) else { return false };
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 

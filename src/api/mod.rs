@@ -85,6 +85,7 @@ fn prompt_operations() -> OpenApiRouter<Shared> {
         ))
         .routes(routes!(estimators::list::list_estimators, estimators::create::create_estimator))
         .routes(routes!(estimators::validate::validate_estimator))
+        .routes(routes!(estimators::parse::parse_estimator))
         .routes(routes!(estimators::render::inline::render_definition))
         .routes(routes!(estimators::render::stored::render_estimator))
         .routes(routes!(estimators::revalidate::revalidate_estimator))

@@ -4,6 +4,7 @@ use utoipa::{
     OpenApi, ToSchema,
     openapi::{
         Components, Content, RefOr, Response, ResponseBuilder,
+        example::ExampleBuilder,
         path::Operation,
         schema::{ArrayItems, Ref, Schema},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
@@ -11,7 +12,7 @@ use utoipa::{
 };
 
 use super::problem::{PROBLEM_JSON, Problem};
-use crate::domain::environment::ActualEnvironment;
+use crate::domain::{environment::ActualEnvironment, rules};
 
 const BEARER: &str = "bearer";
 
@@ -64,6 +65,7 @@ pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
     refer_to_entries(components);
     let none: [&str; 0] = [];
     document.security = Some(vec![SecurityRequirement::new(BEARER, none), SecurityRequirement::default()]);
+    show_the_rules(&mut document);
     // The router's way to write a parameter that spans slashes is not OpenAPI's.
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
@@ -74,6 +76,25 @@ pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
         }
     }
     document
+}
+
+/// Whoever tries the validation can choose, for each rule, a definition that it speaks about.
+fn show_the_rules(document: &mut utoipa::openapi::OpenApi) {
+    let validate =
+        document.paths.paths.get_mut("/v1/estimators/validate").and_then(|item| item.post.as_mut());
+    let body = validate.and_then(|operation| operation.request_body.as_mut());
+    let Some(RefOr::T(body)) = body else { return };
+    let Some(RefOr::T(content)) = body.content.get_mut("application/json") else { return };
+    // The two ways to give examples exclude each other. The first by name is what Swagger UI shows first.
+    let typical = ExampleBuilder::new()
+        .summary("Two nodes without MPI, on a target for one")
+        .value(content.example.take());
+    content.examples.insert("a-typical-refusal".to_owned(), RefOr::T(typical.build()));
+    for rule in rules::all() {
+        let definition = rule.view().examples.refused.into();
+        let example = ExampleBuilder::new().summary(rule.summary).value(Some(definition));
+        content.examples.insert(rule.slug.to_owned(), RefOr::T(example.build()));
+    }
 }
 
 /// A page says what its entries are by reference: written out, they would be another type to every generated client.

@@ -54,6 +54,8 @@ pub enum ProblemKind {
     InvalidComputeTarget,
     /// The datastore is refused.
     InvalidDatastore,
+    /// The Python source is refused.
+    InvalidSource,
     /// The body is JSON, and no object.
     NotAnObject,
     /// The archive is refused.
@@ -74,7 +76,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::InvalidJson,
         Self::DuplicateKey,
         Self::MalformedRequest,
@@ -94,6 +96,7 @@ impl ProblemKind {
         Self::InvalidRun,
         Self::InvalidComputeTarget,
         Self::InvalidDatastore,
+        Self::InvalidSource,
         Self::NotAnObject,
         Self::RefusedArchive,
         Self::IdempotencyKeyReused,
@@ -171,6 +174,8 @@ impl ProblemKind {
                 "`findings` lists everything that has to be mended, each with a pointer into the body. Nothing was changed."),
             Self::InvalidDatastore => ("invalid-datastore", S::UNPROCESSABLE_ENTITY, "The datastore is refused",
                 "`findings` lists everything that has to be mended, each with a pointer into the body. Nothing was changed."),
+            Self::InvalidSource => ("invalid-source", S::UNPROCESSABLE_ENTITY, "The Python source has no estimator to read",
+                "The source does not parse as Python 3 (`line` and `column` say where, counted from 1), or it calls `Chainer` nowhere. `findings` has which, and what to do."),
             Self::NotAnObject => ("not-an-object", S::UNPROCESSABLE_ENTITY, "The body is no JSON object",
                 "The body is JSON, but a list, a text, a number, a boolean or null, where an object is needed."),
             Self::RefusedArchive => ("refused-archive", S::UNPROCESSABLE_ENTITY, "Something in the archive is refused",
@@ -210,11 +215,11 @@ pub struct Problem {
     /// The request id, as in the header `X-Request-Id` and in the service's log.
     #[schema(example = "01926b3c-0f0e-7c3a-9a55-0f6f6f1b7a10")]
     pub instance: String,
-    /// Where the JSON is broken, counted from 1.
+    /// Where the JSON or the source is broken, counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 0)]
     pub line: Option<u64>,
-    /// Where the JSON is broken, counted from 1.
+    /// Where the JSON or the source is broken, counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 0)]
     pub column: Option<u64>,

@@ -5,6 +5,9 @@ use std::{cell::RefCell, collections::HashSet, fmt};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+/// How deep objects and lists may stand in one another: the parser's own limit, which keeps it from using up the stack.
+const MAX_DEPTH: usize = 127;
+
 /// Why a body is no JSON that this service reads. No value of the body is ever repeated in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
@@ -17,6 +20,16 @@ pub enum JsonError {
         column: usize,
         /// What the parser says.
         detail: String,
+    },
+    /// Objects and lists in one another, further than is read.
+    #[error(
+        "the body nests deeper than {MAX_DEPTH} levels (line {line}, column {column}), which is more than is read here"
+    )]
+    TooDeep {
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
     },
     /// An object has the same key twice.
     #[error(
@@ -126,6 +139,9 @@ fn restore_spelling<'a>(value: &mut Value, spellings: &mut impl Iterator<Item = 
 
 fn syntax(error: &serde_json::Error) -> JsonError {
     let text = error.to_string();
+    if text.starts_with("recursion limit exceeded") {
+        return JsonError::TooDeep { line: error.line(), column: error.column() };
+    }
     let detail = text.rsplit_once(" at line ").map_or(text.as_str(), |(head, _)| head).to_owned();
     JsonError::Syntax { line: error.line(), column: error.column(), detail }
 }
@@ -316,6 +332,8 @@ mod tests {
     #[test]
     fn deep_nesting_is_an_error_and_not_a_crash() {
         let deep = "[".repeat(100_000);
-        assert!(matches!(parse(deep.as_bytes()), Err(JsonError::Syntax { .. })));
+        assert!(matches!(parse(deep.as_bytes()), Err(JsonError::TooDeep { line: 1, column: 128 })));
+        let most = "[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH);
+        assert!(parse(most.as_bytes()).is_ok());
     }
 }

@@ -51,6 +51,9 @@ pub fn wanted(body: &Map<String, Value>) -> Wanted {
             wanted.contents.extend(paths::normalized(path));
         }
     }
+    if draft.parses_script() {
+        wanted.contents.extend(draft.entry_script.text().and_then(paths::normalized));
+    }
     wanted
 }
 

@@ -15,6 +15,7 @@ pub mod judge;
 pub mod migration;
 mod patch;
 pub mod plan;
+pub mod python;
 pub mod render;
 pub mod rules;
 pub mod run;

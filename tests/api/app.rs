@@ -260,13 +260,19 @@ impl TestApp {
 
 /// A tar with these files.
 pub fn tar(files: &[(&str, &str)]) -> Vec<u8> {
+    let files: Vec<_> = files.iter().map(|(path, content)| (*path, content.as_bytes())).collect();
+    tar_of(&files)
+}
+
+/// A tar with these files, which need not be texts.
+pub fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(content.len()).expect("small"));
         header.set_mode(0o644);
         header.set_cksum();
-        builder.append_data(&mut header, path, content.as_bytes()).expect("appended");
+        builder.append_data(&mut header, path, *content).expect("appended");
     }
     builder.into_inner().expect("a tar")
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use estimatord::{
     api::{estimators::EXAMPLE_SNAPSHOT, openapi},
+    domain::rules::examples,
     storage::MIGRATOR,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::TestApp;
@@ -114,6 +115,9 @@ fn the_document_says_what_it_is() {
 /// The example of an operation's request body, or of its schema.
 fn example<'a>(document: &'a Value, path: &str, method: &str) -> &'a Value {
     let content = &document["paths"][path][method]["requestBody"]["content"]["application/json"];
+    if let Some(first) = content["examples"].as_object().and_then(|examples| examples.values().next()) {
+        return &first["value"];
+    }
     if !content["example"].is_null() {
         return &content["example"];
     }
@@ -131,6 +135,21 @@ async fn the_examples_do_what_the_document_says(pool: PgPool) {
     assert_eq!(verdict["valid"], false);
     let target = "/v1/compute-targets/{name}";
     app.put("/v1/compute-targets/cpu-cluster", example(&document, target, "put")).await.ok(201);
+    let parse = "/v1/estimators/parse";
+    let source = &document["paths"][parse]["post"]["requestBody"]["content"]["text/x-python"]["example"];
+    let source = source.as_str().expect("a source").to_owned();
+    let headers = [("content-type", "text/x-python")];
+    let parsed = app.with_headers("POST", parse, &headers, source.into()).await.ok(200);
+    let item = &parsed["items"][0];
+    assert_eq!(
+        (&item["line"], &item["column"], &parsed["experiment_name"]),
+        (&json!(11), &json!(13), &json!("digits"))
+    );
+    assert_eq!(
+        item["findings"].as_array().map(Vec::len),
+        Some(1),
+        "only the folder is to be uploaded: {item}"
+    );
     // Before the upload nothing but the snapshot is missing.
     for (path, pointer) in
         [("/v1/estimators", "/source_directory"), ("/v1/runs", "/estimator/source_directory")]
@@ -140,6 +159,8 @@ async fn the_examples_do_what_the_document_says(pool: PgPool) {
     }
     let script = include_str!("../../examples/digits/train.py");
     let id = app.upload(&[("train.py", script)]).await;
+    let files = app.upload(&examples::FILES).await;
+    assert_eq!(files, examples::FILES_SNAPSHOT, "write the new id into FILES_SNAPSHOT");
     assert_eq!(id, EXAMPLE_SNAPSHOT, "write the new id into EXAMPLE_SNAPSHOT and generate the document anew");
     for path in ["/v1/estimators", "/v1/runs"] {
         app.post(path, example(&document, path, "post")).await.ok(201);

@@ -112,3 +112,77 @@ async fn a_secret_never_appears(pool: PgPool) {
     assert!(!rows.is_empty());
     assert!(rows.iter().all(|(definition,)| !definition.to_string().contains(secret)));
 }
+
+const PARSE: &str = "/v1/estimators/parse";
+
+async fn parse(app: &TestApp, content_type: &str, source: impl Into<Body>) -> crate::app::Answer {
+    app.with_headers("POST", PARSE, &[("content-type", content_type)], source.into()).await
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn python_source_becomes_a_definition_that_is_valid(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let source = "from azureml.train.dnn import Chainer\n\
+        est = Chainer(source_directory='./src', compute_target='local', entry_script='train.py',\n\
+        \x20             script_params={'--lr': 1e-3}, framework_version='7.0.0')\n\
+        run = Experiment(ws, 'digits').submit(est)\n";
+    let parsed = parse(&app, "text/x-python; charset=utf-8", source).await.ok(200);
+    assert_eq!(
+        (&parsed["experiment_name"], &parsed["items"][0]["assigned_to"]),
+        (&json!("digits"), &json!("est"))
+    );
+    let item = &parsed["items"][0];
+    assert_eq!((&item["line"], &item["column"]), (&json!(2), &json!(7)));
+    assert_eq!(errors_of(item), [("value-to-fill-in".to_owned(), "/source_directory".to_owned())]);
+    let mut definition = item["definition"].clone();
+    definition["source_directory"] = json!(app.upload(&[("train.py", "print('hello')\n")]).await);
+    let verdict = app.post("/v1/estimators/validate", &definition).await.ok(200);
+    assert_eq!(verdict["valid"], true, "{verdict}");
+    app.post("/v1/estimators", &definition).await.ok(201);
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn sources_that_cannot_be_read(pool: PgPool) {
+    let app = TestApp::new(pool);
+    parse(&app, "application/json", "Chainer()").await.problem(415, "unsupported-media-type");
+    let none = app.with_headers("POST", PARSE, &[], Body::from("Chainer()")).await;
+    none.problem(415, "unsupported-media-type");
+    let large = "#".repeat((1 << 20) + 1);
+    parse(&app, "text/x-python", large).await.problem(413, "body-too-large");
+    let larger = "#".repeat(8 << 20);
+    parse(&app, "text/x-python", larger).await.problem(413, "body-too-large");
+    let broken = parse(&app, "text/x-python", "x = 1\nChainer(\n").await.problem(422, "invalid-source");
+    assert_eq!((&broken["line"], &broken["column"]), (&json!(2), &json!(8)));
+    assert_eq!(errors_of(&broken), [("script-syntax-error".to_owned(), String::new())]);
+    let other = parse(&app, "text/x-python", "x = PyTorch('.')\n").await.problem(422, "invalid-source");
+    assert_eq!(errors_of(&other), [("estimator-call-not-found".to_owned(), String::new())]);
+    assert!(other["detail"].as_str().expect("a text").contains("`PyTorch(…)` in line 1"), "{other}");
+    parse(&app, "text/x-python", vec![0xff, 0xfe]).await.problem(422, "invalid-source");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn scripts_are_parsed_when_that_is_asked_for(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let id = app
+        .upload(&[("train.py", "import helper, pandas\n"), ("helper.py", ""), ("old.py", "print 'a'\n")])
+        .await;
+    let mut definition = json!({
+        "source_directory": id, "compute_target": "local", "entry_script": "old.py", "framework_version": "7.0.0",
+        "_disable_validation": false, "_show_package_warnings": true
+    });
+    let warnings = |verdict: &Value| {
+        let findings = verdict["findings"].as_array().expect("findings").iter();
+        let warnings = findings.filter(|finding| finding["severity"] == "warning");
+        warnings.map(|finding| finding["rule"].as_str().expect("a text").to_owned()).collect::<Vec<_>>()
+    };
+    let verdict = app.post("/v1/estimators/validate", &definition).await.ok(200);
+    assert_eq!(
+        (&verdict["valid"], warnings(&verdict)),
+        (&json!(true), vec!["script-syntax-error".to_owned()])
+    );
+    definition["entry_script"] = json!("train.py");
+    let verdict = app.post("/v1/estimators/validate", &definition).await.ok(200);
+    assert_eq!(warnings(&verdict), ["package-not-declared"]);
+    definition["pip_packages"] = json!(["pandas"]);
+    assert!(warnings(&app.post("/v1/estimators/validate", &definition).await.ok(200)).is_empty());
+}

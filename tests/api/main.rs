@@ -1,13 +1,19 @@
 //! The HTTP API in process: a router, a database of its own per test, a clock that stands still.
 
+mod agreement;
 mod app;
 mod compute_targets;
 mod contract;
 mod conventions;
+mod datastores;
 mod errors;
 mod estimators;
+#[path = "../support/golden.rs"]
+mod golden;
+mod golden_cases;
 mod idempotency;
 mod logs;
 mod migration;
+mod renderings;
 mod runs;
 mod snapshots;

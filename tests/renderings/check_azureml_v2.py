@@ -18,7 +18,15 @@ MODES = {"mount": "ro_mount", "download": "download", "upload": "upload", "direc
 
 
 def address(place):
-    return f"azureml://datastores/{place['datastore']}/paths/{place['path']}"
+    return f"azureml://datastores/{place['datastore']}/paths/{place['path'].lstrip('/')}"
+
+
+def checkpoint(plan):
+    """A name for the checkpoint that no input has."""
+    name = "resume_from"
+    while any(item["name"] == name for item in plan["data"].get("inputs", [])):
+        name += "_"
+    return name
 
 
 def wanted_arguments(plan):
@@ -29,7 +37,7 @@ def wanted_arguments(plan):
     for place in data.get("arguments", []):
         name = place["input"]
         side = "outputs" if name and inputs[name]["mode"] == "upload" else "inputs"
-        arguments[place["index"]] = "${{%s.%s}}" % (side, name or "resume_from")
+        arguments[place["index"]] = "${{%s.%s}}" % (side, name or checkpoint(plan))
     return arguments
 
 
@@ -85,7 +93,7 @@ def check_data(job, plan):
         else:
             inputs[item["name"]] = (address(item), MODES[item["mode"]])
     if data.get("resume_from"):
-        inputs["resume_from"] = (address(data["resume_from"]), "ro_mount")
+        inputs[checkpoint(plan)] = (address(data["resume_from"]), "ro_mount")
 
     def found(side):
         for value in side.values():

@@ -53,6 +53,14 @@ def place(path):
     return path or None
 
 
+def checkpoint(plan):
+    """What the checkpoint is called: as the SDK does, unless an input is."""
+    name = "MODEL_LOCATION"
+    while any(item["name"] == name for item in plan["data"].get("inputs", [])):
+        name += "_"
+    return name
+
+
 def check_data(config, plan):
     data = plan.get("data", {})
     given = config.run_config
@@ -64,7 +72,7 @@ def check_data(config, plan):
                 item["datastore"], place(item["path"]), item["mode"], item["path_on_compute"], item["overwrite"])
     if data.get("resume_from"):
         resume = data["resume_from"]
-        wanted["MODEL_LOCATION"] = (resume["datastore"], resume["path"], "mount", None, False)
+        wanted[checkpoint(plan)] = (resume["datastore"], resume["path"], "mount", None, False)
     found = {
         name: (r.data_store_name, r.path_on_data_store, r.mode, r.path_on_compute, r.overwrite)
         for name, r in given.data_references.items()
@@ -85,10 +93,11 @@ def check_data(config, plan):
 def arguments(config, plan):
     """The arguments as the plan writes them."""
     shown = []
+    resumed = "$AZUREML_DATAREFERENCE_" + checkpoint(plan) if plan.get("data", {}).get("resume_from") else None
     for argument in config.arguments or []:
         if isinstance(argument, DatasetConsumptionConfig):
             argument = "$" + argument.name
-        shown.append("$RESUME_FROM" if argument == "$AZUREML_DATAREFERENCE_MODEL_LOCATION" else argument)
+        shown.append("$RESUME_FROM" if argument == resumed else argument)
     return shown
 
 

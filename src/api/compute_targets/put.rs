@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, header},
     response::Response,
 };
 
@@ -67,14 +67,5 @@ pub async fn put_compute_target(
     };
     // Another limit may give waiting runs their places.
     state.wakeup.notify_one();
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let target = ComputeTarget::from(stored);
-    let mut response = etag::json(status, &target)?;
-    if let Ok(tag) = HeaderValue::from_str(&etag::of(&target)?) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    if is_new && let Ok(location) = HeaderValue::from_str(&format!("/v1/compute-targets/{name}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    etag::put(is_new, &format!("/v1/compute-targets/{name}"), &ComputeTarget::from(stored))
 }

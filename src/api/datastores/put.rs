@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, header},
     response::Response,
 };
 
@@ -58,14 +58,5 @@ pub async fn put_datastore(
     } else {
         state.storage.put_datastore(&datastore, now).await?
     };
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let datastore = Datastore::from(stored);
-    let mut response = etag::json(status, &datastore)?;
-    if let Ok(tag) = HeaderValue::from_str(&etag::of(&datastore)?) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    if is_new && let Ok(location) = HeaderValue::from_str(&format!("/v1/datastores/{name}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    etag::put(is_new, &format!("/v1/datastores/{name}"), &Datastore::from(stored))
 }

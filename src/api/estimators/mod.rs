@@ -6,6 +6,7 @@ pub mod get;
 pub(in crate::api) mod judged;
 pub mod list;
 pub mod migration;
+pub mod parse;
 pub mod render;
 pub mod revalidate;
 mod schema;

@@ -121,13 +121,13 @@ pub struct EstimatorDefinition {
     /// The framework image is the base and only your own packages are added; on AmlCompute only.
     #[schema(default = false, required = false)]
     pub _enable_optimized_mode: bool,
-    /// Validation is always on. `false` has the script parsed too.
+    /// The rules are always on. `false` has the script parsed too, when it is named `….py`: a syntax error is a warning.
     #[schema(default = true, required = false)]
     pub _disable_validation: bool,
-    /// Shows warnings about the script.
+    /// Accepted, and without an effect of its own: what is said of the script is said without it.
     #[schema(default = false, required = false)]
     pub _show_lint_warnings: bool,
-    /// Shows imports that nothing installs.
+    /// With `_disable_validation: false`: warns of packages that the script imports and nothing installs.
     #[schema(default = false, required = false)]
     pub _show_package_warnings: bool,
 }

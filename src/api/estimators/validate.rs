@@ -24,8 +24,8 @@ pub struct Validation {
 /// Judge an estimator definition without storing it
 ///
 /// Answers 200 for every JSON object, whatever is wrong in it. The same code judges here and when an estimator is stored:
-/// the two never disagree. The example works as it stands and shows what a refusal looks like: two nodes need MPI and an
-/// AmlCompute target.
+/// the two never disagree. The first example works as it stands and shows what a refusal looks like: two nodes need MPI and
+/// an AmlCompute target. The others are one for each rule.
 #[utoipa::path(
     post, path = "/v1/estimators/validate", tag = "estimators",
     request_body(

@@ -273,7 +273,7 @@ impl Reader {
                     inputs.push(reference);
                 }
                 Value::Object(map) => inputs.extend(self.reference(map, &pointer, wanted)),
-                other => self.wrong(&pointer, json::kind_of(other), wanted),
+                other => self.wrong_value(&pointer, other, wanted),
             }
         }
         Given::Value(inputs)

@@ -48,6 +48,7 @@ pub(crate) struct Draft {
     pub(crate) framework_version: Given<String>,
     pub(crate) enable_optimized_mode: Given<bool>,
     pub(crate) disable_validation: Given<bool>,
+    /// Accepted, and without an effect of its own.
     pub(crate) show_lint_warnings: Given<bool>,
     pub(crate) show_package_warnings: Given<bool>,
     pub(crate) problems: Vec<Problem>,
@@ -135,6 +136,12 @@ impl Draft {
             return &self.custom_docker_image;
         }
         old
+    }
+
+    /// Whether the entry script is to be parsed: validation was not switched off, and it is named like Python.
+    pub(crate) fn parses_script(&self) -> bool {
+        self.disable_validation.is_false()
+            && self.entry_script.text().is_some_and(|script| script.ends_with(".py"))
     }
 
     /// Every readable reference to data, in the order in which names are taken: `inputs` first.

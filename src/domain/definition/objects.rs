@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::reading::{Given, Reader, member, shortened};
+use super::reading::{Fault, Given, Problem, Reader, member, shortened};
 use crate::domain::json;
 
 /// What stands in `distributed_training`.
@@ -64,6 +64,7 @@ pub(crate) struct Docker {
     pub(crate) shm_size_pointer: String,
     pub(crate) arguments: Given<Vec<Option<String>>>,
     pub(crate) registry: Given<Registry>,
+    pub(crate) registry_pointer: String,
 }
 
 impl Reader {
@@ -154,7 +155,7 @@ impl Reader {
             Given::Faulty => return Given::Faulty,
             Given::Value(map) => map,
         };
-        let (key, variables) = either(map, "environment_variables", "environmentVariables");
+        let (key, variables) = self.either(map, POINTER, "environment_variables", "environmentVariables");
         let mut environment = EnvironmentDefinition {
             name: self.text(member(map, "name"), &json::child(POINTER, "name")),
             version: self.text(member(map, "version"), &json::child(POINTER, "version")),
@@ -178,11 +179,11 @@ impl Reader {
     }
 
     fn python(&mut self, map: &Map<String, Value>, pointer: &str, environment: &mut EnvironmentDefinition) {
-        let (key, value) = either(map, "user_managed_dependencies", "userManagedDependencies");
+        let (key, value) = self.either(map, pointer, "user_managed_dependencies", "userManagedDependencies");
         environment.user_managed_dependencies = self.boolean(value, &json::child(pointer, key));
-        let (key, value) = either(map, "interpreter_path", "interpreterPath");
+        let (key, value) = self.either(map, pointer, "interpreter_path", "interpreterPath");
         environment.interpreter_path = self.text(value, &json::child(pointer, key));
-        let (key, value) = either(map, "conda_dependencies", "condaDependencies");
+        let (key, value) = self.either(map, pointer, "conda_dependencies", "condaDependencies");
         environment.conda_dependencies_pointer = json::child(pointer, key);
         environment.conda_dependencies =
             match self.object(value, &environment.conda_dependencies_pointer, "an object") {
@@ -195,33 +196,58 @@ impl Reader {
     fn docker(&mut self, map: &Map<String, Value>, pointer: &str) -> Docker {
         let mut docker = Docker { pointer: pointer.to_owned(), ..Docker::default() };
         docker.enabled = self.boolean(member(map, "enabled"), &json::child(pointer, "enabled"));
-        let (key, value) = either(map, "base_image", "baseImage");
+        let (key, value) = self.either(map, pointer, "base_image", "baseImage");
         docker.base_image_pointer = json::child(pointer, key);
         docker.base_image = self.text(value, &docker.base_image_pointer);
-        let (key, value) = either(map, "base_dockerfile", "baseDockerfile");
+        let (key, value) = self.either(map, pointer, "base_dockerfile", "baseDockerfile");
         docker.base_dockerfile_pointer = json::child(pointer, key);
         docker.base_dockerfile = self.text(value, &docker.base_dockerfile_pointer);
-        let (key, value) = either(map, "shared_volumes", "sharedVolumes");
+        let (key, value) = self.either(map, pointer, "shared_volumes", "sharedVolumes");
         self.boolean(value, &json::child(pointer, key));
-        let (key, value) = either(map, "shm_size", "shmSize");
+        let (key, value) = self.either(map, pointer, "shm_size", "shmSize");
         docker.shm_size_pointer = json::child(pointer, key);
         docker.shm_size = self.text(value, &docker.shm_size_pointer);
         docker.arguments = self.texts(member(map, "arguments"), &json::child(pointer, "arguments"));
-        let (key, value) = either(map, "base_image_registry", "baseImageRegistry");
+        let (key, value) = self.either(map, pointer, "base_image_registry", "baseImageRegistry");
         let place = json::child(pointer, key);
+        docker.registry_pointer.clone_from(&place);
         docker.registry = match self.object(value, &place, "an object with `address`") {
             Given::Absent => Given::Absent,
             Given::Faulty => Given::Faulty,
             Given::Value(registry) => {
-                let registry = self.registry_members(registry, &place);
                 // A saved environment always has the object, with members that are all null.
-                let any = registry.address.is_given()
-                    || registry.username.is_given()
-                    || registry.password.is_given();
-                if any { Given::Value(registry) } else { Given::Absent }
+                let says =
+                    ["address", "username", "password"].iter().any(|key| member(registry, key).is_some());
+                let registry = self.registry_members(registry, &place);
+                if says { Given::Value(registry) } else { Given::Absent }
             }
         };
         docker
+    }
+
+    /// The member in the spelling that was sent: the SDK's attribute name, or the key that a saved environment has. Of two
+    /// that say the same one would not be read, which is told.
+    fn either<'a, 'k>(
+        &mut self,
+        map: &'a Map<String, Value>,
+        pointer: &str,
+        snake: &'k str,
+        camel: &'k str,
+    ) -> (&'k str, Option<&'a Value>) {
+        match (member(map, snake), member(map, camel)) {
+            (None, Some(value)) => (camel, Some(value)),
+            (Some(value), Some(_)) => {
+                self.problems.push(Problem {
+                    fault: Fault::UnknownParameter,
+                    pointer: json::child(pointer, camel),
+                    message: format!("`{camel}` and `{snake}` are the same member, and both are given."),
+                    fix: format!("Keep one of them, such as `{snake}`."),
+                    patch: None,
+                });
+                (snake, Some(value))
+            }
+            (value, None) => (snake, value),
+        }
     }
 
     /// Reports every text with a NUL character, however deep.
@@ -245,17 +271,5 @@ impl Reader {
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
-    }
-}
-
-/// The member in the spelling that was sent: the SDK's attribute name, or the key that a saved environment has.
-fn either<'a, 'k>(
-    map: &'a Map<String, Value>,
-    snake: &'k str,
-    camel: &'k str,
-) -> (&'k str, Option<&'a Value>) {
-    match (member(map, snake), member(map, camel)) {
-        (None, Some(value)) => (camel, Some(value)),
-        (value, _) => (snake, value),
     }
 }

@@ -98,7 +98,7 @@ pub(crate) fn member<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a V
 }
 
 impl Reader {
-    /// Reports a value that is not of the kind that belongs there. The value itself is not repeated.
+    /// Reports a value that is not of the kind that belongs there, in words that say what it is.
     pub(crate) fn wrong(&mut self, pointer: &str, found: &str, wanted: &str) {
         self.problems.push(Problem {
             fault: Fault::WrongType,
@@ -110,6 +110,21 @@ impl Reader {
             fix: format!("Write {wanted}, or leave it out if it is optional."),
             patch: None,
         });
+    }
+
+    /// Reports a value that is not of the kind that belongs there, and repeats it where it can be no secret.
+    pub(crate) fn wrong_value(&mut self, pointer: &str, value: &Value, wanted: &str) {
+        let secret = pointer.starts_with("/image_registry_details")
+            || pointer.starts_with("/environment_definition")
+            || pointer.starts_with("/environment_variables");
+        let found = match value {
+            Value::Bool(_) | Value::Number(_) if !secret => {
+                format!("{} (`{}`)", json::kind_of(value), shortened(&value.to_string()))
+            }
+            Value::String(text) if !secret => format!("the text {:?}", shortened(text)),
+            other => json::kind_of(other).to_owned(),
+        };
+        self.wrong(pointer, &found, wanted);
     }
 
     /// Reports a member that is needed and not there.
@@ -157,7 +172,7 @@ impl Reader {
             Some(Value::String(text)) if text.is_empty() => Given::Absent,
             Some(Value::String(text)) => self.sound(text, pointer),
             Some(other) => {
-                self.wrong(pointer, json::kind_of(other), "a text");
+                self.wrong_value(pointer, other, "a text");
                 Given::Faulty
             }
         }
@@ -178,7 +193,7 @@ impl Reader {
             None | Some(Value::Null) => return Given::Absent,
             Some(Value::Number(number)) => number,
             Some(other) => {
-                self.wrong(pointer, json::kind_of(other), "an integer");
+                self.wrong_value(pointer, other, "an integer");
                 return Given::Faulty;
             }
         };
@@ -200,7 +215,7 @@ impl Reader {
             None | Some(Value::Null) => Given::Absent,
             Some(Value::Bool(switch)) => Given::Value(*switch),
             Some(other) => {
-                self.wrong(pointer, json::kind_of(other), "`true` or `false`");
+                self.wrong_value(pointer, other, "`true` or `false`");
                 Given::Faulty
             }
         }
@@ -218,7 +233,7 @@ impl Reader {
             Some(Value::Object(map)) if map.is_empty() => Given::Absent,
             Some(Value::Object(map)) => Given::Value(map),
             Some(other) => {
-                self.wrong(pointer, json::kind_of(other), wanted);
+                self.wrong_value(pointer, other, wanted);
                 Given::Faulty
             }
         }
@@ -236,7 +251,7 @@ impl Reader {
             Some(Value::Array(items)) if items.is_empty() => Given::Absent,
             Some(Value::Array(items)) => Given::Value(items),
             Some(other) => {
-                self.wrong(pointer, json::kind_of(other), wanted);
+                self.wrong_value(pointer, other, wanted);
                 Given::Faulty
             }
         }
@@ -255,7 +270,7 @@ impl Reader {
             let text = match item {
                 Value::String(text) => self.sound(text, &place).value().cloned(),
                 other => {
-                    self.wrong(&place, json::kind_of(other), "a text");
+                    self.wrong_value(&place, other, "a text");
                     None
                 }
             };

@@ -8,7 +8,11 @@ use crate::domain::json;
 pub(in crate::domain) const MARKER: &str = "[redacted]";
 
 /// Members of a registry that are no secrets. Anything else in it might be one, misspelt.
-const PUBLIC: &[&str] = &["address", "username", "registry_identity", "registryIdentity"];
+const PUBLIC: &[&str] = &["address", "username"];
+
+/// Members that name an identity of a registry, in a registry's own object for it.
+const IDENTITY: &[&str] = &["registry_identity", "registryIdentity"];
+const PUBLIC_OF_IDENTITY: &[&str] = &["resource_id", "resourceId", "client_id", "clientId"];
 
 /// The body with every secret in it replaced.
 pub(in crate::domain) fn redacted(body: &Map<String, Value>) -> Map<String, Value> {
@@ -32,9 +36,30 @@ fn registry_secrets(registry: &mut Value) {
         return;
     };
     for (key, value) in members.iter_mut() {
-        if !PUBLIC.contains(&key.as_str()) {
-            scrub(value);
+        match value {
+            Value::Object(identity) if IDENTITY.contains(&key.as_str()) => {
+                for (key, value) in identity.iter_mut() {
+                    if !PUBLIC_OF_IDENTITY.contains(&key.as_str()) {
+                        scrub(value);
+                    }
+                }
+            }
+            // A password may stand in an address as in any URL.
+            Value::String(address) if key == "address" => {
+                if let Some((_, host)) = address.rsplit_once('@') {
+                    *address = format!("{MARKER}@{host}");
+                }
+            }
+            value if PUBLIC.contains(&key.as_str()) => drop_nested(value),
+            value => scrub(value),
         }
+    }
+}
+
+/// A text may stay; an object or a list in its place may hold anything.
+fn drop_nested(value: &mut Value) {
+    if value.is_object() || value.is_array() {
+        scrub(value);
     }
 }
 
@@ -93,5 +118,22 @@ mod tests {
             unreachable!()
         };
         assert_eq!(redacted(&body)["image_registry_details"], MARKER);
+    }
+
+    #[test]
+    fn secrets_in_an_address_and_in_an_identity_are_replaced() {
+        let Value::Object(body) = json!({"environment_definition": {"docker": {"baseImageRegistry":
+            {"address": "u:s3cret@r.example", "username": ["s3cret"],
+             "registryIdentity": {"resource_id": "id", "password": "s3cret"}}}}})
+        else {
+            unreachable!()
+        };
+        let shown = redacted(&body);
+        let text = serde_json::to_string(&shown).unwrap();
+        assert!(
+            !text.contains("s3cret") && text.contains("[redacted]@r.example") && text.contains("\"id\""),
+            "{text}"
+        );
+        assert_eq!(redacted(&shown), shown);
     }
 }

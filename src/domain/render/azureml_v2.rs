@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{NotExpressed, Subject, notes::Notes, shell, yaml};
+use super::{
+    NotExpressed, Subject,
+    notes::{self, Notes},
+    shell, yaml,
+};
 use crate::domain::{
     environment::{Environment, EnvironmentKind},
     framework,
@@ -11,6 +15,9 @@ use crate::domain::{
 
 /// Where the form of the text is written down.
 const SCHEMA: &str = "https://azuremlschemas.azureedge.net/latest/commandJob.schema.json";
+
+/// What is said of a text in which Azure ML may see an expression.
+const FILLED_IN: &str = "A text with `${{` in it is written as it is: Azure ML may take it for an expression, and put something else in its place.";
 
 pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
     let mut text = head(subject.plan);
@@ -23,6 +30,13 @@ fn head(plan: &Plan) -> String {
     let mut text = "# A command job of Azure ML v2. Put the files of the source tree beside this file, then submit it:\n\
         #   az ml job create --file job.yml\n"
         .to_owned();
+    if plan.environment.container.base_dockerfile.is_none()
+        && plan.environment.image.as_deref().is_none_or(notes::is_framework_image)
+    {
+        text.push_str("# ");
+        text.push_str(notes::OLD_IMAGE);
+        text.push('\n');
+    }
     if let Some(dockerfile) = &plan.environment.container.base_dockerfile {
         text.push_str("# The image is built from a file `Dockerfile` beside this one, with these lines:\n");
         for line in dockerfile.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']) {
@@ -100,6 +114,11 @@ fn command(plan: &Plan) -> String {
         });
     }
     words.join(" ")
+}
+
+/// Whether Azure ML may see an expression in a text. Only a shell could put one together again, so elsewhere it stays.
+fn is_filled_in(text: &str) -> bool {
+    text.contains("${{")
 }
 
 /// A text as one word. What Azure ML would fill in is broken up: the shell puts it together again.
@@ -243,6 +262,11 @@ fn notes(subject: &Subject<'_>) -> Vec<NotExpressed> {
     if notes.has_no_shared_volumes() {
         notes.approximate("environment_definition", "There are no `shared_volumes`.");
     }
+    if environment.environment_variables.iter().any(|variable| is_filled_in(&variable.value)) {
+        for name in ["environment_variables", "environment_definition"] {
+            notes.approximate(name, FILLED_IN);
+        }
+    }
     data_notes(subject, &mut notes);
     notes.finish()
 }
@@ -259,6 +283,9 @@ fn data_notes(subject: &Subject<'_>, notes: &mut Notes<'_>) {
         "resume_from",
         "The checkpoint is an input of its own, which the last argument or the one in its place points to.",
     );
+    if data.resume_from.as_ref().is_some_and(|place| is_filled_in(&place.path)) {
+        notes.approximate("resume_from", FILLED_IN);
+    }
     if data.inputs.is_empty() {
         return;
     }
@@ -271,6 +298,10 @@ fn data_notes(subject: &Subject<'_>, notes: &mut Notes<'_>) {
     }
     if data.inputs.iter().any(|input| input.overwrite) {
         note.push_str(" `overwrite` cannot be said.");
+    }
+    if data.inputs.iter().any(|input| is_filled_in(&input.path)) {
+        note.push(' ');
+        note.push_str(FILLED_IN);
     }
     for name in ["inputs", "script_params"] {
         let place = format!("/{name}/");

@@ -3,11 +3,23 @@
 use serde_json::{Map, Value};
 
 use super::{Equivalence, NotExpressed, Subject};
-use crate::domain::rules::grammar::pip::{self, EntryKind};
+use crate::domain::{
+    framework,
+    rules::grammar::pip::{self, EntryKind},
+};
 
 /// Members of an environment that a plan has, in both spellings.
 const PLANNED_MEMBERS: [&str; 6] =
     ["name", "version", "environment_variables", "environmentVariables", "python", "docker"];
+
+/// What a text says beside the framework's own image. It is the documented one, so it is kept.
+pub(super) const OLD_IMAGE: &str =
+    "The documented image of the framework; its Ubuntu 16.04 is out of support.";
+
+/// Whether an image is the framework's own.
+pub(super) fn is_framework_image(image: &str) -> bool {
+    [false, true].map(framework::base_image).contains(&image)
+}
 
 /// The list of one rendering.
 pub(super) struct Notes<'a> {
@@ -34,8 +46,10 @@ impl<'a> Notes<'a> {
         if there.equivalence != equivalence {
             there.equivalence = Equivalence::Approximate;
         }
-        there.note.push(' ');
-        there.note.push_str(&note);
+        if !there.note.contains(&note) {
+            there.note.push(' ');
+            there.note.push_str(&note);
+        }
     }
 
     pub(super) fn approximate(&mut self, parameter: &str, note: impl Into<String>) {

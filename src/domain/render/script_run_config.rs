@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::{
     NotExpressed, Subject,
-    notes::Notes,
+    notes::{self, Notes},
     quoting::{python, python_list},
 };
 use crate::domain::{
@@ -17,7 +17,7 @@ use crate::domain::{
 /// The variable that the text reads the registry's password from.
 const PASSWORD: &str = "REGISTRY_PASSWORD";
 
-/// The name that the SDK gives to the reference of a checkpoint.
+/// The name that the SDK gives to the reference of a checkpoint, and the text as long as no input has it.
 const CHECKPOINT: &str = "MODEL_LOCATION";
 
 pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
@@ -91,6 +91,9 @@ fn environment(subject: &Subject<'_>) -> String {
         let _ = writeln!(text, "environment.version = {}", python(version));
     }
     let image = environment.image.as_deref().map_or_else(|| "None".to_owned(), python);
+    if environment.image.as_deref().is_some_and(notes::is_framework_image) {
+        let _ = writeln!(text, "# {}", notes::OLD_IMAGE);
+    }
     let _ = writeln!(text, "environment.docker.base_image = {image}");
     let container = &environment.container;
     if let Some(dockerfile) = &container.base_dockerfile {
@@ -199,7 +202,7 @@ fn data(plan: &Plan) -> String {
              path_on_datastore={},\n        mode=\"mount\",\n    ),\n",
             python(&place.datastore),
             python(&place.path),
-            name = python(CHECKPOINT),
+            name = python(&checkpoint_name(plan)),
         );
     }
     text.push_str("}\n");
@@ -215,9 +218,19 @@ const fn mode(input: &PlannedInput) -> &'static str {
     }
 }
 
-/// Whether the checkpoint is where the SDK itself would put it.
+/// Whether the checkpoint is where the SDK itself would put it, and nothing else has the name that it would give it.
 fn checkpoint_is_last(plan: &Plan) -> bool {
     plan.arguments.len().checked_sub(1).is_some_and(|last| plan.data_argument(last) == Some(None))
+        && checkpoint_name(plan) == CHECKPOINT
+}
+
+/// The name of the checkpoint's reference: of two references with one name, the SDK would drop one.
+fn checkpoint_name(plan: &Plan) -> String {
+    let mut name = CHECKPOINT.to_owned();
+    while plan.data.inputs.iter().any(|input| input.name == name) {
+        name.push('_');
+    }
+    name
 }
 
 /// The statements that make `config`.
@@ -281,7 +294,7 @@ fn registration(plan: &Plan) -> String {
         };
     }
     if plan.data.resume_from.is_some() && !checkpoint_is_last(plan) {
-        let name = python(CHECKPOINT);
+        let name = python(&checkpoint_name(plan));
         let _ = writeln!(text, "config.run_config.data_references[{name}] = data[{name}].to_config()");
     }
     text
@@ -307,7 +320,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
     for (index, argument) in plan.arguments.iter().enumerate() {
         items.push(match plan.data_argument(index) {
             None => python(argument),
-            Some(None) => format!("str(data[{}])", python(CHECKPOINT)),
+            Some(None) => format!("str(data[{}])", python(&checkpoint_name(plan))),
             Some(Some(input)) => match input.kind {
                 InputKind::DataReference => format!("str(data[{}])", python(&input.name)),
                 InputKind::Dataset => format!("data[{}]", python(&input.name)),

@@ -115,6 +115,14 @@ pub(crate) static CASES: &[(&str, &str)] = &[
             {"type": "DataPath", "datastore": "mystore", "path_on_datastore": "c"}}"#,
     ),
     (
+        "names_of_checkpoints",
+        r#"{"inputs": [
+            {"type": "DataReference", "datastore": "my-files", "data_reference_name": "MODEL_LOCATION", "path_on_datastore": "other"},
+            {"type": "DataReference", "datastore": "my-files", "data_reference_name": "resume_from", "mode": "upload",
+                "path_on_compute": "o"}],
+            "resume_from": {"type": "DataPath", "datastore": "mystore", "path_on_datastore": "${{name}}/c"}}"#,
+    ),
+    (
         "variables",
         r##"{"environment_variables": {"PLAIN": "x", "EMPTY": "", "NO": "no", "TILDE": "~", "OCTAL": "012", "NUMBER": 1e3,
             "FLAG": false, "LINES": "one\ntwo\n", "QUOTES": "it's \"q\" \\ $HOME ${{x}} $(id)", "LETTER": "é", "NULL": "null",

@@ -1,5 +1,7 @@
 //! What a rule may look at: the body as it was read, and what is known of the world.
 
+use std::cell::OnceCell;
+
 use serde_json::{Map, Value};
 
 use super::grammar::{conda::CondaSpec, paths, requirements::Line};
@@ -8,6 +10,7 @@ use crate::domain::{
     definition::{Draft, Given},
     facts::Facts,
     framework,
+    python::Module,
     rules::grammar::{conda, requirements},
 };
 
@@ -56,6 +59,7 @@ pub(crate) struct Context<'a> {
     pub(crate) target: Option<Target>,
     pub(crate) conda_file: FileState<CondaSpec>,
     pub(crate) pip_file: FileState<Vec<Line>>,
+    script: OnceCell<FileState<Module>>,
 }
 
 impl<'a> Context<'a> {
@@ -68,7 +72,19 @@ impl<'a> Context<'a> {
             target: target(draft, facts),
             conda_file: file(draft.conda_file().1, facts, conda::parse),
             pip_file: file(draft.pip_file().1, facts, requirements::parse),
+            script: OnceCell::new(),
         }
+    }
+
+    /// The entry script, parsed when the definition asks for it; the first rule that looks pays for it.
+    pub(crate) fn script(&self) -> &FileState<Module> {
+        self.script.get_or_init(|| {
+            if !self.draft.parses_script() {
+                return FileState::NotLookedUp;
+            }
+            let read = |bytes: &[u8]| Module::parse(bytes).map_err(|error| error.to_string());
+            file(&self.draft.entry_script, self.facts, read)
+        })
     }
 
     /// Whether the snapshot is known.

@@ -160,11 +160,13 @@ fn distributed_requires_mpi(context: &Context<'_>, sink: &mut Sink<'_>) {
     if !(nodes || processes) || training_is_mpi(draft) || backend_is_mpi(draft) {
         return;
     }
-    let what = match (nodes, processes) {
-        (true, true) => "`node_count` and `process_count_per_node` are above 1",
-        (true, false) => "`node_count` is above 1",
-        _ => "`process_count_per_node` is above 1",
-    };
+    let counted = [
+        ("node_count", draft.node_count.value().filter(|_| nodes)),
+        ("process_count_per_node", draft.process_count_per_node.value().filter(|_| processes)),
+    ];
+    let counted =
+        counted.iter().filter_map(|(name, count)| count.map(|count| format!("`{name}` is {count}")));
+    let what = counted.collect::<Vec<_>>().join(" and ");
     // The same patch as that of the deprecated words, unless something else stands in the place.
     let fix = if draft.distributed_training.is_given() {
         words("Write an object of type `Mpi` in `distributed_training`, or run one process on one node.")
@@ -174,7 +176,7 @@ fn distributed_requires_mpi(context: &Context<'_>, sink: &mut Sink<'_>) {
     sink.report_about(
         &["node_count", "process_count_per_node", "distributed_backend"],
         "/distributed_training",
-        format!("{what}, but MPI is not stated; it is never assumed."),
+        format!("{what}: more than one process runs under MPI, which is not stated; it is never assumed."),
         fix,
     );
 }

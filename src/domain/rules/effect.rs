@@ -40,8 +40,6 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
     let environment = draft.environment_definition.is_given();
     let image = draft.image().is_given();
     let old_image = !environment && draft.custom_docker_base_image.is_given();
-    let parses = draft.disable_validation.is_false()
-        && draft.entry_script.text().is_some_and(|script| script.ends_with(".py"));
     let shm_size = draft.shm_size.text().is_some_and(|size| !shm::is_same(size, framework::DEFAULT_SHM_SIZE));
     let parameters = [
         ("vm_size", one_off),
@@ -61,9 +59,6 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
         ("shm_size", shm_size && !draft.use_docker.is_false()),
         ("resume_from", draft.resume_from.is_given()),
         ("_enable_optimized_mode", draft.enable_optimized_mode.is_true()),
-        ("_disable_validation", parses),
-        ("_show_lint_warnings", parses && draft.show_lint_warnings.is_true()),
-        ("_show_package_warnings", parses && draft.show_package_warnings.is_true()),
     ];
     for (name, is_used) in parameters {
         if is_used {
@@ -168,6 +163,7 @@ mod tests {
             json!({"user_managed": true, "environment_variables": {"A": 1}}),
             json!({"pip_packages": ["numpy", "https://e.invalid/a.whl"], "pip_requirements_file": "req.txt"}),
             json!({"image_registry_details": {"address": "a"}, "_disable_validation": true, "_show_lint_warnings": true}),
+            json!({"_disable_validation": false, "_show_lint_warnings": true, "_show_package_warnings": true}),
             json!({"environment_definition": {"name": "e", "version": "1", "environmentVariables": {"A": "b"},
                 "python": {"userManagedDependencies": true, "interpreter_path": "python3", "condaDependencies": null},
                 "docker": {"baseImageRegistry": {"address": null}, "arguments": []}}, "use_docker": true}),
@@ -207,7 +203,7 @@ mod tests {
             ),
             (
                 json!({"_enable_optimized_mode": true, "_disable_validation": false, "_show_package_warnings": true}),
-                vec!["/_enable_optimized_mode", "/_disable_validation", "/_show_package_warnings"],
+                vec!["/_enable_optimized_mode"],
             ),
             (json!({"environment_definition": {"name": "e"}}), vec!["/environment_definition"]),
             (

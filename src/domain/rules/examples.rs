@@ -17,7 +17,7 @@ use crate::domain::{
 pub const EXAMPLE_SNAPSHOT: &str = "sha256:7019503cc6ed97ee88eaafe8d00ba50d246a7c754817ba352aa6858bfa4e0b44";
 
 /// The id of the snapshot of `examples/rules`, without its README; a test keeps it true.
-pub const FILES_SNAPSHOT: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000001";
+pub const FILES_SNAPSHOT: &str = "sha256:7366a7faea0900ed7706787594518a4d6c5b25860e79ac3ba58c43173215084d";
 
 /// A snapshot that holds too much. It cannot be uploaded, so it has no real id.
 const LARGE_SNAPSHOT: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";

@@ -83,8 +83,10 @@ fn estimator_deprecated(_: &Context<'_>, sink: &mut Sink<'_>) {
         "The Chainer estimator class is deprecated; SDK v1 as a whole is out of support since 2026-06-30. \
          The definition is still judged and run here.",
         words(
-            "Nothing has to be done for this service. To move on, write it outside this service as a \
-             `ScriptRunConfig` with an environment of its own, or, for Azure ML v2, as a command job.",
+            "Nothing has to be done for this service. To move on, `POST /v1/estimators/render` writes this definition as a \
+             `ScriptRunConfig` with an environment of its own (`script-run-config`), as a command job of Azure ML v2 \
+             (`azureml-v2`), for Slurm or for Kubernetes; `GET /v1/estimators/{id}/migration` says of each parameter where \
+             it goes.",
         ),
     );
 }
@@ -112,7 +114,7 @@ fn deprecated_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
             "/process_count_per_node",
             "`process_count_per_node` is deprecated: the number of processes on each node belongs in the `Mpi` \
              object of `distributed_training`.",
-            mpi_fix(context),
+            leading_on(mpi_fix(context)),
         );
     }
     if draft.distributed_backend.is_given() {
@@ -120,7 +122,7 @@ fn deprecated_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
             &["distributed_training"],
             "/distributed_backend",
             "`distributed_backend` is deprecated: MPI is stated by an `Mpi` object in `distributed_training`.",
-            mpi_fix(context),
+            leading_on(mpi_fix(context)),
         );
     }
     let renamed = [
@@ -135,9 +137,15 @@ fn deprecated_parameter(context: &Context<'_>, sink: &mut Sink<'_>) {
     for (old, new, given) in renamed {
         if given {
             let message = format!("`{old}` is deprecated; the parameter is called `{new}` now.");
-            sink.report_about(&[new], format!("/{old}"), message, rename_fix(context, old, new));
+            sink.report_about(&[new], format!("/{old}"), message, leading_on(rename_fix(context, old, new)));
         }
     }
+}
+
+/// A deprecated parameter is replaced within the class here; what replaces the class is one step further.
+fn leading_on(mut fix: Fix) -> Fix {
+    fix.description.push_str(" `POST /v1/estimators/render` shows what it becomes outside the class.");
+    fix
 }
 
 /// Both deprecated words about MPI are replaced by one object, so both carry this same patch.
@@ -286,9 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn the_way_out_needs_no_operation_of_this_service() {
+    fn deprecations_lead_to_the_renderings() {
         let fix = finding(&json!({}), "estimator-deprecated").fix.description;
-        assert!(fix.contains("outside this service") && !fix.contains("ask for"), "{fix}");
+        assert!(fix.contains("/v1/estimators/render") && fix.contains("/migration"), "{fix}");
+        let fix = finding(&json!({"custom_docker_base_image": "a"}), "deprecated-parameter").fix.description;
+        assert!(
+            fix.starts_with("Rename it to `custom_docker_image`.") && fix.contains("/v1/estimators/render"),
+            "{fix}"
+        );
     }
 
     #[test]

@@ -282,12 +282,12 @@ fn registry_without_image(context: &Context<'_>, sink: &mut Sink<'_>) {
         );
     }
     if let Some(environment) = draft.environment_definition.value()
-        && let Some(registry) = environment.docker.registry.value()
+        && environment.docker.registry.is_given()
         && !environment.docker.base_image.is_given()
         && !environment.docker.base_dockerfile.is_given()
     {
         sink.report(
-            registry.pointer.clone(),
+            environment.docker.registry_pointer.clone(),
             "The registry has no effect: the environment names no image that would be pulled from it.",
             words("Name the image in `base_image`, or remove the registry."),
         );
@@ -426,5 +426,23 @@ mod tests {
         );
         assert_eq!(found, ["conflicting-parameters@/_enable_optimized_mode"]);
         assert!(errors(&json!({"_enable_optimized_mode": true})).is_empty());
+    }
+
+    #[test]
+    fn the_registry_of_an_environment_is_judged_like_any() {
+        let env =
+            |docker: serde_json::Value| json!({"environment_definition": {"name": "e", "docker": docker}});
+        let place = "/environment_definition/docker/base_image_registry";
+        assert_eq!(
+            errors(&env(
+                json!({"base_image": "c:1", "base_image_registry": {"address": "", "username": null}})
+            )),
+            [format!("registry-incomplete@{place}/address")]
+        );
+        let faulty = env(json!({"base_image_registry": 5}));
+        assert_eq!(errors(&faulty), [format!("wrong-type@{place}")]);
+        assert_eq!(warnings(&faulty), [format!("registry-without-image@{place}")]);
+        let both = env(json!({"shm_size": "2g", "shmSize": "zz"}));
+        assert_eq!(errors(&both), ["unknown-parameter@/environment_definition/docker/shmSize"]);
     }
 }

@@ -12,12 +12,16 @@ mod effect;
 mod environment;
 pub mod examples;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod general;
 pub(crate) mod grammar;
 mod images;
+pub mod markdown;
 mod packages;
 #[cfg(test)]
 mod properties;
+mod script;
 mod source;
 mod target;
 #[cfg(test)]

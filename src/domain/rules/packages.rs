@@ -191,6 +191,13 @@ pub(super) fn escaping_entries(context: &Context<'_>, sink: &mut Sink<'_>) {
     {
         sink.report(format!("/{}", context.draft.conda_file().0), message(&path), fix());
     }
+    if let Some(environment) = context.draft.environment_definition.value()
+        && let Some(dependencies) = environment.conda_dependencies.value()
+        && let Ok(spec) = conda::from_json(dependencies)
+        && let Some(path) = spec.escape()
+    {
+        sink.report(environment.conda_dependencies_pointer.clone(), message(&path), fix());
+    }
 }
 
 /// `conflicting-parameters`: a conda file states everything.
@@ -275,5 +282,27 @@ mod tests {
                 "conflicting-parameters@/pip_requirements_file",
             ]
         );
+    }
+
+    #[test]
+    fn files_stay_inside_however_they_are_named() {
+        for entry in ["FILE:///etc/x.whl", "a @ File:///etc/x.whl", "Git+FILE:///srv/r"] {
+            let found = errors(&json!({"pip_packages": [entry]}));
+            assert_eq!(found, ["path-escapes-source-directory@/pip_packages/0"], "{entry}");
+            let environment = |section: &str| json!({"environment_definition": {"python": {section: {"dependencies": [{"pip": [entry]}]}}}});
+            for section in ["conda_dependencies", "condaDependencies"] {
+                let place = format!("path-escapes-source-directory@/environment_definition/python/{section}");
+                assert_eq!(errors(&environment(section)), [place], "{entry}");
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_equality_is_a_comparison() {
+        let good =
+            ["numpy===1.0foo", "a=== a-b", "a; python_version === '3.6'", "a[x]===1.0 ; os_name==='posix'"];
+        assert!(errors(&json!({"pip_packages": good})).is_empty());
+        let bad = errors(&json!({"pip_packages": ["numpy===", "numpy====1", "a @ ===1"]}));
+        assert_eq!(bad.len(), 3, "{bad:?}");
     }
 }

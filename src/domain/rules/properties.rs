@@ -1,11 +1,14 @@
 //! What holds for every body whatever.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::testing::{body, world};
 use crate::domain::{
     definition::{SIGNATURE, rank},
+    facts::Facts,
     json,
     judge::{judge, not_yet_effective, plan, redacted, wanted},
     rules::grammar::{conda, image, pip, requirements},
@@ -73,7 +76,7 @@ fn any_key() -> impl Strategy<Value = String> {
     ]
 }
 
-fn any_value() -> impl Strategy<Value = Value> {
+pub(super) fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -102,6 +105,12 @@ fn any_body() -> impl Strategy<Value = Map<String, Value>> {
         let members: Map<String, Value> = members.into_iter().collect();
         if sound { body(&Value::Object(members)) } else { members }
     })
+}
+
+/// What is known of the world, made once.
+pub(super) fn facts() -> &'static Facts {
+    static FACTS: LazyLock<Facts> = LazyLock::new(world);
+    &FACTS
 }
 
 proptest! {

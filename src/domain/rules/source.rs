@@ -35,7 +35,7 @@ pub(super) static RULES: &[Rule] = &[
         slug: "source-directory-too-large",
         severity: Severity::Error,
         parameters: &["source_directory"],
-        summary: "The files of the source directory weigh 300 MiB at most.",
+        summary: "The source directory holds 300 MiB in 2000 files at most, unless the operator allows more or less.",
         doc: "A snapshot of the source directory is limited to 300 MB.",
         url: "https://learn.microsoft.com/en-us/azure/machine-learning/v1/how-to-save-write-experiment-files?view=azureml-api-1",
         refused: r#"{"source_directory": "${large}"}"#,

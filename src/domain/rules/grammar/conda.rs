@@ -84,10 +84,15 @@ fn without_channel(spec: &str) -> &str {
 fn version_of(spec: &str) -> Option<String> {
     let rest = without_channel(spec).get("python".len()..)?.trim_start();
     let exact = rest.trim_start_matches('=').trim_start();
-    let version = exact.split(['=', ' ', '[']).next().unwrap_or_default();
+    let version = exact.split([' ', '[']).next().unwrap_or_default();
     if version.starts_with(['<', '>', '!', '~']) {
         return Some(exact.split('[').next().unwrap_or(exact).trim().to_owned());
     }
+    // A build comes after `=`, which is also a part of `!=` and of the comparisons after a comma or a bar.
+    let build = version
+        .match_indices('=')
+        .find(|&(at, _)| !version[..at].ends_with(['<', '>', '!', '~', '=', ',', '|']));
+    let version = build.map_or(version, |(at, _)| &version[..at]);
     if version.is_empty() { None } else { Some(version.to_owned()) }
 }
 
@@ -100,6 +105,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<CondaSpec, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
     if text.len() > MAX_BYTES {
         return Err("it is larger than 64 KiB".to_owned());
+    }
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Err("it is empty".to_owned());
     }
     let budget = Cell::new(MAX_CONTENT);
     let not_yaml = |error: yaml_serde::Error| {
@@ -325,6 +333,9 @@ mod tests {
             ("conda-forge::python=3.8=h1_0", Some("3.8")),
             ("python >=3.6,<3.9", Some(">=3.6,<3.9")),
             ("Python 3.9", Some("3.9")),
+            ("python 3.8.1 h1_0", Some("3.8.1")),
+            ("python=3.6,!=3.6.1", Some("3.6,!=3.6.1")),
+            ("python=3.6|==3.7=h1_0", Some("3.6|==3.7")),
         ] {
             let (others, pin) = split_python(&[spec.to_owned()]);
             assert!(others.is_empty(), "{spec}");

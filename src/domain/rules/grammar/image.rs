@@ -109,12 +109,17 @@ fn is_digest(text: &str) -> bool {
         part.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
             && part.bytes().all(|b| b.is_ascii_alphanumeric())
     });
-    let length_right = match algorithm {
-        "sha256" => hex.len() == 64,
-        "sha512" => hex.len() == 128,
-        _ => hex.len() >= 32,
+    // The registered algorithms are written in lower case, and so are their digits.
+    let registered = |length: usize| {
+        algorithm.bytes().all(|b| !b.is_ascii_uppercase())
+            && hex.len() == length
+            && hex.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
     };
-    algorithm_known && length_right && hex.bytes().all(|b| b.is_ascii_hexdigit())
+    match algorithm.to_ascii_lowercase().as_str() {
+        "sha256" => registered(64),
+        "sha512" => registered(128),
+        _ => algorithm_known && hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()),
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +128,9 @@ mod tests {
 
     #[test]
     fn references() {
+        for loud in ["sha256:".to_owned() + &"A".repeat(64), "SHA256:".to_owned() + &"a".repeat(64)] {
+            assert!(fault(&format!("x@{loud}")).is_some(), "{loud}");
+        }
         let digest = format!("a@sha256:{}", "0".repeat(64));
         for good in [
             "a",

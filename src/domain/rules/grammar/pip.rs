@@ -1,6 +1,6 @@
 //! What may stand in a list of pip packages: a requirement, an address, a wheel, an option line.
 
-use std::{fmt, path::Path, str::FromStr};
+use std::{borrow::Cow, fmt, path::Path, str::FromStr};
 
 use pep508_rs::{Pep508ErrorSource, Pep508Url, Requirement, VersionOrUrl};
 
@@ -134,11 +134,13 @@ fn after_name<'a>(text: &'a str, what: &str) -> Result<&'a str, String> {
 fn requirement(text: &str) -> Result<Entry, String> {
     check_size(text)?;
     check_beginning(text)?;
-    let parsed = Requirement::<Address>::from_str(text).map_err(|error| match error.message {
-        Pep508ErrorSource::String(detail) | Pep508ErrorSource::UnsupportedRequirement(detail) => {
-            clause(&detail)
+    let parsed = Requirement::<Address>::from_str(&without_arbitrary_equality(text)).map_err(|error| {
+        match error.message {
+            Pep508ErrorSource::String(detail) | Pep508ErrorSource::UnsupportedRequirement(detail) => {
+                clause(&detail)
+            }
+            Pep508ErrorSource::UrlError(error) => error.to_string(),
         }
-        Pep508ErrorSource::UrlError(error) => error.to_string(),
     })?;
     let name = Some(parsed.name.to_string());
     let mut kind = EntryKind::Requirement;
@@ -151,6 +153,30 @@ fn requirement(text: &str) -> Result<Entry, String> {
         }
     }
     Ok(Entry { text: text.to_owned(), kind, name, escape })
+}
+
+/// The text with `===` and what follows it replaced by a comparison that the parser reads. PEP 508 lets `===` stand before
+/// any word, and before texts in conditions; the parser wants a version there, and knows it in conditions not at all.
+fn without_arbitrary_equality(text: &str) -> Cow<'_, str> {
+    if !text.contains("===") {
+        return Cow::Borrowed(text);
+    }
+    let condition = text.find(';').unwrap_or(text.len());
+    let (versions, condition) = text.split_at(condition);
+    // Behind `@` stands an address, whatever it holds.
+    let mut replaced = String::with_capacity(text.len());
+    let mut rest = versions;
+    while let Some(at) = rest.find("===").filter(|_| !versions.contains('@')) {
+        let after = rest[at + 3..].trim_start();
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '*' | '+' | '!');
+        let end = after.find(|c: char| !is_part(c)).unwrap_or(after.len());
+        replaced.push_str(&rest[..at]);
+        replaced.push_str(if end == 0 { "===" } else { "==1" });
+        rest = &after[end..];
+    }
+    replaced.push_str(rest);
+    replaced.push_str(&condition.replace("===", "=="));
+    Cow::Owned(replaced)
 }
 
 /// A sentence of the parser's as a part of one of ours.
@@ -199,8 +225,9 @@ impl Pep508Url for Address {
     fn parse_url(url: &str, _: Option<&Path>) -> Result<Self, Self::Err> {
         let scheme = scheme(url).ok_or(AddressError)?;
         let rest = &url[scheme.len() + 1..];
+        // Schemes are read in any case of letters, as pip reads them.
         let transport = scheme.rsplit('+').next().unwrap_or(scheme);
-        let sound = if transport == "file" {
+        let sound = if transport.eq_ignore_ascii_case("file") {
             !rest.trim_matches('/').is_empty()
         } else {
             rest.strip_prefix("//")

@@ -105,12 +105,43 @@ fn logical(content: &str) -> Result<Line, String> {
         return Ok(Line { text: content.to_owned(), entry, has_options: false });
     }
     let (requirement, options) = split_options(content);
-    let entry = pip::parse(requirement)?;
+    // In a file pip puts the values of the environment in the place of `${NAME}`; which they are is not known here.
+    let entry = match pip::parse(&with_variables(requirement)) {
+        Ok(entry) => pip::Entry { text: requirement.trim().to_owned(), ..entry },
+        Err(why) => return Err(why),
+    };
     if options.is_empty() {
         return Ok(Line { text: entry.text.clone(), entry, has_options: false });
     }
     check_options(options, REQUIREMENT_OPTIONS, "C")?;
     Ok(Line { text: format!("{} {options}", entry.text), entry, has_options: true })
+}
+
+/// The text with a word in the place of each `${NAME}` of an address. A path of a file keeps them: it may lead anywhere.
+fn with_variables(text: &str) -> String {
+    let mut replaced = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let (head, tail) = rest.split_at(start);
+        replaced.push_str(head);
+        let name = tail[2..].split_once('}').map(|(name, _)| name).filter(|name| {
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        });
+        let in_address = replaced.contains("://") && pip::local_path(replaced.trim_start()).is_none();
+        match name {
+            Some(name) if in_address => {
+                replaced.push('x');
+                rest = &tail[name.len() + 3..];
+            }
+            _ => {
+                replaced.push_str("${");
+                rest = &tail[2..];
+            }
+        }
+    }
+    replaced.push_str(rest);
+    replaced
 }
 
 /// The requirement, and the options from the first word on that begins with `-`.
@@ -194,5 +225,22 @@ mod tests {
         }
         assert!(parse(b"\xff").is_err());
         assert!(!parse(b"x @ https://u:s3cret@h y").unwrap_err().contains("s3cret"));
+    }
+
+    #[test]
+    fn variables_stand_in_addresses() {
+        for good in [
+            "https://${TOKEN}@x.invalid/a.whl",
+            "git+https://${TOKEN}@x.invalid/r.git#egg=r",
+            "tool @ https://${USER_1}:${TOKEN}@x.invalid/tool.whl",
+        ] {
+            let lines = parse(good.as_bytes()).unwrap_or_else(|why| panic!("{good}: {why}"));
+            assert_eq!(lines[0].text, good);
+        }
+        assert!(parse(b"num${PY}").is_err());
+        let lines = parse(b"./${DIR}/a.whl").unwrap();
+        assert!(lines[0].entry.escape.is_some(), "nobody knows where it leads");
+        let lines = parse(b"file:///srv/${DIR}/a.whl").unwrap();
+        assert!(lines[0].entry.escape.is_some());
     }
 }
