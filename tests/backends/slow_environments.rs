@@ -176,7 +176,8 @@ async fn ranks_of_a_user_managed_interpreter_start_with_the_mpi_beside_it() {
     let kept = Kept::new();
     let backend = Kept::backend();
     let built = backend.prepare(&kept.attempt("one_raises.py", &[]), &scripts()).await.unwrap();
-    let mut attempt = on_ranks(kept.attempt("one_raises.py", &[]), 2);
+    // Open MPI has a meaning of its own for a bare colon.
+    let mut attempt = on_ranks(kept.attempt("one_raises.py", &["a b", ":", "=x"]), 2);
     attempt.plan.environment.kind = EnvironmentKind::UserManaged;
     attempt.plan.environment.interpreter_path = Some(built.interpreter.clone());
     let environment = backend.prepare(&attempt, &scripts()).await.unwrap();
@@ -184,7 +185,7 @@ async fn ranks_of_a_user_managed_interpreter_start_with_the_mpi_beside_it() {
     backend.ensure_submitted(&attempt, &environment).await.unwrap();
     assert_eq!(ended(&backend, &attempt).await.exit_code, Some(1));
     let log = content(&backend.log_files(&attempt).await.unwrap(), "user_logs/std_log_0.txt");
-    assert!(log.starts_with("rank 0 of 2"), "{log}");
+    assert!(log.starts_with("rank 0 of 2 with ['a b', ':', '=x']"), "{log}");
 }
 
 #[tokio::test]

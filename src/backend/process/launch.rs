@@ -9,6 +9,7 @@ use std::{
 use super::{
     super::Attempt,
     layout::{MPIRUN_LOG, STD_LOG},
+    rank,
     records::Launch,
 };
 use crate::domain::plan::Launcher;
@@ -147,7 +148,8 @@ fn mpirun_arguments(attempt: &Attempt, machine: &Machine<'_>, flavor: MpiFlavor)
     arguments.extend(["--ranks".to_owned(), ranks, "--".to_owned(), text(machine.interpreter)]);
     // Through mpi4py, so that a rank that raises takes the others with it; they would wait for it for ever.
     arguments.extend(["-m", "mpi4py"].map(str::to_owned));
-    arguments.extend(script(attempt));
+    // Open MPI takes an argument `:` for the beginning of another program, wherever it stands, so none may be bare.
+    arguments.extend(script(attempt).iter().map(|argument| rank::guarded(argument)));
     arguments
 }
 
@@ -234,11 +236,11 @@ mod tests {
         attempt.plan.launcher = Launcher::Mpi;
         attempt.plan.node_count = 2;
         attempt.plan.process_count_per_node = 3;
-        attempt.plan.arguments = vec!["--epochs".into(), "5".into()];
+        attempt.plan.arguments = vec!["--epochs".into(), "5".into(), ":".into()];
         let launch = launch(&attempt, &machine(&[])).unwrap();
         assert_eq!(launch.program, Path::new("/env/bin/mpirun"));
         let expected = "-n 6 --oversubscribe --bind-to none /opt/estimatord rank --log-dir /a/logs/user_logs \
-            --ranks 6 -- /env/bin/python -m mpi4py train.py --epochs 5";
+            --ranks 6 -- /env/bin/python -m mpi4py =train.py =--epochs =5 =:";
         assert_eq!(launch.arguments.join(" "), expected);
         assert_eq!(launch.log, Path::new("/a/logs/azureml-logs/70_mpirun_log.txt"));
         assert_eq!(variable(&launch, "OMPI_ALLOW_RUN_AS_ROOT"), Some("1"));

@@ -1,9 +1,9 @@
 //! One MPI rank: gives it a log of its own, then becomes the script.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io,
-    os::unix::process::CommandExt as _,
+    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -22,7 +22,7 @@ pub struct Rank {
     /// How many ranks there are; a single one writes `std_log.txt`.
     #[arg(long)]
     ranks: u64,
-    /// What to become.
+    /// What to become; of an argument that begins with `=` the rest counts.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
 }
@@ -53,6 +53,16 @@ fn refuse(to: &mut impl io::Write, message: &str) -> ExitCode {
     ExitCode::from(127)
 }
 
+/// An argument in a form that no launcher takes for a word of its own.
+pub(super) fn guarded(argument: &str) -> String {
+    format!("={argument}")
+}
+
+/// The argument that was guarded.
+fn unguarded(argument: &OsStr) -> &OsStr {
+    OsStr::from_bytes(argument.as_bytes().strip_prefix(b"=").unwrap_or(argument.as_bytes()))
+}
+
 /// The file name of this rank's log.
 fn log_name(ranks: u64, variable: impl Fn(&str) -> Option<String>) -> Result<String, String> {
     if ranks == 1 {
@@ -69,6 +79,7 @@ fn become_script(log: &Path, command: &[OsString]) -> io::Result<std::convert::I
     let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no command"))?;
     let output = layout::open_log(log)?;
     let error_output = output.try_clone()?;
+    let arguments = arguments.iter().map(|argument| unguarded(argument));
     Err(Command::new(program).args(arguments).stdout(output).stderr(error_output).exec())
 }
 
@@ -82,6 +93,14 @@ mod tests {
             let found = log_name(2, |name| (name == variable).then(|| "1".to_owned()));
             assert_eq!(found.as_deref(), Ok("std_log_1.txt"), "{variable}");
         }
+    }
+
+    #[test]
+    fn a_guarded_argument_comes_back() {
+        for argument in ["", ":", "=", "==x", "-a", "é"] {
+            assert_eq!(unguarded(OsStr::new(&guarded(argument))), argument);
+        }
+        assert_eq!(unguarded(OsStr::new("-m")), "-m");
     }
 
     #[test]
