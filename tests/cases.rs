@@ -175,3 +175,18 @@ fn all_patches_of_deprecations_lead_to_none() {
     }
     assert!(passed >= 3, "only {passed} cases have deprecations alone");
 }
+
+/// Findings may ask for the same removal; all patches can be applied one after the other all the same.
+#[test]
+fn patches_do_not_get_in_each_others_way() {
+    let snapshots = Snapshots::load();
+    for case in cases() {
+        let body = body_of(&case, &snapshot_id);
+        let verdict = judge(&body, &snapshots.facts(&case, &body));
+        let removing = |f: &&Finding| {
+            ["deprecated-parameter", "conflicting-parameters", "overridden-by-environment-definition"]
+                .contains(&f.rule.as_str())
+        };
+        let _ = apply(&body, verdict.findings.iter().filter(removing).filter_map(|f| f.fix.patch.as_ref()));
+    }
+}

@@ -20,6 +20,12 @@ pub(crate) fn remove(member: &str) -> PatchOperation {
     PatchOperation::Remove(RemoveOperation { path: at(member) })
 }
 
+/// Removes a member, whether it is there or not: several findings may ask for the same, and whoever applies their patches one
+/// after the other shall not fail at the second. Adding replaces what is there, so that there is something to remove.
+pub(crate) fn discard(member: &str) -> [PatchOperation; 2] {
+    [add(member, Value::Null), remove(member)]
+}
+
 /// Replaces the value of a member that is there.
 pub(crate) fn replace(member: &str, value: impl Into<Value>) -> PatchOperation {
     PatchOperation::Replace(ReplaceOperation { path: at(member), value: value.into() })

@@ -19,6 +19,9 @@ const SCHEMA: &str = "https://azuremlschemas.azureedge.net/latest/commandJob.sch
 /// What is said of a text in which Azure ML may see an expression.
 const FILLED_IN: &str = "A text with `${{` in it is written as it is: Azure ML may take it for an expression, and put something else in its place.";
 
+/// Seconds; the client keeps a time limit in 32 bits.
+const MAX_TIMEOUT: u64 = 2_147_483_647;
+
 pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
     let mut text = head(subject.plan);
     text.push_str(&yaml::document(&Value::Object(job(subject))));
@@ -92,7 +95,7 @@ fn job(subject: &Subject<'_>) -> Map<String, Value> {
         );
     }
     if let Some(seconds) = plan.max_run_duration_seconds {
-        put("limits", json!({"timeout": seconds}));
+        put("limits", json!({"timeout": seconds.min(MAX_TIMEOUT)}));
     }
     job
 }
@@ -102,7 +105,10 @@ fn command(plan: &Plan) -> String {
     let environment = &plan.environment;
     let own =
         environment.interpreter_path.as_deref().filter(|_| environment.kind == EnvironmentKind::UserManaged);
-    let mut words = vec![word(own.unwrap_or("python")), word(&plan.entry_script)];
+    // A file whose name looks like an option is a file all the same.
+    let entry = &plan.entry_script;
+    let script = if entry.starts_with('-') { format!("./{entry}") } else { entry.clone() };
+    let mut words = vec![word(own.unwrap_or("python")), word(&script)];
     for (index, argument) in plan.arguments.iter().enumerate() {
         words.push(match plan.data_argument(index) {
             None => word(argument),
@@ -220,6 +226,12 @@ fn notes(subject: &Subject<'_>) -> Vec<NotExpressed> {
     let environment = &plan.environment;
     let mut notes = Notes::new(subject);
     notes.azure();
+    if plan.max_run_duration_seconds.is_some_and(|seconds| seconds > MAX_TIMEOUT) {
+        notes.approximate(
+            "max_run_duration_seconds",
+            format!("The longest time that can be written is {MAX_TIMEOUT} seconds."),
+        );
+    }
     if plan.one_off_target.is_some() {
         notes.approximate(
             "vm_size",

@@ -223,7 +223,7 @@ pub(super) fn both_ways(context: &Context<'_>, sink: &mut Sink<'_>) {
             "`distributed_backend` and `distributed_training` are both given; they say the same thing in two ways.",
             super::patched(
                 "Keep `distributed_training` and remove `distributed_backend`.",
-                [patch::remove("distributed_backend")],
+                patch::discard("distributed_backend"),
             ),
         );
     }

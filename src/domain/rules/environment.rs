@@ -224,7 +224,7 @@ fn environment_definition_conflict(context: &Context<'_>, sink: &mut Sink<'_>) {
                 format!("`{name}` does not go with `environment_definition`, which states the environment as a whole."),
                 patched(
                     format!("Remove `{name}` and say it inside the environment."),
-                    [patch::remove(name)],
+                    patch::discard(name),
                 ),
             );
         }
@@ -246,7 +246,7 @@ fn overridden_by_environment_definition(context: &Context<'_>, sink: &mut Sink<'
                 format!("`{name}` has no effect: `environment_definition` takes precedence."),
                 patched(
                     format!("Remove `{name}` and say it in the `docker` part of the environment."),
-                    [patch::remove(name)],
+                    patch::discard(name),
                 ),
             );
         }

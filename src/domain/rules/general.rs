@@ -154,9 +154,7 @@ pub(super) fn mpi_fix(context: &Context<'_>) -> Fix {
     let mut operations = Vec::new();
     for name in ["process_count_per_node", "distributed_backend"] {
         if context.sent(name) {
-            // Both findings carry this patch. Whoever applies both applies it twice, and a member that is not there any more
-            // cannot be removed: adding it first makes the second time as good as the first.
-            operations.extend([patch::add(name, Value::Null), patch::remove(name)]);
+            operations.extend(patch::discard(name));
         }
     }
     if draft.distributed_training.is_given() {
@@ -188,7 +186,7 @@ fn rename_fix(context: &Context<'_>, old: &str, new: &str) -> Fix {
     if overridden || new_is_given {
         let why =
             if overridden { "the environment states the image" } else { "the new spelling is given too" };
-        return patched(format!("Remove `{old}`: {why}."), [patch::remove(old)]);
+        return patched(format!("Remove `{old}`: {why}."), patch::discard(old));
     }
     patched(format!("Rename it to `{new}`."), [patch::rename(old, new)])
 }
@@ -341,7 +339,10 @@ mod tests {
         let removed = finding(&members, "deprecated-parameter");
         assert_eq!(
             json!(removed.fix.patch),
-            json!([{"op": "remove", "path": "/pip_requirements_file_path"}])
+            json!([
+                {"op": "add", "path": "/pip_requirements_file_path", "value": null},
+                {"op": "remove", "path": "/pip_requirements_file_path"},
+            ])
         );
         assert!(warnings(&json!({"process_count_per_node": 1})).is_empty());
     }

@@ -175,7 +175,7 @@ pub(super) fn both_images(context: &Context<'_>, sink: &mut Sink<'_>) {
             "`custom_docker_base_image` and `custom_docker_image` are both given; only one of them can be the image.",
             patched(
                 "Keep `custom_docker_image` and remove the deprecated one.",
-                [patch::remove("custom_docker_base_image")],
+                patch::discard("custom_docker_base_image"),
             ),
         );
     }

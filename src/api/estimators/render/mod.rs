@@ -11,7 +11,7 @@ use crate::{
     api::{error::ApiError, problem::ProblemKind, runs::placed::Placement, state::ApiState},
     domain::{
         finding::Finding,
-        judge,
+        json, judge,
         render::{self, Format, Rendering, Subject},
     },
 };
@@ -32,12 +32,18 @@ async fn rendered(
     let merged = judge::with_overrides(definition, overrides);
     let judged = judged(state, &merged).await?;
     let Some(accepted) = &judged.verdict.accepted else {
-        // A stored definition is not in the body; its findings go by the definition that is shown.
-        let findings = if is_inline {
-            Placement { base: "/estimator", is_inline, overrides }.place(judged.verdict.findings)
+        let mut findings = judged.verdict.findings;
+        if is_inline {
+            findings = Placement { base: "/estimator", is_inline, overrides }.place(findings);
         } else {
-            judged.verdict.findings
-        };
+            // A stored definition is not in the body: its findings point into the definition that is shown, where a patch of
+            // this body cannot reach.
+            for finding in &mut findings {
+                let sent =
+                    json::first_token(&finding.pointer).is_some_and(|name| overrides.contains_key(&name));
+                finding.fix.patch = finding.fix.patch.take().filter(|_| sent);
+            }
+        }
         return Err(refused(findings));
     };
     let plan = judge::plan(accepted);

@@ -19,6 +19,15 @@ pub(super) fn blanked(source: &str) -> Option<String> {
         if let Some(magic) = text.strip_prefix("%%") {
             foreign = !PYTHON_CELLS.contains(&magic.split_whitespace().next().unwrap_or_default());
         }
+        if let Some(start) = assigned_magic(content).filter(|_| !foreign) {
+            // What a magic answers cannot be read; a name that stands for nothing keeps the place.
+            found = true;
+            blanked.push_str(&content[..start]);
+            blanked.push('_');
+            blanked.push_str(&" ".repeat(content.len() - start - 1));
+            blanked.push_str(&line[content.len()..]);
+            continue;
+        }
         if !(foreign || text.starts_with(['%', '!', '?']) || is_help) {
             blanked.push_str(line);
             continue;
@@ -39,6 +48,13 @@ pub(super) fn blanked(source: &str) -> Option<String> {
     found.then_some(blanked)
 }
 
+/// Where the magic of `name = !command` or `name = %magic` begins.
+fn assigned_magic(line: &str) -> Option<usize> {
+    let (name, value) = line.split_once('=')?;
+    let is_name = !name.trim().is_empty() && name.trim().chars().all(|c| c.is_alphanumeric() || c == '_');
+    (is_name && value.trim_start().starts_with(['!', '%'])).then(|| line.len() - value.trim_start().len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +67,7 @@ mod tests {
         let lines: Vec<&str> = blank.lines().map(str::trim_end).collect();
         assert_eq!(lines, ["pass", "if a:", "    pass", "", "pass", "b = a % c"]);
         assert_eq!(blanked("a = 1\n"), None);
+        assert_eq!(blanked("files = !ls -l\nx = a != b\n").unwrap(), "files = _     \nx = a != b\n");
         let cell = blanked("%%writefile train.py\nprint 'x'\n").unwrap();
         assert!(!cell.contains("print"), "{cell}");
         assert!(blanked("%%time\nb = 1\n").unwrap().contains("b = 1"));

@@ -17,15 +17,16 @@ use ruff_text_size::Ranged;
 use serde_json::{Map, Value};
 
 use self::{
-    names::{Action, Call, Names},
+    names::{Action, Call, Change, Names},
     reader::{Reader, Thing, argument},
-    remarks::{FILL_IN, Remarks, finding, is_secret},
+    remarks::{FILL_IN, Remarks, finding, is_secret, shown},
 };
 use super::{Module, SyntaxError, text};
 use crate::domain::{
     definition::shortened,
     finding::{Finding, Severity},
     ids::SnapshotId,
+    json,
 };
 
 /// How much all values of one source may hold together: each value counts 1, a text its length, and a finding as much as a page.
@@ -70,6 +71,8 @@ pub struct Unreadable {
     pub place: Option<(usize, usize)>,
 }
 
+const SOURCE_DIRECTORY: &str = "/source_directory";
+
 /// Reads a source.
 ///
 /// # Errors
@@ -98,7 +101,7 @@ pub fn read(bytes: &[u8]) -> Result<Reading, Unreadable> {
         }
     }
     if items.is_empty() {
-        return Err(no_call(&others));
+        return Err(no_call(&others, is_notebook(bytes)));
     }
     let only = if experiments.len() == 1 { experiments.pop_first().flatten() } else { None };
     Ok(Reading { items, experiment_name: only })
@@ -161,7 +164,10 @@ fn item<'m>(
             Some(name) if name.as_str() == "source_directory" => {
                 source_directory(&mut reader, &mut definition, &keyword.value);
             }
-            Some(name) => reader.member(&mut definition, name.to_string(), &keyword.value, ""),
+            Some(name) => {
+                told_twice(&mut reader, &definition, name.as_str(), &keyword.value);
+                reader.member(&mut definition, name.to_string(), &keyword.value, "");
+            }
             None => unpacked(&mut reader, &mut definition, &keyword.value),
         }
     }
@@ -179,28 +185,58 @@ fn item<'m>(
 
 /// A folder of the machine that the script was written for means nothing here; the id of a snapshot does.
 fn source_directory<'m>(reader: &mut Reader<'m>, definition: &mut Map<String, Value>, value: &'m Expr) {
-    const POINTER: &str = "/source_directory";
     let known = reader.remarks.len();
-    let folder = reader.thing(value, POINTER);
+    let folder = reader.thing(value, SOURCE_DIRECTORY);
     reader.remarks.truncate(known);
-    if let Some(Thing::Plain(Value::String(id))) = &folder
+    match folder {
+        Some(Thing::Plain(Value::String(folder))) => folder_or_id(reader, definition, value, Some(folder)),
+        _ => folder_or_id(reader, definition, value, None),
+    }
+}
+
+/// `folder` is none where it cannot be read.
+fn folder_or_id(
+    reader: &mut Reader<'_>,
+    definition: &mut Map<String, Value>,
+    place: &Expr,
+    folder: Option<String>,
+) {
+    if let Some(id) = &folder
         && id.parse::<SnapshotId>().is_ok()
     {
         definition.insert("source_directory".to_owned(), Value::String(id.clone()));
         return;
     }
-    let shown = match &folder {
-        Some(Thing::Plain(Value::String(folder))) => format!("{:?}", shortened(folder)),
-        _ => format!("`{}`", shortened(reader.module.text(value))),
+    let what = match &folder {
+        Some(folder) => format!("{:?}", shortened(folder)),
+        None => "what stands here".to_owned(),
     };
-    let (line, column) = reader.module.place(value);
+    let (line, column) = reader.module.place(place);
     reader.remarks.add(
         Severity::Error,
         FILL_IN,
-        POINTER,
-        format!("Line {line}, column {column}: {shown} is a folder on the machine of whoever wrote this; it was left out."),
+        SOURCE_DIRECTORY,
+        format!("Line {line}, column {column}: {what} is a folder on the machine of whoever wrote this; it was left out."),
         "Upload that folder and write the id of the snapshot: `create_snapshot` takes it as an archive, and \
          `estimatord submit --source DIR` packs, uploads and submits in one go.",
+    );
+}
+
+/// Python refuses an argument that is given twice; which of the two was meant is for the author to say.
+fn told_twice(reader: &mut Reader<'_>, definition: &Map<String, Value>, name: &str, place: &Expr) {
+    if !definition.contains_key(name) {
+        return;
+    }
+    let (line, column) = reader.module.place(place);
+    reader.remarks.add(
+        Severity::Error,
+        FILL_IN,
+        &json::child("", name),
+        format!(
+            "Line {line}, column {column}: `{}` is given a second time; this value was taken.",
+            shortened(name)
+        ),
+        "Keep the value that is meant.",
     );
 }
 
@@ -209,13 +245,13 @@ fn unpacked<'m>(reader: &mut Reader<'m>, definition: &mut Map<String, Value>, va
     let known = reader.remarks.len();
     match reader.thing(value, "") {
         Some(Thing::Plain(Value::Object(mut members))) => {
-            if let Some(folder) = members.get("source_directory")
-                && folder.as_str().is_none_or(|folder| folder.parse::<SnapshotId>().is_err())
-            {
-                members.shift_remove("source_directory");
-                source_directory(reader, definition, value);
+            if let Some(folder) = members.shift_remove("source_directory") {
+                folder_or_id(reader, definition, value, folder.as_str().map(ToOwned::to_owned));
             }
-            definition.extend(members);
+            for (name, member) in members {
+                told_twice(reader, definition, &name, value);
+                definition.insert(name, member);
+            }
         }
         _ => {
             reader.remarks.truncate(known);
@@ -228,19 +264,22 @@ fn unpacked<'m>(reader: &mut Reader<'m>, definition: &mut Map<String, Value>, va
 fn settings(reader: &mut Reader<'_>, call: Call<'_>) {
     let names = reader.names;
     let Some((name, _)) = call.assigned_to.and_then(|name| names.find(name, call.scope)) else { return };
-    for change in name.changes.iter().filter(|change| !matches!(change.action, Action::Call(..))) {
+    // A method of the estimator itself changes nothing; one of something inside it may.
+    let changes =
+        |change: &&Change<'_>| !matches!(change.action, Action::Call(..)) || !change.path.is_empty();
+    for change in name.changes.iter().filter(changes) {
         let (line, column) = reader.module.place(change.statement);
         let source = reader.module.text(change.statement);
-        let shown = if is_secret(&change.path.join("/"), source) {
+        let what = if is_secret(&change.path.join("/"), source) {
             "what is set here".to_owned()
         } else {
-            format!("`{}`", shortened(source))
+            format!("`{}`", shown(source))
         };
         reader.remarks.add(
             Severity::Warning,
             "setting-not-read",
             "",
-            format!("Line {line}, column {column}: {shown} changes the estimator after it was made, and was not read."),
+            format!("Line {line}, column {column}: {what} changes the estimator after it was made, and was not read."),
             "Write what it sets as a parameter of the definition, if there is one.",
         );
     }
@@ -270,9 +309,9 @@ fn too_many() -> Unreadable {
 }
 
 /// The finding for a source without a call.
-fn no_call(others: &[(String, usize)]) -> Unreadable {
+fn no_call(others: &[(String, usize)], is_notebook: bool) -> Unreadable {
     let mut message = "The source calls `Chainer(…)` of `azureml.train.dnn` nowhere.".to_owned();
-    let fix = if others.is_empty() {
+    let mut fix = if others.is_empty() {
         "Send the source that makes the estimator."
     } else {
         let shown: Vec<String> =
@@ -281,6 +320,16 @@ fn no_call(others: &[(String, usize)]) -> Unreadable {
         "Of the estimators only `Chainer` is read and run here. Write the definition by hand: `EstimatorDefinition` in the API's \
          document lists its members."
     };
+    if is_notebook {
+        message.push_str(" It is a notebook's file, not Python.");
+        fix = "Send the source of the cell that makes the estimator.";
+    }
     let finding = finding(Severity::Error, "estimator-call-not-found", "", message, fix);
     Unreadable { finding: Box::new(finding), place: None }
+}
+
+/// The JSON of a notebook is a Python expression, too.
+fn is_notebook(bytes: &[u8]) -> bool {
+    let start = bytes.trim_ascii_start();
+    start.starts_with(b"{") && start.windows(7).any(|part| part == b"\"cells\"")
 }

@@ -219,6 +219,13 @@ impl<'a> Names<'a> {
             let action = Action::Call(attribute.attr.as_str(), &call.arguments);
             self.change(&attribute.value, action, statement);
         }
+        // `setattr(name, …)` changes what it names in a way that is not followed.
+        if let Expr::Call(call) = expression
+            && let (Expr::Name(function), Some(changed)) = (call.func.as_ref(), call.arguments.args.first())
+            && matches!(function.id.as_str(), "setattr" | "delattr")
+        {
+            self.change(changed, Action::Unknown, statement);
+        }
     }
 
     fn import(&mut self, bound: &'a str, dotted: String) {

@@ -342,6 +342,17 @@ impl<'m> Reader<'m> {
                 _ => self.unread::<()>(value, &json::child(pointer, "dependencies")).unwrap_or_default(),
             }
         }
+        let (line, column) = self.module.place(arguments);
+        self.remarks.add(
+            Severity::Info,
+            "default-packages-not-assumed",
+            &json::child(pointer, "dependencies"),
+            format!(
+                "Line {line}, column {column}: the SDK adds a `python`, `azureml-defaults` and its channels to these packages by \
+                 itself; only what the source states was written."
+            ),
+            "Add what the script needs of them, such as `python=3.6.2`, to `dependencies`, and channels to `channels`.",
+        );
         for package in conda {
             add_package(&mut members, package, false);
         }

@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 use super::{
     names::{Action, Change, Name, Names},
     number,
-    remarks::{FILL_IN, Remarks, advice, is_secret},
+    remarks::{FILL_IN, Remarks, advice, is_secret, shown},
 };
-use crate::domain::{definition::shortened, finding::Severity, json, python::Module};
+use crate::domain::{finding::Severity, json, python::Module};
 
 /// How deep values may nest, names that stand for others included.
 const MAX_DEPTH: usize = 64;
@@ -111,13 +111,13 @@ impl<'m> Reader<'m> {
         }
         let (line, column) = self.module.place(expression);
         let source = self.module.text(expression);
-        let shown = if is_secret(pointer, source) {
+        let piece = if is_secret(pointer, source) {
             "what stands here (not shown: it may hold a secret)".to_owned()
         } else {
-            format!("`{}`", shortened(&source.split_whitespace().collect::<Vec<_>>().join(" ")))
+            format!("`{}`", shown(source))
         };
         let message = format!(
-            "Line {line}, column {column}: {shown} cannot be read off the source; the member was left out."
+            "Line {line}, column {column}: {piece} cannot be read off the source; the member was left out."
         );
         self.remarks.add(Severity::Error, FILL_IN, pointer, message, fix);
     }

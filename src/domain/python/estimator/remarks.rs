@@ -1,6 +1,7 @@
 //! What has to be said of a call: mostly what cannot be read off the source, and what to write in its place.
 
 use crate::domain::{
+    definition::shortened,
     finding::{Doc, Finding, Fix, Severity},
     json,
 };
@@ -91,6 +92,40 @@ pub(super) fn finding(
             url: "/docs/".to_owned(),
         },
     }
+}
+
+/// A piece of source as it may be shown: on one line, shortened, and without what its texts hold, which may be secrets.
+pub(super) fn shown(source: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = source;
+    while let Some(start) = rest.find(['"', '\'']) {
+        let (before, text) = rest.split_at(start);
+        plain.push_str(before);
+        let quote = &text[..1];
+        let triple = quote.repeat(3);
+        let quote = if text.starts_with(&triple) { triple.as_str() } else { quote };
+        plain.push_str(quote);
+        rest = behind(&text[quote.len()..], quote);
+        plain.push('…');
+        plain.push_str(quote);
+    }
+    plain.push_str(rest);
+    shortened(&plain.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// What follows the end of a text.
+fn behind<'a>(text: &'a str, quote: &str) -> &'a str {
+    let mut from = 0;
+    while let Some(at) = text[from..].find(['\\', '"', '\'']).map(|at| from + at) {
+        if text[at..].starts_with(quote) {
+            return &text[at + quote.len()..];
+        }
+        from = at + 1;
+        if text.as_bytes()[at] == b'\\' {
+            from += text[from..].chars().next().map_or(0, char::len_utf8);
+        }
+    }
+    ""
 }
 
 /// Whether what stands at a place, or what it is read from, may be a secret.
