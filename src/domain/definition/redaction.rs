@@ -4,6 +4,10 @@ use serde_json::{Map, Value};
 
 use crate::domain::json;
 
+/// Members of an environment that the rules read. Whatever else it has comes from the SDK's files, or is misspelt.
+const READ: &[&str] =
+    &["name", "version", "environment_variables", "environmentVariables", "python", "docker"];
+
 /// What stands in place of a secret.
 pub(in crate::domain) const MARKER: &str = "[redacted]";
 
@@ -27,7 +31,30 @@ pub(in crate::domain) fn redacted(body: &Map<String, Value>) -> Map<String, Valu
             }
         }
     }
+    if let Some(Value::Object(environment)) = copy.get_mut("environment_definition") {
+        for (_, value) in environment.iter_mut().filter(|(key, _)| !READ.contains(&key.as_str())) {
+            named_secrets(value);
+        }
+    }
     copy
+}
+
+/// Replaces what is called a password or a secret, however deep.
+fn named_secrets(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (key, member) in members.iter_mut() {
+                let name = key.to_lowercase();
+                if name.contains("password") || name.contains("secret") {
+                    scrub(member);
+                } else {
+                    named_secrets(member);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(named_secrets),
+        _ => {}
+    }
 }
 
 fn registry_secrets(registry: &mut Value) {
@@ -124,7 +151,8 @@ mod tests {
     fn secrets_in_an_address_and_in_an_identity_are_replaced() {
         let Value::Object(body) = json!({"environment_definition": {"docker": {"baseImageRegistry":
             {"address": "u:s3cret@r.example", "username": ["s3cret"],
-             "registryIdentity": {"resource_id": "id", "password": "s3cret"}}}}})
+             "registryIdentity": {"resource_id": "id", "password": "s3cret"}}},
+            "registry": [{"address": "r", "Password": "s3cret"}], "environmentVariables": {"DB_PASSWORD": "is needed"}}})
         else {
             unreachable!()
         };
@@ -134,6 +162,7 @@ mod tests {
             !text.contains("s3cret") && text.contains("[redacted]@r.example") && text.contains("\"id\""),
             "{text}"
         );
+        assert!(text.contains("is needed"), "a variable of the run is no secret of the definition: {text}");
         assert_eq!(redacted(&shown), shown);
     }
 }

@@ -81,6 +81,14 @@ impl<'a> Notes<'a> {
                 "The image and the packages are those for GPUs; whether there are any is up to the target.",
             );
         }
+        let version = plan.environment.framework_version.as_deref();
+        let own = |version: &str| !plan.environment.pip_packages.contains(&format!("chainer=={version}"));
+        if !draft.enable_optimized_mode.is_true() && version.is_some_and(own) {
+            self.approximate(
+                "framework_version",
+                "A package of the definition's own replaces the chainer of this version.",
+            );
+        }
         if draft.enable_optimized_mode.is_true() {
             self.none(
                 "_enable_optimized_mode",

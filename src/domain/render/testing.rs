@@ -49,6 +49,7 @@ pub(crate) static CASES: &[(&str, &str)] = &[
         r#"{"custom_docker_image": "registry.example.com:5000/team/own:1.2", "image_registry_details":
             {"address": "registry.example.com:5000", "username": "it's \"me\"", "password": "s3cret"}}"#,
     ),
+    ("own_chainer", r#"{"pip_packages": ["chainer==6.0.0"]}"#),
     (
         "without_docker",
         r#"{"use_docker": false, "conda_packages": ["scipy==1.5"], "pip_packages": ["numpy"]}"#,
