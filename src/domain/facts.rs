@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::compute_target::ComputeTarget;
+use super::{compute_target::ComputeTarget, plan::Plan};
 
 /// What a body refers to and somebody has to look up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,4 +55,13 @@ pub struct Facts {
     pub targets: Vec<ComputeTarget>,
     /// The names of the registered datastores; needed only when the body names one.
     pub datastores: BTreeSet<String>,
+}
+
+impl Facts {
+    /// The registered target of a plan; none for a one-off target, which has only a size.
+    #[must_use]
+    pub fn target_of(&self, plan: &Plan) -> Option<&ComputeTarget> {
+        let named = self.targets.iter().find(|target| target.name.as_str() == plan.compute_target);
+        named.filter(|_| plan.one_off_target.is_none())
+    }
 }

@@ -155,6 +155,13 @@ impl Plan {
         self.node_count.saturating_mul(self.process_count_per_node)
     }
 
+    /// The script as an interpreter is told it: a file whose name looks like an option is a file all the same.
+    #[must_use]
+    pub fn entry_script_word(&self) -> String {
+        let entry = &self.entry_script;
+        if entry.starts_with('-') { format!("./{entry}") } else { entry.clone() }
+    }
+
     /// The input in whose place the argument at `index` is put: `None` for a plain argument, `Some(None)` for the
     /// checkpoint.
     #[must_use]

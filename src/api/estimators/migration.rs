@@ -45,8 +45,7 @@ pub async fn get_estimator_migration(
         return Err(ApiError::Refused { kind: ProblemKind::InvalidDefinition, findings });
     };
     let plan = judge::plan(accepted);
-    let target = judged.facts.targets.iter().find(|target| target.name.as_str() == plan.compute_target);
-    let target = target.filter(|_| plan.one_off_target.is_none());
+    let target = judged.facts.target_of(&plan);
     let subject = Subject { plan: &plan, definition: &accepted.definition, target };
     etag::json(StatusCode::OK, &migration::report(&subject))
 }

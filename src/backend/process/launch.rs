@@ -130,10 +130,7 @@ fn milliseconds(duration: Duration) -> u64 {
 
 /// The script and its arguments, as the interpreter gets them.
 fn script(attempt: &Attempt) -> Vec<String> {
-    let entry = &attempt.plan.entry_script;
-    // A file whose name looks like an option is a file all the same.
-    let entry = if entry.starts_with('-') { format!("./{entry}") } else { entry.clone() };
-    std::iter::once(entry).chain(attempt.plan.arguments.iter().cloned()).collect()
+    std::iter::once(attempt.plan.entry_script_word()).chain(attempt.plan.arguments.iter().cloned()).collect()
 }
 
 fn mpirun_arguments(attempt: &Attempt, machine: &Machine<'_>, flavor: MpiFlavor) -> Vec<String> {

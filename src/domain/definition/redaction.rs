@@ -12,7 +12,7 @@ const READ: &[&str] =
 pub(in crate::domain) const MARKER: &str = "[redacted]";
 
 /// Members of a registry that are no secrets. Anything else in it might be one, misspelt.
-const PUBLIC: &[&str] = &["address", "username"];
+pub(in crate::domain) const PUBLIC: &[&str] = &["address", "username"];
 
 /// Members that name an identity of a registry, in a registry's own object for it.
 const IDENTITY: &[&str] = &["registry_identity", "registryIdentity"];

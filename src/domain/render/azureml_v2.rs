@@ -105,10 +105,7 @@ fn command(plan: &Plan) -> String {
     let environment = &plan.environment;
     let own =
         environment.interpreter_path.as_deref().filter(|_| environment.kind == EnvironmentKind::UserManaged);
-    // A file whose name looks like an option is a file all the same.
-    let entry = &plan.entry_script;
-    let script = if entry.starts_with('-') { format!("./{entry}") } else { entry.clone() };
-    let mut words = vec![word(own.unwrap_or("python")), word(&script)];
+    let mut words = vec![word(own.unwrap_or("python")), word(&plan.entry_script_word())];
     for (index, argument) in plan.arguments.iter().enumerate() {
         words.push(match plan.data_argument(index) {
             None => word(argument),

@@ -47,8 +47,7 @@ async fn rendered(
         return Err(refused(findings));
     };
     let plan = judge::plan(accepted);
-    let target = judged.facts.targets.iter().find(|target| target.name.as_str() == plan.compute_target);
-    let target = target.filter(|_| plan.one_off_target.is_none());
+    let target = judged.facts.target_of(&plan);
     Ok(render::render(format, &Subject { plan: &plan, definition: &accepted.definition, target }))
 }
 

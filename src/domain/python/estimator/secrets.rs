@@ -6,10 +6,11 @@ use super::{
     reader::Reader,
     remarks::{FILL_IN, is_secret},
 };
-use crate::domain::{definition::rank, finding::Severity, json};
-
-/// Members of a registry that are no secrets. Anything else in it might be one, misspelt.
-const PUBLIC: &[&str] = &["address", "username"];
+use crate::domain::{
+    definition::{rank, redaction::PUBLIC},
+    finding::Severity,
+    json,
+};
 
 /// Takes every secret out of a definition, and says where it has to be written again.
 pub(super) fn take_out(reader: &mut Reader<'_>, definition: &mut Map<String, Value>) {

@@ -47,11 +47,10 @@ pub(super) fn interpreter(parts: &Parts<'_>) -> String {
     }
 }
 
-/// The script and its arguments. A file whose name looks like an option is a file all the same.
+/// The script and its arguments.
 pub(super) fn script(parts: &Parts<'_>) -> Vec<String> {
     let plan = parts.subject.plan;
-    let entry = &plan.entry_script;
-    let mut words = vec![if entry.starts_with('-') { format!("./{entry}") } else { entry.clone() }];
+    let mut words = vec![plan.entry_script_word()];
     for (index, argument) in plan.arguments.iter().enumerate() {
         words.push(match (plan.data_argument(index), &plan.data.resume_from) {
             (Some(Some(input)), _) => parts.claims.input(input),

@@ -127,14 +127,8 @@ fn cpus_per_task(plan: &Plan, cpus: u32) -> u64 {
     (u64::from(cpus) / plan.process_count_per_node).max(1)
 }
 
-/// The entry script as an argument: a file whose name looks like an option is a file all the same.
-fn script(plan: &Plan) -> String {
-    let entry = &plan.entry_script;
-    if entry.starts_with('-') { format!("./{entry}") } else { entry.clone() }
-}
-
 fn source(plan: &Plan) -> String {
-    let script = word(&script(plan));
+    let script = word(&plan.entry_script_word());
     format!(
         r#"
 cd "${{SOURCE_DIRECTORY:-$SLURM_SUBMIT_DIR}}" || exit 1
@@ -188,7 +182,7 @@ fn data(plan: &Plan) -> String {
 }
 
 fn arguments(plan: &Plan) -> String {
-    let mut words = vec![word(&script(plan))];
+    let mut words = vec![word(&plan.entry_script_word())];
     for (index, argument) in plan.arguments.iter().enumerate() {
         words.push(match plan.data_argument(index) {
             None => word(argument),
