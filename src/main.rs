@@ -1,6 +1,6 @@
 //! The one binary: the service, its client, and the small helpers that the service starts.
 
-use std::process::ExitCode;
+use std::{ffi::OsStr, path::Path, process::ExitCode};
 
 use clap::Parser as _;
 use estimatord::{
@@ -12,6 +12,11 @@ use estimatord::{
 };
 
 fn main() -> ExitCode {
+    // A container runtime asks for a password by starting this binary under another name.
+    let name = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&name).file_name() == Some(OsStr::new(process::CREDENTIAL_HELPER)) {
+        return process::credential_helper();
+    }
     // The helpers come first: each is one thread without a runtime.
     match Cli::parse().command {
         Command::Supervise(args) => process::supervise(args),

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::domain::{compute_target, ids::RunId, plan::Plan};
+use crate::domain::{compute_target, ids::RunId, plan::Plan, secret::Secret};
 pub use crate::domain::{
     environment::{ActualEnvironment, Substitution},
     run::{Exit, ExitReason, Observation},
@@ -28,6 +28,17 @@ pub struct Attempt {
     pub plan: Plan,
     /// The target's backend settings.
     pub backend: compute_target::Backend,
+    /// Who pulls the image, where its registry asks for it.
+    pub registry: Option<RegistryLogin>,
+}
+
+/// Who pulls an image. The registry's address is the plan's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryLogin {
+    /// The user.
+    pub username: String,
+    /// The user's password.
+    pub password: Secret,
 }
 
 /// Where the snapshot comes from; the worker implements it over the artifact store.

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::{
+    container::ContainerRuntime,
     definition::{Docker, Draft, EnvironmentDefinition, Registry, Variables},
     framework,
     rules::{
@@ -108,6 +109,19 @@ pub struct Substitution {
     pub reason: String,
 }
 
+/// The container that a run really got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ActualContainer {
+    /// What started it.
+    pub runtime: ContainerRuntime,
+    /// The name that its image was pulled or built by.
+    #[schema(example = "docker.io/library/python:3.11")]
+    pub image: String,
+    /// The image's content.
+    #[schema(example = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub image_id: String,
+}
+
 /// The environment that a run really got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActualEnvironment {
@@ -125,6 +139,9 @@ pub struct ActualEnvironment {
     pub build_key: Option<String>,
     /// Whether an environment that was there already was used.
     pub reused: bool,
+    /// The container that it is in; null where there is none.
+    #[serde(default)]
+    pub container: Option<ActualContainer>,
 }
 
 impl Environment {

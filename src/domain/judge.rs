@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
+    compute_target::Containers,
     definition::{Definition, Draft, redaction},
     environment::Environment,
     facts::{Facts, Wanted},
@@ -27,6 +28,8 @@ pub struct Accepted {
     pub definition: Definition,
     /// The environment it asks for.
     pub environment: Environment,
+    /// Which container runtime the target says it has.
+    pub containers: Containers,
 }
 
 impl Verdict {
@@ -67,9 +70,13 @@ pub fn judge(body: &Map<String, Value>, facts: &Facts) -> Verdict {
         return Verdict { findings, accepted: None };
     }
     let environment = Environment::resolve(&context);
+    let containers = context.target.as_ref().map_or(Containers::Auto, |target| target.containers);
     let entry_script = draft.entry_script.text().and_then(paths::normalized);
-    let accepted = Definition::from_judged(body, draft.clone(), entry_script)
-        .map(|definition| Accepted { definition, environment });
+    let accepted = Definition::from_judged(body, draft.clone(), entry_script).map(|definition| Accepted {
+        definition,
+        environment,
+        containers,
+    });
     Verdict { findings, accepted }
 }
 
@@ -99,6 +106,7 @@ pub fn plan(accepted: &Accepted) -> Plan {
         process_count_per_node: definition.process_count_per_node(),
         compute_target: definition.compute_target().or(definition.vm_size()).unwrap_or_default().to_owned(),
         one_off_target,
+        containers: accepted.containers,
         use_gpu: definition.use_gpu(),
         max_run_duration_seconds: definition.max_run_duration_seconds(),
         data,

@@ -3,6 +3,7 @@
 //! `tests/architecture.rs` reads the sources and fails when this module reaches for I/O.
 
 pub mod compute_target;
+pub mod container;
 pub mod datastore;
 pub mod definition;
 pub mod environment;
@@ -19,3 +20,4 @@ pub mod python;
 pub mod render;
 pub mod rules;
 pub mod run;
+pub mod secret;

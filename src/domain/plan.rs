@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{environment::Environment, ids::SnapshotId};
+use super::{compute_target::Containers, environment::Environment, ids::SnapshotId};
 
 /// How the processes of a run are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -135,6 +135,10 @@ pub struct Plan {
     /// The target that is made for this run alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_off_target: Option<OneOffTarget>,
+    /// Which container runtime the target said it has.
+    #[serde(default)]
+    #[schema(required = false)]
+    pub containers: Containers,
     /// Whether GPUs are asked for.
     pub use_gpu: bool,
     /// Seconds in `Running` after which the run is stopped.

@@ -61,6 +61,7 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
         experiment_name: run.experiment_name.clone(),
         plan: run.plan.clone(),
         backend: run.backend.clone(),
+        registry: None,
     };
     info!(run.status = %run.status, "run {} attempt {}: claimed in {}", run.id, run.attempt, run.status);
     let mut driver = Driver { context, lease, held, attempt, run, logs: None, stop_sent: false };

@@ -125,6 +125,7 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
             process_count_per_node: 1,
             compute_target: "local".into(),
             one_off_target: None,
+            containers: Default::default(),
             use_gpu: false,
             max_run_duration_seconds: None,
             data: Default::default(),
@@ -146,6 +147,7 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
             },
         },
         backend: compute_target::Backend::process(),
+        registry: None,
     }
 }
 

@@ -49,6 +49,7 @@ fn plan() -> Plan {
         process_count_per_node: 1,
         compute_target: "local".to_owned(),
         one_off_target: None,
+        containers: Default::default(),
         use_gpu: false,
         max_run_duration_seconds: None,
         data: Default::default(),

@@ -157,6 +157,7 @@ impl Backend for ScriptedBackend {
                 }],
                 build_key: None,
                 reused: false,
+                container: None,
             }),
             Prepare::Fail(message) => Err(PrepareError::EnvironmentBuild { message }),
             Prepare::Hang => std::future::pending().await,

@@ -25,6 +25,7 @@ pub(crate) fn attempt() -> Attempt {
             process_count_per_node: 1,
             compute_target: "local".into(),
             one_off_target: None,
+            containers: Default::default(),
             use_gpu: false,
             max_run_duration_seconds: None,
             data: Default::default(),
@@ -46,5 +47,6 @@ pub(crate) fn attempt() -> Attempt {
             },
         },
         backend: compute_target::Backend::process(),
+        registry: None,
     }
 }

@@ -8,11 +8,15 @@ use std::{
 
 use super::{
     super::Attempt,
+    container::{self, ContainerControl, Engine},
     layout::{MPIRUN_LOG, STD_LOG},
     rank,
     records::Launch,
 };
-use crate::domain::plan::Launcher;
+use crate::domain::{
+    container::{Container, Mount, Script, launch_script, rank_script, run_arguments},
+    plan::Launcher,
+};
 
 /// Variables of the service that a script is given. Everything else of the service's environment stays with it:
 /// the database address and the tokens are in there.
@@ -40,6 +44,16 @@ const INHERITED: [&str; 18] = [
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What a script leaves behind is not waited for as long as the script itself.
 const LEFTOVERS_GRACE: Duration = Duration::from_secs(5);
+
+/// What lets more ranks than cores run, as Open MPI 4 and 5 read it from the environment; others do not mind.
+const OVERSUBSCRIBE: [(&str, &str); 4] = [
+    ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
+    ("OMPI_MCA_hwloc_base_binding_policy", "none"),
+    ("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe"),
+    ("PRTE_MCA_hwloc_default_binding_policy", "none"),
+];
+/// The script that gives a rank its log, where our own binary cannot be run.
+const RANK_SCRIPT: &str = "rank.sh";
 
 /// Whether a variable of the service may be passed on to what users run.
 pub(super) fn is_inherited(name: &str) -> bool {
@@ -83,11 +97,42 @@ pub(super) struct Machine<'a> {
     pub(super) temporary_base: &'a Path,
     /// Between TERM and KILL.
     pub(super) cancel_grace: Duration,
+    /// The container that it all happens in, where there is one.
+    pub(super) container: Option<Place<'a>>,
+}
+
+/// The container of an attempt.
+#[derive(Clone, Debug)]
+pub(super) struct Place<'a> {
+    /// What starts it.
+    pub(super) engine: &'a Engine,
+    /// The image's id.
+    pub(super) image: &'a str,
+    /// Where scripts for it lie and where it writes how it went.
+    pub(super) records: &'a Path,
+    /// User and group of its processes, where they are not the image's own.
+    pub(super) user: Option<(u32, u32)>,
+    /// What it sees of the machine besides working directory, logs and records.
+    pub(super) mounts: Vec<Mount>,
+}
+
+/// What is started, and the files that it needs.
+#[derive(Clone, Debug)]
+pub(super) struct Planned {
+    /// For the supervisor.
+    pub(super) launch: Launch,
+    /// Written before the start: path and content.
+    pub(super) files: Vec<(PathBuf, String)>,
 }
 
 /// The entry of the environment by which every process of an attempt can be told from others.
 pub(super) fn mark(attempt: &Attempt) -> String {
-    format!("ESTIMATORD_ATTEMPT={}.{}", attempt.run_id, attempt.number)
+    let (name, value) = mark_of(attempt);
+    format!("{name}={value}")
+}
+
+fn mark_of(attempt: &Attempt) -> (&'static str, String) {
+    ("ESTIMATORD_ATTEMPT", format!("{}.{}", attempt.run_id, attempt.number))
 }
 
 /// Sockets live in there, whose addresses hold about 100 bytes: the name is short. The end of a run id is random.
@@ -97,31 +142,104 @@ pub(super) fn temporary_directory(base: &Path, attempt: &Attempt) -> PathBuf {
 }
 
 /// What the supervisor is to start.
-pub(super) fn launch(attempt: &Attempt, machine: &Machine<'_>) -> Result<Launch, &'static str> {
+pub(super) fn launch(attempt: &Attempt, machine: &Machine<'_>) -> Result<Planned, &'static str> {
     let plan = &attempt.plan;
-    let (program, arguments, log, temporary_directory) = match plan.launcher {
-        Launcher::Single => {
-            let arguments = script(attempt);
-            (machine.interpreter.to_owned(), arguments, machine.logs.join(STD_LOG), None)
-        }
+    let (program, arguments, log) = match plan.launcher {
+        Launcher::Single => (text(machine.interpreter), script(attempt), STD_LOG),
         Launcher::Mpi => {
-            let (mpirun, flavor) = machine.mpirun.ok_or("MPI needs mpirun")?;
-            let temporary = temporary_directory(machine.temporary_base, attempt);
-            let arguments = mpirun_arguments(attempt, machine, flavor);
-            (mpirun.to_owned(), arguments, machine.logs.join(MPIRUN_LOG), Some(temporary))
+            let (program, options) = mpirun(machine)?;
+            (program, mpirun_arguments(attempt, machine, options), MPIRUN_LOG)
         }
     };
-    Ok(Launch {
-        program,
+    let in_container = machine.container.is_some();
+    // A container has a temporary directory of its own.
+    let temporary_directory = (plan.launcher == Launcher::Mpi && !in_container)
+        .then(|| temporary_directory(machine.temporary_base, attempt));
+    let bare = Launch {
+        program: PathBuf::from(program),
         arguments,
         environment: environment(attempt, machine, temporary_directory.as_deref()),
         working_directory: machine.work.to_owned(),
-        log,
+        log: machine.logs.join(log),
         temporary_directory,
         max_run_duration_seconds: plan.max_run_duration_seconds,
         cancel_grace_ms: milliseconds(machine.cancel_grace),
+        container: None,
         leftovers_grace_ms: milliseconds(machine.cancel_grace.min(LEFTOVERS_GRACE)),
+    };
+    Ok(match &machine.container {
+        Some(place) => contained(attempt, machine, place, bare),
+        None => Planned { launch: bare, files: Vec::new() },
     })
+}
+
+/// The same in a container: the script that is started in it holds variables and arguments.
+fn contained(attempt: &Attempt, machine: &Machine<'_>, place: &Place<'_>, bare: Launch) -> Planned {
+    let environment = &attempt.plan.environment;
+    let (records, launch_path) = (text(place.records), place.records.join("launch.sh"));
+    let command: Vec<String> = std::iter::once(text(&bare.program)).chain(bare.arguments).collect();
+    let bin = machine.virtual_environment.map(|root| text(&root.join("bin")));
+    let content = launch_script(&Script {
+        variables: &bare.environment,
+        path_prefix: bin.as_deref(),
+        records: &records,
+        command: &command,
+    });
+    let mut mounts = vec![
+        Mount::same(text(machine.work), false),
+        Mount::same(text(&machine.logs.join("user_logs")), false),
+        Mount::same(records, false),
+    ];
+    mounts.extend(place.mounts.iter().cloned());
+    let name = container::name(attempt);
+    let arguments = run_arguments(&Container {
+        runtime: place.engine.runtime,
+        name: &name,
+        label: &format!("estimatord.attempt={}.{}", attempt.run_id, attempt.number),
+        image: place.image,
+        shm_size: environment.shm_size.as_deref(),
+        gpus: attempt.plan.use_gpu,
+        user: place.user,
+        working_directory: &text(machine.work),
+        mounts: &mounts,
+        arguments: &environment.container.arguments,
+        command: &["/bin/sh", &text(&launch_path)],
+    });
+    let mut engine_environment = place.engine.environment.clone();
+    let (variable, value) = mark_of(attempt);
+    engine_environment.push((variable.to_owned(), value));
+    let mut files = vec![(launch_path, content)];
+    if attempt.plan.launcher == Launcher::Mpi {
+        files.push((place.records.join(RANK_SCRIPT), rank_script().to_owned()));
+    }
+    let launch = Launch {
+        program: place.engine.program.clone(),
+        arguments,
+        environment: engine_environment.clone(),
+        container: Some(ContainerControl {
+            program: place.engine.program.clone(),
+            environment: engine_environment,
+            name,
+            records: place.records.to_owned(),
+        }),
+        ..bare
+    };
+    Planned { launch, files }
+}
+
+/// `mpirun`, and the options by which more ranks than cores may run.
+fn mpirun(machine: &Machine<'_>) -> Result<(String, &'static [&'static str]), &'static str> {
+    if machine.container.is_some() {
+        // Which one there is only the container knows: variables say the same to each kind.
+        return Ok(("mpirun".to_owned(), &[]));
+    }
+    let (mpirun, flavor) = machine.mpirun.ok_or("MPI needs mpirun")?;
+    let options: &[&str] = match flavor {
+        // More ranks than cores, and none of them tied to one: several runs share this machine.
+        MpiFlavor::OpenMpi => &["--oversubscribe", "--bind-to", "none"],
+        MpiFlavor::Other => &[],
+    };
+    Ok((text(mpirun), options))
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -133,16 +251,27 @@ fn script(attempt: &Attempt) -> Vec<String> {
     std::iter::once(attempt.plan.entry_script_word()).chain(attempt.plan.arguments.iter().cloned()).collect()
 }
 
-fn mpirun_arguments(attempt: &Attempt, machine: &Machine<'_>, flavor: MpiFlavor) -> Vec<String> {
+fn mpirun_arguments(attempt: &Attempt, machine: &Machine<'_>, options: &[&str]) -> Vec<String> {
     let ranks = attempt.plan.process_count().to_string();
     let mut arguments = vec!["-n".to_owned(), ranks.clone()];
-    if flavor == MpiFlavor::OpenMpi {
-        // More ranks than cores, and none of them tied to one: several runs share this machine.
-        arguments.extend(["--oversubscribe", "--bind-to", "none"].map(str::to_owned));
+    arguments.extend(options.iter().map(|option| (*option).to_owned()));
+    let user_logs = text(&machine.logs.join("user_logs"));
+    match &machine.container {
+        Some(place) => {
+            let script = text(&place.records.join(RANK_SCRIPT));
+            arguments.extend(["/bin/sh".to_owned(), script, user_logs, ranks]);
+        }
+        None => {
+            arguments.extend([
+                text(machine.own_binary),
+                "rank".to_owned(),
+                "--log-dir".to_owned(),
+                user_logs,
+            ]);
+            arguments.extend(["--ranks".to_owned(), ranks, "--".to_owned()]);
+        }
     }
-    let user_logs = machine.logs.join("user_logs");
-    arguments.extend([text(machine.own_binary), "rank".to_owned(), "--log-dir".to_owned(), text(&user_logs)]);
-    arguments.extend(["--ranks".to_owned(), ranks, "--".to_owned(), text(machine.interpreter)]);
+    arguments.push(text(machine.interpreter));
     // Through mpi4py, so that a rank that raises takes the others with it; they would wait for it for ever.
     arguments.extend(["-m", "mpi4py"].map(str::to_owned));
     // Open MPI takes an argument `:` for the beginning of another program, wherever it stands, so none may be bare.
@@ -159,30 +288,57 @@ fn environment(
     machine: &Machine<'_>,
     temporary_directory: Option<&Path>,
 ) -> Vec<(String, String)> {
-    let mut environment: BTreeMap<String, String> =
-        machine.service_environment.iter().filter(|(name, _)| is_inherited(name)).cloned().collect();
-    let path = environment.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+    let in_container = machine.container.is_some();
+    // Of what concerns the machine a container has its own.
+    let passed_on = |name: &str| {
+        if in_container { name.to_ascii_lowercase().ends_with("_proxy") } else { is_inherited(name) }
+    };
+    let mut environment: BTreeMap<String, String> = machine
+        .service_environment
+        .iter()
+        .filter(|(name, _)| is_inherited(name) && passed_on(name))
+        .cloned()
+        .collect();
     if let Some(root) = machine.virtual_environment {
-        *path = format!("{}:{path}", root.join("bin").display());
         environment.insert("VIRTUAL_ENV".to_owned(), text(root));
     }
-    let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
+    if !in_container {
+        let path = environment.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+        if let Some(root) = machine.virtual_environment {
+            *path = format!("{}:{path}", root.join("bin").display());
+        }
+    }
+    let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.to_owned());
     // Logs must be readable while the script runs.
-    set("PYTHONUNBUFFERED", "1".to_owned());
+    set("PYTHONUNBUFFERED", "1");
+    if let Some(place) = &machine.container
+        && place.user.is_some()
+    {
+        // The image has no home for a user that it does not know.
+        set("HOME", &text(place.records));
+    }
     if let Some(directory) = temporary_directory {
-        set("TMPDIR", text(directory));
-        set("OMPI_ALLOW_RUN_AS_ROOT", "1".to_owned());
-        set("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1".to_owned());
+        set("TMPDIR", &text(directory));
+    }
+    if attempt.plan.launcher == Launcher::Mpi {
+        set("OMPI_ALLOW_RUN_AS_ROOT", "1");
+        set("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         // Ranks that spin while they wait starve those they wait for.
-        set("OMPI_MCA_mpi_yield_when_idle", "1".to_owned());
+        set("OMPI_MCA_mpi_yield_when_idle", "1");
+        if in_container {
+            for (name, value) in OVERSUBSCRIBE {
+                set(name, value);
+            }
+        }
     }
     for variable in &attempt.plan.environment.environment_variables {
-        set(&variable.name, variable.value.clone());
+        set(&variable.name, &variable.value);
     }
     // Last: by these the attempt is known.
-    set("AZUREML_RUN_ID", attempt.run_id.to_string());
-    set("AZUREML_ARM_PROJECT_NAME", attempt.experiment_name.clone());
-    set("ESTIMATORD_ATTEMPT", format!("{}.{}", attempt.run_id, attempt.number));
+    set("AZUREML_RUN_ID", &attempt.run_id.to_string());
+    set("AZUREML_ARM_PROJECT_NAME", &attempt.experiment_name);
+    let (name, value) = mark_of(attempt);
+    set(name, &value);
     environment.into_iter().collect()
 }
 
@@ -202,7 +358,12 @@ mod tests {
             logs: Path::new("/a/logs"),
             temporary_base: Path::new("/tmp"),
             cancel_grace: Duration::from_secs(30),
+            container: None,
         }
+    }
+
+    fn launch(attempt: &Attempt, machine: &Machine<'_>) -> Result<Launch, &'static str> {
+        super::launch(attempt, machine).map(|planned| planned.launch)
     }
 
     fn variable<'a>(launch: &'a Launch, name: &str) -> Option<&'a str> {

@@ -4,6 +4,7 @@
 //! and outlives the service. What is known of an attempt is in its directory, so that any service that is started on
 //! the same data directory knows it too.
 
+mod container;
 mod descendants;
 mod environment;
 mod files;
@@ -39,6 +40,7 @@ use crate::{
 };
 
 pub use self::{
+    container::{HELPER as CREDENTIAL_HELPER, credential_helper},
     rank::{Rank, rank},
     supervisor::{Supervise, supervise},
 };

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::container::ContainerControl;
+
 /// What the supervisor is to start, complete: it decides nothing itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Launch {
@@ -24,6 +26,9 @@ pub(super) struct Launch {
     pub(super) max_run_duration_seconds: Option<u64>,
     /// Between TERM and KILL when it is told to end, in milliseconds.
     pub(super) cancel_grace_ms: u64,
+    /// The container that `program` starts, where it starts one.
+    #[serde(default)]
+    pub(super) container: Option<ContainerControl>,
     /// Between TERM and KILL for what the script leaves behind when it ends by itself, in milliseconds.
     pub(super) leftovers_grace_ms: u64,
 }

@@ -12,12 +12,14 @@ use tokio::{process::Command, sync::oneshot, time::Instant};
 
 use super::{
     super::{ActualEnvironment, Attempt, BackendError},
-    ProcessBackend, environment,
-    launch::{self, Machine, MpiFlavor},
+    ProcessBackend,
+    container::{self, Engine},
+    environment,
+    launch::{self, Machine, MpiFlavor, Place, Planned},
     layout::{self, AttemptDir},
     supervisor::HELD_BY_ANOTHER,
 };
-use crate::domain::plan::Launcher;
+use crate::domain::{container::Mount, plan::Launcher};
 
 /// How long a supervisor may take until the script runs.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,9 +53,12 @@ pub(super) async fn ensure_submitted(
         let missing = io::Error::new(io::ErrorKind::NotFound, "the attempt was not prepared");
         return Err(io_error("start", missing));
     }
-    let launch =
+    let planned =
         plan_launch(backend, attempt, environment, &directory).await.map_err(|e| io_error("start", e))?;
-    layout::write_json(&directory.launch(), &launch).map_err(|e| io_error("write launch.json", e))?;
+    for (path, content) in &planned.files {
+        layout::write_atomically(path, content.as_bytes()).map_err(|e| io_error("write a script", e))?;
+    }
+    layout::write_json(&directory.launch(), &planned.launch).map_err(|e| io_error("write launch.json", e))?;
     let ended = spawn(backend, &directory).map_err(|e| io_error("start the supervisor", e))?;
     wait_until_started(&directory, Some(ended)).await;
     let files = [directory.exit(), directory.started(), directory.supervisor(), directory.cancel()];
@@ -70,13 +75,32 @@ async fn plan_launch(
     attempt: &Attempt,
     environment: &ActualEnvironment,
     directory: &AttemptDir,
-) -> io::Result<super::records::Launch> {
+) -> io::Result<Planned> {
     let interpreter = PathBuf::from(&environment.interpreter);
     // `<root>/bin/python` of what the service built.
     let virtual_environment = environment.build_key.as_ref().and_then(|_| interpreter.parent()?.parent());
     let variables = &backend.service_environment;
+    let engine = match &environment.container {
+        Some(used) => Some(Engine::of(used.runtime, variables).await.map_err(io::Error::other)?),
+        None => None,
+    };
+    let records = container::records(directory);
+    let place = match (&environment.container, &engine) {
+        (Some(used), Some(engine)) => {
+            layout::create_private_dir(&records)?;
+            Some(Place {
+                engine,
+                image: &used.image_id,
+                records: &records,
+                user: container::user(engine.runtime),
+                mounts: mounts(virtual_environment),
+            })
+        }
+        _ => None,
+    };
     let mpirun = match attempt.plan.launcher {
         Launcher::Single => None,
+        Launcher::Mpi if place.is_some() => None,
         Launcher::Mpi => match environment::mpirun(&interpreter, variables) {
             Some(path) => Some((path.clone(), flavor(&path, variables).await?)),
             None => None,
@@ -92,8 +116,18 @@ async fn plan_launch(
         logs: &directory.logs(),
         temporary_base: &temporary_base(),
         cancel_grace: backend.settings.cancel_grace,
+        container: place,
     };
     launch::launch(attempt, &machine).map_err(io::Error::other)
+}
+
+/// What a container sees of the machine: what was built for it, where it was built.
+fn mounts(virtual_environment: Option<&Path>) -> Vec<Mount> {
+    virtual_environment
+        .and_then(Path::parent)
+        .map(|root| Mount::same(container::text(root), true))
+        .into_iter()
+        .collect()
 }
 
 fn temporary_base() -> PathBuf {

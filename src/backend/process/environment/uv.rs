@@ -105,7 +105,7 @@ pub(super) async fn install_python(
 }
 
 /// Waits for an exclusive lock; `waiting` is called once if it is not to be had at once.
-pub(super) async fn lock(
+pub(in super::super) async fn lock(
     path: &Path,
     deadline: Instant,
     mut waiting: impl FnMut() -> io::Result<()>,

@@ -1,0 +1,65 @@
+//! The scripts that run in containers, run by the machine's own shell.
+
+use std::{fs, process::Command};
+
+use estimatord::domain::container::{Script, launch_script, rank_script};
+
+fn texts(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn run(text: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("script.sh");
+    fs::write(&path, text).unwrap();
+    let output = Command::new("/bin/sh").arg(&path).args(arguments).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_command_gets_its_words_and_variables_and_its_end_is_written() {
+    let records = tempfile::tempdir().unwrap();
+    let variables = [("A", "it's $(id)\nb"), ("EMPTY", ""), ("TILDE", "~")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let print = "printf '%s|' \"$A\" \"$EMPTY\" \"$TILDE\" \"${PATH%%:*}\" \"$@\"; exit 7";
+    let script = Script {
+        variables: &variables,
+        path_prefix: Some("/own env/bin"),
+        records: records.path().to_str().unwrap(),
+        command: &texts(&["/bin/sh", "-c", print, "sh", "", "-x", "a b", "$HOME", "*", "=", "é\n"]),
+    };
+    let (code, out) = run(&launch_script(&script), &[]);
+    assert_eq!(code, Some(7));
+    assert_eq!(out, "it's $(id)\nb||~|/own env/bin||-x|a b|$HOME|*|=|é\n|");
+    let read = |name: &str| fs::read_to_string(records.path().join(name)).unwrap();
+    assert_eq!((read("started"), read("status")), (String::new(), "7\n".to_owned()));
+    assert!(read("usage").lines().all(|line| line.split_once(' ').unwrap().1.parse::<u64>().is_ok()));
+}
+
+#[test]
+fn a_program_whose_path_looks_like_an_assignment_is_started() {
+    let directory = tempfile::tempdir().unwrap();
+    let odd = directory.path().join("a=b");
+    std::os::unix::fs::symlink("/bin/echo", &odd).unwrap();
+    let script = Script {
+        variables: &[],
+        path_prefix: None,
+        records: directory.path().to_str().unwrap(),
+        command: &texts(&[odd.to_str().unwrap(), "done"]),
+    };
+    assert_eq!(run(&launch_script(&script), &[]), (Some(0), "done\n".to_owned()));
+}
+
+#[test]
+fn a_rank_writes_its_own_log_and_gets_its_words_unguarded() {
+    let logs = tempfile::tempdir().unwrap();
+    let log = logs.path().to_str().unwrap();
+    let print = "printf '%s|' \"$@\"";
+    let words = [log, "1", "/bin/sh", "-c", print, "sh", "=:", "==x", "=", "=a b"];
+    assert_eq!(run(rank_script(), &words), (Some(0), String::new()));
+    assert_eq!(fs::read_to_string(logs.path().join("std_log.txt")).unwrap(), ":|=x||a b|");
+    let told = format!("export PMI_RANK=3\n{}", rank_script());
+    assert_eq!(run(&told, &[log, "4", "echo", "=hello"]).0, Some(0));
+    assert_eq!(fs::read_to_string(logs.path().join("std_log_3.txt")).unwrap(), "hello\n");
+    assert_eq!(run(rank_script(), &[log, "4", "echo"]).0, Some(127));
+}
