@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 # They install what is missing (as root, or with sudo) or say in one line what to install.
 
-.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings clean
+.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings check-containers clean
 
 demo: ## build, start, train both examples, show what came out, stop
 	@scripts/setup.sh build run
@@ -48,6 +48,9 @@ sqlx: ## write .sqlx anew, the checked queries' cache
 
 check-renderings: ## every rendering, read by the SDK or tool that it is written for
 	scripts/check-renderings.sh
+
+check-containers: ## the process backend in real containers: a Docker of its own, as root
+	scripts/with-docker.sh cargo nextest run --locked --test backends --run-ignored only -E 'test(/^containers::/)'
 
 clean:
 	cargo clean

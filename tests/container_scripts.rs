@@ -1,6 +1,6 @@
 //! The scripts that run in containers, run by the machine's own shell.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use estimatord::domain::container::{Script, launch_script, rank_script};
 
@@ -16,21 +16,34 @@ fn run(text: &str, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
+/// Runs a command by the script that a container runs; the third is what stands in the log.
+fn launch(
+    directory: &Path,
+    variables: &[(String, String)],
+    command: &[&str],
+) -> (Option<i32>, String, String) {
+    let log = directory.join("the log");
+    let script = Script {
+        variables,
+        path_prefix: Some("/own env/bin"),
+        records: directory.to_str().unwrap(),
+        log: log.to_str().unwrap(),
+        command: &texts(command),
+    };
+    let (code, out) = run(&launch_script(&script), &[]);
+    (code, out, fs::read_to_string(log).unwrap())
+}
+
 #[test]
 fn the_command_gets_its_words_and_variables_and_its_end_is_written() {
     let records = tempfile::tempdir().unwrap();
     let variables = [("A", "it's $(id)\nb"), ("EMPTY", ""), ("TILDE", "~")];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let print = "printf '%s|' \"$A\" \"$EMPTY\" \"$TILDE\" \"${PATH%%:*}\" \"$@\"; exit 7";
-    let script = Script {
-        variables: &variables,
-        path_prefix: Some("/own env/bin"),
-        records: records.path().to_str().unwrap(),
-        command: &texts(&["/bin/sh", "-c", print, "sh", "", "-x", "a b", "$HOME", "*", "=", "é\n"]),
-    };
-    let (code, out) = run(&launch_script(&script), &[]);
-    assert_eq!(code, Some(7));
-    assert_eq!(out, "it's $(id)\nb||~|/own env/bin||-x|a b|$HOME|*|=|é\n|");
+    let command = ["/bin/sh", "-c", print, "sh", "", "-x", "a b", "$HOME", "*", "=", "é\n"];
+    let (code, out, log) = launch(records.path(), &variables, &command);
+    assert_eq!((code, out.as_str()), (Some(7), ""));
+    assert_eq!(log, "it's $(id)\nb||~|/own env/bin||-x|a b|$HOME|*|=|é\n|");
     let read = |name: &str| fs::read_to_string(records.path().join(name)).unwrap();
     assert_eq!((read("started"), read("status")), (String::new(), "7\n".to_owned()));
     assert!(read("usage").lines().all(|line| line.split_once(' ').unwrap().1.parse::<u64>().is_ok()));
@@ -41,13 +54,8 @@ fn a_program_whose_path_looks_like_an_assignment_is_started() {
     let directory = tempfile::tempdir().unwrap();
     let odd = directory.path().join("a=b");
     std::os::unix::fs::symlink("/bin/echo", &odd).unwrap();
-    let script = Script {
-        variables: &[],
-        path_prefix: None,
-        records: directory.path().to_str().unwrap(),
-        command: &texts(&[odd.to_str().unwrap(), "done"]),
-    };
-    assert_eq!(run(&launch_script(&script), &[]), (Some(0), "done\n".to_owned()));
+    let (code, _, log) = launch(directory.path(), &[], &[odd.to_str().unwrap(), "done"]);
+    assert_eq!((code, log.as_str()), (Some(0), "done\n"));
 }
 
 #[test]

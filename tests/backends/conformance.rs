@@ -169,7 +169,9 @@ pub async fn lists_logs_and_outputs_without_links(lab: &impl Lab) {
     let outputs = backend.output_files(&attempt).await.unwrap();
     assert_eq!(names(&outputs), ["deep/er/a.txt", "model.npz"]);
     assert_eq!(outputs[1].bytes, 5);
-    let logs = backend.log_files(&attempt).await.unwrap();
+    let mut logs = backend.log_files(&attempt).await.unwrap();
+    // Whether something had to be built is another matter.
+    logs.retain(|log| !log.name.starts_with("azureml-logs/"));
     assert_eq!(names(&logs), ["logs/own.txt", "user_logs/std_log.txt"]);
 }
 

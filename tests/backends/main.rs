@@ -2,6 +2,7 @@
 
 mod builds;
 mod conformance;
+mod containers;
 mod harness;
-mod process;
+pub mod process;
 mod slow_environments;

@@ -183,11 +183,12 @@ fn contained(attempt: &Attempt, machine: &Machine<'_>, place: &Place<'_>, bare: 
         variables: &bare.environment,
         path_prefix: bin.as_deref(),
         records: &records,
+        log: &text(&bare.log),
         command: &command,
     });
     let mut mounts = vec![
         Mount::same(text(machine.work), false),
-        Mount::same(text(&machine.logs.join("user_logs")), false),
+        Mount::same(text(machine.logs), false),
         Mount::same(records, false),
     ];
     mounts.extend(place.mounts.iter().cloned());

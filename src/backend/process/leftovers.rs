@@ -48,12 +48,19 @@ pub(super) async fn end(
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
-    if let Some(launch) = layout::read_json::<Launch>(&directory.launch())?
-        && let Some(temporary) = launch.temporary_directory
-    {
+    let mut ended = seen.len();
+    let Some(launch) = layout::read_json::<Launch>(&directory.launch())? else { return Ok(ended) };
+    if let Some(container) = launch.container {
+        // Its processes are the runtime's, not the supervisor's. That it is gone must be said before anybody else is told.
+        let gone = tokio::task::spawn_blocking(move || container.end())
+            .await
+            .map_err(|error| failed(io::Error::other(error)))?;
+        ended += usize::from(gone.map_err(|error| failed(io::Error::other(error)))?);
+    }
+    if let Some(temporary) = launch.temporary_directory {
         files::remove_tree(&temporary).map_err(failed)?;
     }
-    Ok(seen.len())
+    Ok(ended)
 }
 
 fn kill_found(

@@ -38,6 +38,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use super::{
     super::{BackendError, Exit, ExitReason},
+    container::{ContainerControl, contained},
     descendants,
     layout::{self, AttemptDir},
     records::{CancelRequest, Launch, Started, Supervisor},
@@ -70,6 +71,8 @@ enum SuperviseError {
         "told to end by a signal that no cancel request explains: the machine or an operator wants it gone"
     )]
     Interrupted,
+    #[error("the container's runtime does not say how the script ended")]
+    Unknown,
 }
 
 fn during<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> SuperviseError {
@@ -212,9 +215,25 @@ fn start_and_watch(
         _ => launch.cancel_grace(),
     };
     tree.end_all(signals, grace).map_err(during("end the processes"))?;
+    if let Some(container) = &launch.container {
+        end_container(container);
+    }
     // Without a reason there is no `exit.json`: the attempt will be found lost, which is what it is.
     let reason = reason.ok_or(SuperviseError::Interrupted)?;
-    Ok(exit(reason, tree.end, started_at))
+    let exit = exit(reason, tree.end, started_at);
+    match &launch.container {
+        Some(container) => contained::exit(exit, container, &launch.log).ok_or(SuperviseError::Unknown),
+        None => Ok(exit),
+    }
+}
+
+/// The program that was started is only the container's messenger. Nothing is written before the container is gone,
+/// however long its runtime takes to say so.
+fn end_container(container: &ContainerControl) {
+    while let Err(error) = container.end() {
+        eprintln!("{} {error}", SystemClock.now().to_rfc3339());
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 fn exit(reason: ExitReason, end: Option<WaitStatus>, started_at: DateTime<Utc>) -> Exit {

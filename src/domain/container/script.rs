@@ -14,6 +14,8 @@ pub struct Script<'a> {
     pub path_prefix: Option<&'a str>,
     /// Where `started`, `usage` and `status` are written.
     pub records: &'a str,
+    /// Where standard output and error go, together: through the runtime their order would be lost.
+    pub log: &'a str,
     /// The command, one element an argument.
     pub command: &'a [String],
 }
@@ -36,7 +38,7 @@ pub fn launch_script(script: &Script<'_>) -> String {
         text.push(' ');
         text.push_str(&quoted(word));
     }
-    let _ = writeln!(text, "\nrecords={}", quoted(script.records));
+    let _ = writeln!(text, "\nrecords={} log={}", quoted(script.records), quoted(script.log));
     text.push_str(WATCH);
     text
 }
@@ -44,7 +46,7 @@ pub fn launch_script(script: &Script<'_>) -> String {
 /// TERM goes to the whole process group. The shell outlives it: how the command ended is still to be written.
 const WATCH: &str = r#": >"$records/started" || exit 125
 trap : TERM
-"$@"
+"$@" >>"$log" 2>&1
 status=$?
 {
     for file in /sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes; do

@@ -1,15 +1,22 @@
 //! Finding a container runtime, and asking it.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use super::super::{environment::find_program, launch};
+use super::super::{LOOK_INTERVAL, environment::find_program, launch};
 use crate::domain::{compute_target::Containers, container::ContainerRuntime};
 
 /// A runtime that takes longer to say its version does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a removal may take until it counts as failed.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Variables that tell the programs of the runtimes where their service and their settings are.
 const STEERING: [&str; 5] = ["DOCKER_", "CONTAINER_", "CONTAINERS_", "XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE"];
@@ -121,7 +128,14 @@ impl ContainerControl {
         if was_there {
             // What it says does not count: whether the container is there afterwards does.
             let removed = self.run(&["rm", "--force", &self.name]);
-            if self.exists()? {
+            // A removal that began before is still under way.
+            let give_up = Instant::now() + REMOVAL_TIMEOUT;
+            let mut is_there = self.exists()?;
+            while is_there && Instant::now() < give_up {
+                std::thread::sleep(LOOK_INTERVAL);
+                is_there = self.exists()?;
+            }
+            if is_there {
                 let said = match removed {
                     Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
                     Err(error) => error.to_string(),

@@ -1,5 +1,6 @@
 //! Containers on the worker's own machine, started through the command line of Docker or Podman.
 
+pub(super) mod contained;
 mod credentials;
 mod engine;
 mod image;
