@@ -47,6 +47,17 @@ pub trait SourceTree: Send + Sync {
     fn unpack(&self, directory: &Path) -> impl Future<Output = io::Result<()>> + Send;
 }
 
+/// Why a target for one run could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// It cannot be what was asked for; trying again will not help.
+    #[error("{0}")]
+    Impossible(String),
+    /// The compute cannot say.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
 /// Why an attempt could not be made ready.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
@@ -100,6 +111,9 @@ pub struct AttemptFile {
 
 /// What every kind of compute can do. One conformance suite (`tests/backends`) holds for all.
 pub trait Backend: Send + Sync {
+    /// Makes the target of this one run, where the plan asks for one, and says what it is. Asking again is no second one.
+    fn provision(&self, attempt: &Attempt) -> impl Future<Output = Result<String, ProvisionError>> + Send;
+
     /// Makes everything ready that must be there before the start: working directory with the source tree,
     /// environment. What an interrupted call left behind is never used half-done.
     fn prepare(

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod json;
 pub mod judge;
 pub mod migration;
+pub mod one_off_target;
 mod patch;
 pub mod plan;
 pub mod python;

@@ -1,12 +1,13 @@
 //! Compute targets.
 
 use chrono::{DateTime, Utc};
-use sqlx::types::Json;
+use sqlx::{PgConnection, types::Json};
 
 use super::{Storage, StorageError, error::json_text};
 use crate::domain::compute_target::{
     Backend, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers,
 };
+use crate::domain::ids::RunId;
 
 /// A target with what is kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,4 +285,32 @@ impl Storage {
         .await?;
         Ok(())
     }
+}
+
+/// Makes the target of one run, in the transaction that accepts it.
+pub(in crate::storage) async fn insert_one_off(
+    connection: &mut PgConnection,
+    target: &ComputeTarget,
+    run: RunId,
+    now: DateTime<Utc>,
+) -> Result<(), StorageError> {
+    sqlx::query!(
+        "INSERT INTO compute_targets (name, type, backend, max_nodes, vm_size, vm_priority, gpus_per_node, containers, conda,
+                                      created_at, updated_at, one_off_run)
+         VALUES ($1, $2, $3::text::json, $4, $5, $6, $7, $8, $9, $10, $10, $11)",
+        target.name.as_str(),
+        target.kind.as_str(),
+        json_text(&target.backend)?,
+        i32::try_from(target.max_nodes).unwrap_or(i32::MAX),
+        target.vm_size.as_deref(),
+        target.vm_priority.as_deref(),
+        i32::try_from(target.gpus_per_node).unwrap_or(i32::MAX),
+        target.containers.as_str(),
+        target.conda.as_str(),
+        now,
+        run.as_uuid(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -12,7 +12,7 @@ use super::{
     Storage, StorageError, events,
     runs::{Row, Run},
 };
-use crate::domain::{compute_target::Backend, finding::Finding, ids::RunId, plan::Plan, run::Status};
+use crate::domain::{compute_target::Backend, finding::Finding, ids::RunId, plan::Plan};
 
 /// The right to write to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,23 +79,23 @@ impl Storage {
         let rows = sqlx::query_as!(
             Row,
             r#"WITH active AS (
-                   SELECT compute_target, count(*) AS runs FROM runs
-                   WHERE status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled') GROUP BY compute_target
+                   SELECT pool, count(*) AS runs FROM runs
+                   JOIN compute_targets ON compute_targets.name = runs.compute_target
+                   WHERE status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled') GROUP BY pool
                ), ranked AS (
-                   SELECT runs.id, runs.priority, runs.created_at, runs.compute_target,
-                          row_number() OVER (PARTITION BY runs.compute_target
+                   SELECT runs.id, runs.priority, runs.created_at, pool, compute_targets.backend,
+                          row_number() OVER (PARTITION BY pool
                                              ORDER BY runs.priority DESC, runs.created_at, runs.id) AS place
-                   FROM runs WHERE status = 'Queued' AND next_step_at <= $5
+                   FROM runs JOIN compute_targets ON compute_targets.name = runs.compute_target
+                   WHERE status = 'Queued' AND next_step_at <= $5
                ), admitted AS (
-                   SELECT ranked.id FROM ranked
-                   JOIN compute_targets ON compute_targets.name = ranked.compute_target
-                   LEFT JOIN active ON active.compute_target = ranked.compute_target
-                   WHERE ranked.place <= coalesce((compute_targets.backend->>'max_concurrent_runs')::bigint, $3)
+                   SELECT ranked.id FROM ranked LEFT JOIN active ON active.pool = ranked.pool
+                   WHERE ranked.place <= coalesce((ranked.backend->>'max_concurrent_runs')::bigint, $3)
                                          - coalesce(active.runs, 0)
                    ORDER BY ranked.priority DESC, ranked.created_at, ranked.id LIMIT $4
                )
                UPDATE runs SET
-                   status = 'Preparing', attempt = attempt + 1, detail = NULL, exit_code = NULL, signal = NULL,
+                   status = CASE WHEN plan->'one_off_target' IS NULL THEN 'Preparing' ELSE 'Provisioning' END, attempt = attempt + 1, detail = NULL, exit_code = NULL, signal = NULL,
                    lease_token = gen_random_uuid(), lease_owner = $1, lease_expires_at = now() + make_interval(secs => $2),
                    node = $1, next_step_at = $5, event_count = event_count + 1
                FROM admitted WHERE runs.id = admitted.id AND runs.status = 'Queued'
@@ -131,8 +131,7 @@ impl Storage {
             )
             .execute(&mut *tx)
             .await?;
-            let event =
-                events::NewEvent::status(run.id, held.event_count, now, run.attempt, Status::Preparing);
+            let event = events::NewEvent::status(run.id, held.event_count, now, run.attempt, run.status);
             events::append(&mut tx, &event).await?;
             claimed.push(Claimed { lease: Lease { run_id: run.id, token: held.token }, run });
         }

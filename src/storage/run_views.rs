@@ -78,19 +78,18 @@ impl Storage {
     pub async fn queue_states(&self, runs: &[Uuid]) -> Result<BTreeMap<RunId, QueueState>, StorageError> {
         let rows = sqlx::query!(
             r#"WITH active AS (
-                   SELECT compute_target, count(*) AS runs FROM runs
-                   WHERE status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled') GROUP BY compute_target
+                   SELECT pool, count(*) AS runs FROM runs
+                   JOIN compute_targets ON compute_targets.name = runs.compute_target
+                   WHERE status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled') GROUP BY pool
                ), ranked AS (
-                   SELECT id, compute_target,
-                          row_number() OVER (PARTITION BY compute_target ORDER BY priority DESC, created_at, id) - 1 AS ahead
-                   FROM runs WHERE status = 'Queued'
+                   SELECT runs.id, pool, target.backend, target.default_limit,
+                          row_number() OVER (PARTITION BY pool ORDER BY priority DESC, runs.created_at, runs.id) - 1 AS ahead
+                   FROM runs JOIN compute_targets AS target ON target.name = runs.compute_target
+                   WHERE status = 'Queued'
                )
                SELECT ranked.id AS "id!", ranked.ahead AS "ahead!", coalesce(active.runs, 0) AS "active!",
-                      coalesce((compute_targets.backend->>'max_concurrent_runs')::bigint,
-                               compute_targets.default_limit) AS "limit"
-               FROM ranked
-               LEFT JOIN active ON active.compute_target = ranked.compute_target
-               LEFT JOIN compute_targets ON compute_targets.name = ranked.compute_target
+                      coalesce((ranked.backend->>'max_concurrent_runs')::bigint, ranked.default_limit) AS "limit"
+               FROM ranked LEFT JOIN active ON active.pool = ranked.pool
                WHERE ranked.id = ANY($1)"#,
             runs,
         )

@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    Storage, StorageError,
+    Storage, StorageError, compute_targets,
     error::{exact_object, json_text},
     estimators,
     estimators::Estimator,
@@ -19,6 +19,7 @@ use crate::domain::{
     compute_target::Backend,
     finding::Finding,
     ids::{EstimatorId, RunId},
+    one_off_target::one_off_target,
     plan::Plan,
     run::{Cause, Status},
 };
@@ -231,15 +232,18 @@ impl Storage {
             tx.rollback().await?;
             return Ok(Insertion::Keyed(earlier));
         }
-        let target = sqlx::query_scalar!(
-            r#"SELECT 1 AS "one!" FROM compute_targets WHERE name = $1 FOR SHARE"#,
-            run.compute_target
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        if target.is_none() {
-            tx.rollback().await?;
-            return Ok(Insertion::TargetGone);
+        let one_off = one_off_target(run.id, &run.plan);
+        if one_off.is_none() {
+            let target = sqlx::query_scalar!(
+                r#"SELECT 1 AS "one!" FROM compute_targets WHERE name = $1 FOR SHARE"#,
+                run.compute_target
+            )
+            .fetch_optional(&mut *tx)
+            .await?;
+            if target.is_none() {
+                tx.rollback().await?;
+                return Ok(Insertion::TargetGone);
+            }
         }
         if let Some(estimator) = inline_estimator {
             estimators::insert(&mut tx, estimator).await?;
@@ -265,6 +269,9 @@ impl Storage {
         )
         .execute(&mut *tx)
         .await?;
+        if let Some(target) = &one_off {
+            compute_targets::insert_one_off(&mut tx, target, run.id, run.created_at).await?;
+        }
         events::append(&mut tx, &events::NewEvent::status(run.id, 1, run.created_at, 0, Status::Queued))
             .await?;
         let recorded = answer();
@@ -446,10 +453,15 @@ impl Storage {
     /// When the database fails.
     pub async fn queue_state(&self, run: &Run) -> Result<QueueState, StorageError> {
         let row = sqlx::query!(
-            r#"SELECT
-                   (SELECT count(*) FROM runs WHERE compute_target = $1
-                       AND status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled')) AS "active!",
-                   (SELECT count(*) FROM runs WHERE compute_target = $1 AND status = 'Queued'
+            r#"WITH live AS (
+                   SELECT runs.id, priority, runs.created_at, status FROM runs
+                   JOIN compute_targets ON compute_targets.name = runs.compute_target
+                   WHERE pool = (SELECT pool FROM compute_targets WHERE name = $1)
+                     AND status NOT IN ('Completed', 'Failed', 'Canceled')
+               )
+               SELECT
+                   (SELECT count(*) FROM live WHERE status <> 'Queued') AS "active!",
+                   (SELECT count(*) FROM live WHERE status = 'Queued'
                        AND (priority > $2 OR (priority = $2 AND (created_at, id) < ($3, $4)))) AS "ahead!",
                    (SELECT coalesce((backend->>'max_concurrent_runs')::bigint, default_limit) FROM compute_targets
                        WHERE name = $1) AS "limit""#,

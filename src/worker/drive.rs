@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     artifacts::Artifacts,
-    backend::{ActualEnvironment, Attempt, Backend, PrepareError, SourceTree},
+    backend::{ActualEnvironment, Attempt, Backend, PrepareError, ProvisionError, SourceTree},
     domain::{
         environment::EnvironmentKind,
         ids::SnapshotId,
@@ -106,7 +106,8 @@ impl<B: Backend> Driver<'_, B> {
                 return Err(Stop::Shutdown);
             }
             let turn = match status {
-                Status::Preparing | Status::Provisioning => self.prepare(status).await?,
+                Status::Provisioning => self.provision().await?,
+                Status::Preparing => self.prepare().await?,
                 Status::Starting => self.start().await?,
                 Status::Running | Status::NotResponding => self.watch(status).await?,
                 Status::Finalizing => self.finish(status).await?,
@@ -187,7 +188,29 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    async fn prepare(&mut self, status: Status) -> Result<Turn, Stop> {
+    /// Has the backend make the target of this one run.
+    async fn provision(&mut self) -> Result<Turn, Stop> {
+        match self.context.backend.provision(&self.attempt).await {
+            Ok(detail) => {
+                let step = Move::To {
+                    status: Status::Preparing,
+                    detail: Some(detail),
+                    started_at: None,
+                    actual_environment: None,
+                };
+                self.write(Status::Provisioning, step).await
+            }
+            Err(ProvisionError::Impossible(detail)) => {
+                self.fail(Status::Provisioning, Cause::DispatchFailed, detail).await
+            }
+            Err(error @ ProvisionError::Backend(_)) => {
+                self.fail(Status::Provisioning, Cause::DispatchFailed, error.to_string()).await
+            }
+        }
+    }
+
+    async fn prepare(&mut self) -> Result<Turn, Stop> {
+        let status = Status::Preparing;
         let Some(prepared) = self.until_prepared().await? else {
             return Ok(Turn::Status(Status::CancelRequested));
         };

@@ -6,7 +6,7 @@ use estimatord::{
     backend::{
         Attempt, Backend as _, ExitReason, Observation, PrepareError, RegistryLogin, process::ProcessBackend,
     },
-    domain::{environment::EnvironmentKind, secret::Secret},
+    domain::secret::Secret,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -213,23 +213,4 @@ async fn an_image_is_built_of_the_definition_s_dockerfile() {
     let outputs = backend.output_files(&attempt).await.unwrap();
     let seen: serde_json::Value = serde_json::from_str(&content(&outputs, "seen.json")).unwrap();
     assert_eq!(seen["environment"]["OWN"], "of the image");
-}
-
-#[tokio::test]
-#[ignore = "needs a container runtime: make check-containers"]
-async fn packages_are_installed_for_the_image_s_interpreter() {
-    let lab = Contained(Machine::new());
-    let (backend, mut attempt) = (lab.backend(), lab.attempt("shows.py", &[]));
-    let environment = &mut attempt.plan.environment;
-    environment.kind = EnvironmentKind::Managed;
-    environment.interpreter_path = None;
-    environment.pip_packages = vec!["six==1.16.0".into()];
-    let made = start(&backend, &attempt).await;
-    assert_eq!((made.kind.as_str(), made.reused), ("virtual_environment", false));
-    assert_eq!(made.packages, ["six==1.16.0"]);
-    assert_eq!(ended(&backend, &attempt).await.exit_code, Some(0));
-    let again = lab.attempt("shows.py", &[]);
-    let again = Attempt { plan: attempt.plan.clone(), ..again };
-    assert!(start(&backend, &again).await.reused);
-    assert_eq!(ended(&backend, &again).await.exit_code, Some(0));
 }

@@ -4,5 +4,5 @@ mod builds;
 mod conformance;
 mod containers;
 mod harness;
-pub mod process;
+mod process;
 mod slow_environments;

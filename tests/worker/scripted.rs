@@ -10,8 +10,8 @@ use std::{
 
 use estimatord::{
     backend::{
-        ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, PrepareError, SourceTree,
-        Substitution,
+        ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, PrepareError, ProvisionError,
+        SourceTree, Substitution,
     },
     domain::{ids::RunId, run::Observation},
 };
@@ -142,6 +142,10 @@ fn walk(root: &Path, dir: &Path, found: &mut Vec<AttemptFile>) {
 }
 
 impl Backend for ScriptedBackend {
+    async fn provision(&self, _: &Attempt) -> Result<String, ProvisionError> {
+        Ok("made for this run".to_owned())
+    }
+
     async fn prepare(&self, _: &Attempt, _: &impl SourceTree) -> Result<ActualEnvironment, PrepareError> {
         let prepare = self.state().prepare.clone();
         match prepare {

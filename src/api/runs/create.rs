@@ -24,6 +24,7 @@ use crate::{
         finding::Finding,
         ids::{EstimatorId, RunId},
         judge::{self, Accepted},
+        one_off_target::one_off_target,
         run::Status,
     },
     storage::{
@@ -168,15 +169,18 @@ fn run(
     said: Vec<Finding>,
 ) -> Result<StoredRun, ApiError> {
     let plan = judge::plan(accepted);
-    let target = judged.facts.targets.iter().find(|target| target.name.as_str() == plan.compute_target);
-    let Some(target) = target else { return Err(refused(vec![target_gone(&plan.compute_target)])) };
     let now = state.clock.now();
+    let id = RunId::generate(now, entropy());
+    let one_off = one_off_target(id, &plan);
+    let Some(target) = one_off.as_ref().or_else(|| judged.facts.target_of(&plan)) else {
+        return Err(refused(vec![target_gone(&plan.compute_target)]));
+    };
     Ok(StoredRun {
-        id: RunId::generate(now, entropy()),
+        id,
         experiment_name: request.experiment_name,
         display_name: request.display_name,
         estimator_id,
-        compute_target: plan.compute_target.clone(),
+        compute_target: target.name.as_str().to_owned(),
         backend: target.backend.clone(),
         definition: judge::redacted(merged),
         findings: said,

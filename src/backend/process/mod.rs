@@ -13,6 +13,7 @@ mod fixtures;
 mod launch;
 mod layout;
 mod leftovers;
+mod machine;
 mod rank;
 mod records;
 mod start;
@@ -32,11 +33,11 @@ use self::{
 };
 use super::{
     ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, Exit, Observation, PrepareError,
-    SourceTree,
+    ProvisionError, SourceTree,
 };
 use crate::{
     clock::{Clock as _, SystemClock},
-    domain::ids::RunId,
+    domain::{framework::vm_size, ids::RunId, one_off_target::stands_for},
 };
 
 pub use self::{
@@ -158,6 +159,17 @@ fn lost(directory: &AttemptDir, detail: String) -> Result<Observation, BackendEr
 }
 
 impl Backend for ProcessBackend {
+    /// The worker's own machine stands for every size that it can stand for.
+    async fn provision(&self, attempt: &Attempt) -> Result<String, ProvisionError> {
+        let asked = attempt.plan.one_off_target.as_ref();
+        let size = asked.and_then(|asked| vm_size(&asked.vm_size)).ok_or_else(|| {
+            ProvisionError::Impossible("the plan names no size that is in the table of sizes".to_owned())
+        })?;
+        let machine = machine::this()
+            .map_err(|source| BackendError::Io { action: "look at this machine".to_owned(), source })?;
+        stands_for(machine, size).map_err(ProvisionError::Impossible)
+    }
+
     async fn prepare(
         &self,
         attempt: &Attempt,

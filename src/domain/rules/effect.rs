@@ -36,18 +36,17 @@ pub(crate) fn not_yet_effective(context: &Context<'_>) -> Vec<Finding> {
 
 fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
-    let one_off = !draft.compute_target.is_given() && draft.vm_size.is_given();
     let environment = draft.environment_definition.is_given();
     let image = draft.image().is_given();
     let old_image = !environment && draft.custom_docker_base_image.is_given();
     let shm_size = draft.shm_size.text().is_some_and(|size| !shm::is_same(size, framework::DEFAULT_SHM_SIZE));
+    // Nothing is built into images yet: what is in them already can be used.
+    let built = !draft.user_managed.is_true();
     let parameters = [
-        ("vm_size", one_off),
-        ("vm_priority", one_off && draft.vm_priority.is_given()),
         ("script_params", params_hold_data(draft)),
-        ("use_gpu", draft.use_gpu.is_true()),
-        ("custom_docker_base_image", old_image),
-        ("custom_docker_image", draft.custom_docker_image.is_given()),
+        ("use_gpu", built && draft.use_gpu.is_true()),
+        ("custom_docker_base_image", built && old_image),
+        ("custom_docker_image", built && draft.custom_docker_image.is_given()),
         ("image_registry_details", image && draft.image_registry_details.is_given()),
         ("conda_packages", draft.conda_packages.is_given()),
         ("pip_packages", pip_packages_need_more(draft)),
@@ -56,7 +55,7 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
         ("environment_definition", environment && environment_needs_more(context.body)),
         ("inputs", draft.inputs.is_given()),
         ("source_directory_data_store", draft.source_directory_data_store.is_given()),
-        ("shm_size", shm_size && !draft.use_docker.is_false()),
+        ("shm_size", shm_size && (built || !image) && !draft.use_docker.is_false()),
         ("resume_from", draft.resume_from.is_given()),
         ("_enable_optimized_mode", draft.enable_optimized_mode.is_true()),
     ];
@@ -161,6 +160,10 @@ mod tests {
             json!({"shm_size": "2048m"}),
             json!({"shm_size": "2g", "vm_size": "STANDARD_NC6", "vm_priority": "dedicated"}),
             json!({"user_managed": true, "environment_variables": {"A": 1}}),
+            json!({"user_managed": true, "custom_docker_image": "a", "shm_size": "8g"}),
+            json!({"user_managed": true, "custom_docker_base_image": "a"}),
+            json!({"user_managed": true, "compute_target": "gpu-cluster", "use_gpu": true}),
+            json!({"compute_target": null, "vm_size": "STANDARD_NC6", "vm_priority": "dedicated"}),
             json!({"pip_packages": ["numpy", "https://e.invalid/a.whl"], "pip_requirements_file": "req.txt"}),
             json!({"image_registry_details": {"address": "a"}, "_disable_validation": true, "_show_lint_warnings": true}),
             json!({"_disable_validation": false, "_show_lint_warnings": true, "_show_package_warnings": true}),
@@ -175,10 +178,6 @@ mod tests {
     #[test]
     fn what_does_not_yet() {
         for (members, pointers) in [
-            (
-                json!({"compute_target": null, "vm_size": "STANDARD_NC6", "vm_priority": "dedicated"}),
-                vec!["/vm_size", "/vm_priority"],
-            ),
             (json!({"compute_target": "gpu-cluster", "use_gpu": true}), vec!["/use_gpu"]),
             (json!({"custom_docker_base_image": "a"}), vec!["/custom_docker_base_image"]),
             (

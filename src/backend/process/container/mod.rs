@@ -31,24 +31,21 @@ pub(super) async fn engine(
     if !environment.docker {
         return Ok(None);
     }
+    // The documented base images are replaced by an environment of the machine's.
+    let Some(image) = named_image(environment) else { return Ok(None) };
     check_arguments(&environment.container.arguments).map_err(|stray| stray.to_string())?;
     let containers = attempt.plan.containers;
-    let found = match Engine::find(containers, service_environment).await {
-        Ok(engine) => return Ok(Some(engine)),
-        Err(said) => said,
-    };
-    match (containers, named_image(environment)) {
-        (Containers::Docker | Containers::Podman, _) => Err(format!(
-            "this compute target runs containers with {}, which does not answer: {found}",
-            containers.as_str()
-        )),
-        (Containers::Auto | Containers::Never, Some(image)) => Err(format!(
+    Engine::find(containers, service_environment).await.map(Some).map_err(|found| match containers {
+        Containers::Docker | Containers::Podman => {
+            let runtime = containers.as_str();
+            format!("this compute target runs containers with {runtime}, which does not answer: {found}")
+        }
+        Containers::Auto | Containers::Never => format!(
             "the definition names {image}, and there is no container runtime on this compute target: {found}. Install \
              Docker or Podman there, or leave the image out: framework and packages are then installed into a virtual \
              environment, or, with user_managed, an interpreter of the machine is used"
-        )),
-        (Containers::Auto | Containers::Never, None) => Ok(None),
-    }
+        ),
+    })
 }
 
 /// What only a container can give: an image that is none of the documented base images.

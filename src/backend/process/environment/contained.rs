@@ -62,7 +62,12 @@ pub(super) async fn prepare(
     };
     match environment.kind {
         EnvironmentKind::UserManaged => user_managed(attempt, &inside, &having).await,
-        EnvironmentKind::Managed => Err(CommandError::Failed("not there yet".to_owned())),
+        // Such a run is refused when it is created.
+        EnvironmentKind::Managed => Err(CommandError::Failed(
+            "this version builds no environment in an image: set user_managed to true and use what the image has, or \
+             leave the image out"
+                .to_owned(),
+        )),
     }
 }
 
