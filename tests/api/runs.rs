@@ -245,3 +245,34 @@ async fn events_are_listed_and_followed(pool: PgPool) {
     assert!(text.starts_with("id: 4\nevent: status\ndata: {\"sequence\":4,"), "{text}");
     assert!(text.contains(&format!("\"status\":\"{}\"", Status::Completed)), "{text}");
 }
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_size_gets_a_target_of_its_own_until_the_run_has_ended(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let mut definition = app.definition().await;
+    definition["compute_target"] = Value::Null;
+    definition["vm_size"] = "STANDARD_D2_V2".into();
+    definition["vm_priority"] = "lowpriority".into();
+    definition["node_count"] = 2.into();
+    definition["distributed_training"] = json!({"type": "Mpi"});
+    let body = json!({"experiment_name": "sized", "estimator": definition});
+    let run = app.post("/v1/runs", &body).await.ok(201);
+    let target = format!("/v1/compute-targets/{}", run["compute_target"].as_str().expect("a name"));
+    let made = app.get(&target).await.ok(200);
+    assert_eq!((&made["type"], &made["vm_size"]), (&json!("AmlCompute"), &json!("STANDARD_D2_V2")));
+    assert_eq!((&made["vm_priority"], &made["max_nodes"]), (&json!("lowpriority"), &json!(2)));
+    app.delete(&target).await.problem(409, "conflict");
+    let claimed = app.admit().await;
+    assert_eq!(claimed.run.status, Status::Provisioning);
+    app.move_to(&claimed, Status::Provisioning, Status::Preparing).await;
+    app.start(&claimed).await;
+    app.get(&target).await.ok(200);
+    app.complete(&claimed).await;
+    app.get(&target).await.problem(404, "not-found");
+    // Another run has another, which goes with a cancel too.
+    let second = app.post("/v1/runs", &body).await.ok(201);
+    let other = format!("/v1/compute-targets/{}", second["compute_target"].as_str().expect("a name"));
+    app.get(&other).await.ok(200);
+    app.post(&format!("{}/cancel", path(&second)), &json!({})).await.ok(202);
+    app.get(&other).await.problem(404, "not-found");
+}

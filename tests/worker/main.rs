@@ -12,6 +12,8 @@ use estimatord::{
     clock::{Clock as _, SystemClock},
     domain::{
         ids::RunId,
+        one_off_target::one_off_target,
+        plan::OneOffTarget,
         run::{Cause, Exit, ExitReason, Observation, Status},
     },
     storage::{
@@ -372,4 +374,44 @@ async fn what_ended_runs_left_is_removed_at_the_next_start_and_nothing_else(pool
     assert!(!stage.backend.has_left_behind(ended));
     assert!(stage.backend.has_left_behind(live) && stage.backend.has_left_behind(unknown));
     second.stop().await;
+}
+
+#[sqlx::test]
+async fn runs_with_a_target_of_their_own_share_one_limit(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let sized = |run: &mut Run| {
+        let asked = OneOffTarget { vm_size: "STANDARD_D2_V2".into(), vm_priority: "dedicated".into() };
+        run.plan.one_off_target = Some(asked);
+        let target = one_off_target(run.id, &run.plan).expect("asked for");
+        run.compute_target = target.name.as_str().to_owned();
+    };
+    let mut runs = Vec::new();
+    for _ in 0..10 {
+        runs.push(stage.accept(sized).await);
+    }
+    for id in &runs {
+        stage.backend.set(*id, running());
+    }
+    // The stage's worker admits eight on a target without a limit of its own.
+    let worker = stage.start_worker("a");
+    for id in &runs[..8] {
+        stage.until(*id, "running", |run| run.status == Status::Running).await;
+    }
+    let waiting = stage.storage.get_run(runs[8]).await.expect("read").expect("there");
+    assert_eq!(waiting.status, Status::Queued);
+    let queue = stage.storage.queue_state(&waiting).await.expect("read");
+    assert_eq!((queue.active, queue.ahead), (8, 0));
+    assert!(stage.statuses(runs[0]).await.starts_with(&[
+        Status::Queued,
+        Status::Provisioning,
+        Status::Preparing
+    ]));
+    for id in &runs {
+        stage.backend.set(*id, exited(0));
+    }
+    for id in &runs {
+        assert_eq!(stage.until_ended(*id).await.status, Status::Completed);
+    }
+    assert_eq!(stage.storage.list_compute_targets().await.expect("read").len(), 1, "only `local` is left");
+    worker.stop().await;
 }
