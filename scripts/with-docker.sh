@@ -45,7 +45,9 @@ finish() {
         kill "$daemon" 2>/dev/null || true
         wait "$daemon" 2>/dev/null || true
     fi
-    rm -rf "$dir" 2>/dev/null || true
+    # The daemon leaves its network namespace mounted.
+    umount "$dir/exec/netns/default" 2>/dev/null || true
+    rm -rf "$dir" || true
 }
 trap finish EXIT
 export DOCKER_HOST=unix://$dir/docker.sock
