@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     artifacts::Artifacts,
-    backend::{ActualEnvironment, Attempt, Backend, PrepareError, ProvisionError, SourceTree},
+    backend::{ActualEnvironment, Attempt, Backend, PrepareError, SourceTree},
     domain::{
         environment::EnvironmentKind,
         ids::SnapshotId,
@@ -191,21 +191,8 @@ impl<B: Backend> Driver<'_, B> {
     /// Has the backend make the target of this one run.
     async fn provision(&mut self) -> Result<Turn, Stop> {
         match self.context.backend.provision(&self.attempt).await {
-            Ok(detail) => {
-                let step = Move::To {
-                    status: Status::Preparing,
-                    detail: Some(detail),
-                    started_at: None,
-                    actual_environment: None,
-                };
-                self.write(Status::Provisioning, step).await
-            }
-            Err(ProvisionError::Impossible(detail)) => {
-                self.fail(Status::Provisioning, Cause::DispatchFailed, detail).await
-            }
-            Err(error @ ProvisionError::Backend(_)) => {
-                self.fail(Status::Provisioning, Cause::DispatchFailed, error.to_string()).await
-            }
+            Ok(detail) => self.write(Status::Provisioning, Move::because(Status::Preparing, detail)).await,
+            Err(error) => self.fail(Status::Provisioning, Cause::DispatchFailed, error.to_string()).await,
         }
     }
 
@@ -294,27 +281,13 @@ impl<B: Backend> Driver<'_, B> {
         match self.context.backend.observe(&self.attempt).await {
             Ok(Observation::Starting) => Ok(Turn::Wait(interval)),
             Ok(Observation::Running { .. }) if status == Status::Running => Ok(Turn::Wait(interval)),
-            Ok(Observation::Running { started_at }) => {
-                let step = Move::To {
-                    status: Status::Running,
-                    detail: None,
-                    started_at: Some(started_at),
-                    actual_environment: None,
-                };
-                self.write(status, step).await
-            }
+            Ok(Observation::Running { started_at }) => self.write(status, Move::running(started_at)).await,
             Ok(Observation::Exited(exit)) => {
                 if status == Status::Starting
                     && let Some(started_at) = exit.started_at
                 {
                     // It was quick: its having run is written all the same.
-                    let step = Move::To {
-                        status: Status::Running,
-                        detail: None,
-                        started_at: Some(started_at),
-                        actual_environment: None,
-                    };
-                    return self.write(status, step).await;
+                    return self.write(status, Move::running(started_at)).await;
                 }
                 self.write(status, Move::to(Status::Finalizing)).await
             }
@@ -328,13 +301,8 @@ impl<B: Backend> Driver<'_, B> {
                 Ok(Turn::Wait(jittered(RETRY_PAUSE * 4)))
             }
             Err(error) => {
-                let step = Move::To {
-                    status: Status::NotResponding,
-                    detail: Some(format!("the backend cannot be asked: {error}")),
-                    started_at: None,
-                    actual_environment: None,
-                };
-                self.write(status, step).await
+                let detail = format!("the backend cannot be asked: {error}");
+                self.write(status, Move::because(Status::NotResponding, detail)).await
             }
         }
     }

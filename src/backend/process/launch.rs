@@ -280,7 +280,8 @@ fn mpirun_arguments(attempt: &Attempt, machine: &Machine<'_>, options: &[&str]) 
     arguments
 }
 
-fn text(path: &Path) -> String {
+/// A path as the text that it is in a command line.
+pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 

@@ -98,6 +98,13 @@ impl AttemptDir {
     }
 }
 
+/// Where builds can make temporary directories of their own; it is there afterwards.
+pub(super) fn scratch(data_dir: &Path) -> io::Result<PathBuf> {
+    let path = data_dir.join("cache/tmp");
+    create_private_dir(&path)?;
+    Ok(path)
+}
+
 /// Creates a directory, and its parents, that only the service's user can read: what is in there may be secret.
 pub(super) fn create_private_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;

@@ -125,7 +125,7 @@ async fn plan_launch(
 fn mounts(virtual_environment: Option<&Path>) -> Vec<Mount> {
     virtual_environment
         .and_then(Path::parent)
-        .map(|root| Mount::same(container::text(root), true))
+        .map(|root| Mount::same(launch::text(root), true))
         .into_iter()
         .collect()
 }

@@ -119,7 +119,7 @@ pub fn run_arguments(container: &Container<'_>) -> Vec<String> {
     add(&identity);
     // Supervised in the foreground, removed when it ends, and never restarted behind our back.
     add(&["--rm", "--init", "--detach=false", "--tty=false", "--interactive=false", "--pull", "never"]);
-    // Output comes through the program that we start: a second copy on the disk serves nobody.
+    // The script writes its own log: a copy of what the runtime would keep serves nobody.
     add(&["--log-driver", "none"]);
     // Docker's init passes signals on to the whole process group when told to; Podman's processes are told one by one.
     add(&["--env", "TINI_KILL_PROCESS_GROUP=1"]);

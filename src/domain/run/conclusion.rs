@@ -63,6 +63,23 @@ impl Move {
         Self::To { status, detail: None, started_at: None, actual_environment: None }
     }
 
+    /// To another status, and why.
+    #[must_use]
+    pub const fn because(status: Status, detail: String) -> Self {
+        Self::To { status, detail: Some(detail), started_at: None, actual_environment: None }
+    }
+
+    /// To `Running`, since when the script runs.
+    #[must_use]
+    pub const fn running(started_at: DateTime<Utc>) -> Self {
+        Self::To {
+            status: Status::Running,
+            detail: None,
+            started_at: Some(started_at),
+            actual_environment: None,
+        }
+    }
+
     /// The status that it leads to.
     #[must_use]
     pub const fn status(&self) -> Status {

@@ -2,14 +2,13 @@
 
 use std::{fs, path::Path};
 
-use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
+use tokio::{process::Command, time::Instant};
 
 use super::{credentials::Login, engine::Engine};
 use crate::{
     backend::{
         RegistryLogin,
-        process::environment::{BuildLog, CommandError, build, lock},
+        process::environment::{BuildLog, CommandError, build, digest, lock},
     },
     domain::{
         container::{pull_name, registry_of},
@@ -47,7 +46,9 @@ pub(in super::super) async fn ensure(
 ) -> Result<Image, CommandError> {
     let details = &environment.container;
     let (name, dockerfile) = match (&details.base_dockerfile, &environment.image) {
-        (Some(text), _) => (format!("localhost/estimatord-base:{}", &digest(text)[..32]), Some(text)),
+        (Some(text), _) => {
+            (format!("localhost/estimatord-base:{}", &digest(text.as_bytes())[..32]), Some(text))
+        }
         (None, Some(image)) => (pull_name(image, details.registry_address.as_deref()), None),
         (None, None) => {
             return Err(CommandError::Failed(
@@ -57,25 +58,28 @@ pub(in super::super) async fn ensure(
             ));
         }
     };
-    let path = having.locks.join(format!("image-{}.lock", &digest(&name)[..32]));
+    let path = having.locks.join(format!("image-{}.lock", &digest(name.as_bytes())[..32]));
     let lock =
         lock(&path, having.deadline, || log.line("Another run gets this image: waiting for it.")).await?;
     let there = inspect(having, &name).await?;
     let id = match (there, dockerfile) {
-        (Some(id), _) if dockerfile.is_some() || !may_change(&name) => id,
-        (there, Some(text)) => {
-            let made = build_image(having, &name, text, &lock, log).await;
-            made?;
-            inspect(having, &name).await?.or(there).ok_or_else(|| vanished(&name))?
-        }
-        (there, None) => match (pull(having, &name, &lock, log).await, there) {
-            (Ok(()), _) => inspect(having, &name).await?.ok_or_else(|| vanished(&name))?,
-            (Err(CommandError::Failed(said)), Some(id)) => {
-                log.line(&format!("{name} could not be pulled ({said}); the one that is here is used."))?;
-                id
+        // A built image is named by its Dockerfile's content.
+        (Some(id), Some(_)) => id,
+        (Some(id), None) if !may_change(&name) => id,
+        (there, _) => {
+            let got = match dockerfile {
+                Some(text) => build_image(having, &name, text, &lock, log).await,
+                None => pull(having, &name, &lock, log).await,
+            };
+            match (got, there) {
+                (Ok(()), _) => inspect(having, &name).await?.ok_or_else(|| vanished(&name))?,
+                (Err(CommandError::Failed(said)), Some(id)) => {
+                    log.line(&format!("{name} could not be pulled ({said}); the one that is here is used."))?;
+                    id
+                }
+                (Err(error), _) => return Err(error),
             }
-            (Err(error), _) => return Err(error),
-        },
+        }
     };
     log.line(&format!("Image {name}: {id}"))?;
     Ok(Image { name, id })
@@ -103,10 +107,23 @@ async fn inspect(having: &Having<'_>, name: &str) -> Result<Option<String>, Comm
     Ok(output.status.success().then_some(id))
 }
 
-/// The environment in which the runtime gets at a private registry. The login lives as long as the command that uses it.
-fn login(having: &Having<'_>, name: &str) -> Result<Option<Login>, CommandError> {
-    let Some(login) = having.login else { return Ok(None) };
-    Ok(Some(Login::new(having.own_binary, registry_of(name), login, &having.engine.environment)?))
+/// Runs a command that may have to get at a private registry. The login lives as long as the command.
+async fn run_with_login(
+    having: &Having<'_>,
+    mut command: Command,
+    image: Option<&str>,
+    lock: &fs::File,
+    log: &mut BuildLog,
+) -> Result<(), CommandError> {
+    let usual = &having.engine.environment;
+    let login = match (image, having.login) {
+        (Some(image), Some(login)) => Some(Login::new(having.own_binary, registry_of(image), login, usual)?),
+        _ => None,
+    };
+    if let Some(login) = &login {
+        command.envs(login.environment(usual));
+    }
+    build::run(command, lock, log, having.deadline).await.map(|_| ())
 }
 
 async fn pull(
@@ -116,12 +133,7 @@ async fn pull(
     log: &mut BuildLog,
 ) -> Result<(), CommandError> {
     log.line(&format!("Pulling {name} with {}.", having.engine.runtime.program()))?;
-    let login = login(having, name)?;
-    let mut command = having.engine.command(&["pull", name]);
-    if let Some(login) = &login {
-        command.envs(login.environment(&having.engine.environment));
-    }
-    build::run(command, lock, log, having.deadline).await.map(|_| ())
+    run_with_login(having, having.engine.command(&["pull", name]), Some(name), lock, log).await
 }
 
 async fn build_image(
@@ -136,14 +148,9 @@ async fn build_image(
     let context = tempfile::tempdir_in(having.scratch)?;
     let file = context.path().join("Dockerfile");
     fs::write(&file, dockerfile)?;
-    let base = base_of(dockerfile);
-    let login = base.map(|base| login(having, base)).transpose()?.flatten();
     let mut command = having.engine.command(&["build", "--network", "host", "--tag", name, "--file"]);
     command.arg(&file).arg(context.path());
-    if let Some(login) = &login {
-        command.envs(login.environment(&having.engine.environment));
-    }
-    build::run(command, lock, log, having.deadline).await.map(|_| ())
+    run_with_login(having, command, base_of(dockerfile), lock, log).await
 }
 
 /// The image that a Dockerfile starts from, for its registry.
@@ -153,10 +160,6 @@ fn base_of(dockerfile: &str) -> Option<&str> {
         let is_from = words.next()?.eq_ignore_ascii_case("FROM");
         words.find(|word| !word.starts_with("--")).filter(|_| is_from)
     })
-}
-
-fn digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

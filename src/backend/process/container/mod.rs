@@ -5,10 +5,14 @@ mod credentials;
 mod engine;
 mod image;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::{super::Attempt, layout::AttemptDir};
-use crate::domain::{compute_target::Containers, container::check_arguments, environment::Environment};
+use crate::domain::{
+    compute_target::Containers,
+    container::{ContainerRuntime, check_arguments},
+    environment::Environment,
+};
 
 pub use self::credentials::{HELPER, credential_helper};
 pub(super) use self::{
@@ -17,7 +21,7 @@ pub(super) use self::{
 };
 
 /// Microsoft's base images: nothing in them but an MPI and a miniconda, which a virtual environment can replace.
-pub(super) const BASE_IMAGES: &str = "mcr.microsoft.com/azureml/";
+const BASE_IMAGES: &str = "mcr.microsoft.com/azureml/";
 
 /// The runtime that the attempt's container is started with; none where it runs without one.
 ///
@@ -63,19 +67,14 @@ pub(super) fn name(attempt: &Attempt) -> String {
 }
 
 /// Where a container writes how it went, below the attempt's directory.
-pub(super) fn records(directory: &AttemptDir) -> std::path::PathBuf {
+pub(super) fn records(directory: &AttemptDir) -> PathBuf {
     directory.root().join("container")
 }
 
 /// The user that a container's processes run as, so that the service can read and remove what they write: root's service
 /// leaves it to the image, and Podman without root makes the container's root the service's user by itself.
-pub(super) fn user(runtime: crate::domain::container::ContainerRuntime) -> Option<(u32, u32)> {
+pub(super) fn user(runtime: ContainerRuntime) -> Option<(u32, u32)> {
     let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let is_mapped = user.is_root() || runtime == crate::domain::container::ContainerRuntime::Podman;
+    let is_mapped = user.is_root() || runtime == ContainerRuntime::Podman;
     (!is_mapped).then(|| (user.as_raw(), group.as_raw()))
-}
-
-/// A path as the text that it is in a command line.
-pub(super) fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }

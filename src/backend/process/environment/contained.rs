@@ -7,6 +7,7 @@ use super::{
         super::{ActualEnvironment, Attempt},
         ProcessBackend,
         container::{self, Engine, Having, Image},
+        launch,
         layout::{self, AttemptDir},
     },
     BuildLog, CommandError, build,
@@ -40,9 +41,8 @@ pub(super) async fn prepare(
     log: &mut BuildLog,
 ) -> Result<ActualEnvironment, CommandError> {
     let data_dir = &backend.settings.data_dir;
-    let (locks, scratch) = (data_dir.join("environments"), data_dir.join("cache/tmp"));
+    let (locks, scratch) = (data_dir.join("environments"), layout::scratch(data_dir)?);
     layout::create_private_dir(&locks)?;
-    layout::create_private_dir(&scratch)?;
     let having = Having {
         engine,
         own_binary: &backend.settings.supervisor,
@@ -57,8 +57,8 @@ pub(super) async fn prepare(
         engine,
         image: &image,
         name: format!("{}-look", container::name(attempt)),
-        mounts: vec![Mount::same(container::text(&directory.work()), true)],
-        work: container::text(&directory.work()),
+        mounts: vec![Mount::same(launch::text(&directory.work()), true)],
+        work: launch::text(&directory.work()),
     };
     match environment.kind {
         EnvironmentKind::UserManaged => user_managed(attempt, &inside, &having).await,

@@ -110,9 +110,7 @@ async fn managed(
     let asks = substitutions::resolve(environment, attempt.plan.launcher == Launcher::Mpi)
         .map_err(CommandError::Failed)?;
     // One of its own for each build: installers leave locks and the like in there, and all of it goes in the end.
-    let temporary_base = backend.settings.data_dir.join("cache/tmp");
-    layout::create_private_dir(&temporary_base)?;
-    let temporary = tempfile::tempdir_in(temporary_base)?;
+    let temporary = tempfile::tempdir_in(layout::scratch(&backend.settings.data_dir)?)?;
     let mut builder = Builder {
         settings: &backend.settings,
         variables: installer_environment(&backend.service_environment, temporary.path()),
@@ -149,7 +147,12 @@ fn key(asks: &Asks, python: &Interpreter, snapshot: &str) -> String {
     };
     // A struct of texts and numbers always serialises.
     let json = serde_json::to_vec(&key).unwrap_or_default();
-    Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
+    digest(&json)
+}
+
+/// The SHA-256 of some content, in hexadecimal digits.
+pub(super) fn digest(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What the installer is given of the service's environment: what scripts get, and where packages come from. Build
