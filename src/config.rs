@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{backend::process, client, embedded_postgres};
+use crate::{backend::process, client, domain::collection::Limits, embedded_postgres};
+
+/// How many logs, and how many outputs, are kept of one attempt.
+const KEPT_FILES: usize = 10_000;
 
 /// Runs Azure ML SDK v1 Chainer estimator definitions on your own compute.
 #[derive(Debug, Parser)]
@@ -122,6 +125,14 @@ pub struct Serve {
     #[arg(long, env = "ESTIMATORD_WORKER_SLOTS", default_value_t = 256, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub worker_slots: u32,
+    /// The most bytes that are kept of one log of a run; of a longer one, its beginning
+    #[arg(long, env = "ESTIMATORD_MAX_LOG_BYTES", default_value_t = 1 << 30, value_name = "BYTES",
+          value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub max_log_bytes: u64,
+    /// The most bytes that are kept of the outputs of one attempt together
+    #[arg(long, env = "ESTIMATORD_MAX_OUTPUT_BYTES", default_value_t = 20 << 30, value_name = "BYTES",
+          value_parser = clap::value_parser!(u64).range(0..=1 << 50))]
+    pub max_output_bytes: u64,
     /// How long the processes of a run have between TERM and KILL when it is stopped
     #[arg(long, env = "ESTIMATORD_CANCEL_GRACE_SECONDS", default_value_t = 30, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(0..=86_400))]
@@ -146,6 +157,17 @@ impl Serve {
     #[must_use]
     pub const fn cancel_grace(&self) -> Duration {
         Duration::from_secs(self.cancel_grace_seconds)
+    }
+
+    /// Of what is kept of an attempt.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        Limits {
+            log_bytes: self.max_log_bytes,
+            log_files: KEPT_FILES,
+            output_bytes: self.max_output_bytes,
+            output_files: KEPT_FILES,
+        }
     }
 
     /// For one environment.

@@ -249,6 +249,7 @@ fn make_worker(
         default_target_limit: settings
             .max_concurrent_runs
             .unwrap_or_else(|| u32::try_from(cpus).unwrap_or(u32::MAX)),
+        limits: settings.limits(),
     };
     Ok(Worker::new(
         database.storage.clone(),

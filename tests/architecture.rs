@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &["domain", "storage", "artifacts", "clock"]),
     ("worker", &["domain", "storage", "artifacts", "backend", "clock"]),
     ("client", &["domain"]),
-    ("config", &["backend", "client", "embedded_postgres"]),
+    ("config", &["backend", "domain", "client", "embedded_postgres"]),
     ("telemetry", &["config"]),
     (
         "lifecycle",

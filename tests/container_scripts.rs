@@ -25,7 +25,7 @@ fn launch(
     let log = directory.join("the log");
     let script = Script {
         variables,
-        path_prefix: Some("/own env/bin"),
+        in_front: &[("PATH", "/own env/bin".to_owned()), ("NEW_LIST", "/site".to_owned())],
         records: directory.to_str().unwrap(),
         log: log.to_str().unwrap(),
         command: &texts(command),
@@ -39,11 +39,11 @@ fn the_command_gets_its_words_and_variables_and_its_end_is_written() {
     let records = tempfile::tempdir().unwrap();
     let variables = [("A", "it's $(id)\nb"), ("EMPTY", ""), ("TILDE", "~")];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let print = "printf '%s|' \"$A\" \"$EMPTY\" \"$TILDE\" \"${PATH%%:*}\" \"$@\"; exit 7";
+    let print = "printf '%s|' \"$A\" \"$EMPTY\" \"$TILDE\" \"${PATH%%:*}\" \"$NEW_LIST\" \"$@\"; exit 7";
     let command = ["/bin/sh", "-c", print, "sh", "", "-x", "a b", "$HOME", "*", "=", "é\n"];
     let (code, out, log) = launch(records.path(), &variables, &command);
     assert_eq!((code, out.as_str()), (Some(7), ""));
-    assert_eq!(log, "it's $(id)\nb||~|/own env/bin||-x|a b|$HOME|*|=|é\n|");
+    assert_eq!(log, "it's $(id)\nb||~|/own env/bin|/site||-x|a b|$HOME|*|=|é\n|");
     let read = |name: &str| fs::read_to_string(records.path().join(name)).unwrap();
     assert_eq!((read("started"), read("status")), (String::new(), "7\n".to_owned()));
     assert!(read("usage").lines().all(|line| line.split_once(' ').unwrap().1.parse::<u64>().is_ok()));

@@ -95,6 +95,7 @@ fn prompt_operations() -> OpenApiRouter<Shared> {
         .routes(routes!(runs::cancel::cancel_run))
         .routes(routes!(runs::log_files::list_run_logs))
         .routes(routes!(runs::outputs::list_run_outputs))
+        .routes(routes!(runs::metrics::list_run_metrics))
         .routes(routes!(health::get_liveness))
         .routes(routes!(health::get_readiness))
         .routes(routes!(metrics::get_metrics))

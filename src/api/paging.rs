@@ -6,8 +6,18 @@ use utoipa::ToSchema;
 
 use super::{error::ApiError, etag::hex, extract::ApiQuery};
 
-const DEFAULT_LIMIT: u32 = 50;
-const MAX_LIMIT: u32 = 200;
+/// How long the pages of a list may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// When nothing is said.
+    pub default: u32,
+    /// At most.
+    pub maximum: u32,
+    /// The same in words.
+    pub form: &'static str,
+}
+
+const LIMIT: Limit = Limit { default: 50, maximum: 200, form: "an integer from 1 to 200" };
 
 const NO_CURSOR: &str = "the cursor cannot be read; start again without one";
 const OTHER_LIST: &str =
@@ -44,9 +54,17 @@ impl<K: Serialize + DeserializeOwned> PageRequest<K> {
     /// # Errors
     /// When one of them has not the right form, or the cursor belongs to another list.
     pub fn take(query: &mut ApiQuery, list: &str) -> Result<Self, ApiError> {
-        let form = "an integer from 1 to 200";
-        let limit = query.take_parsed::<u32>("limit", form)?.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
+        Self::take_with(query, list, LIMIT)
+    }
+
+    /// The same for a list whose pages have another length.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn take_with(query: &mut ApiQuery, list: &str, length: Limit) -> Result<Self, ApiError> {
+        let form = length.form;
+        let limit = query.take_parsed::<u32>("limit", form)?.unwrap_or(length.default);
+        if !(1..=length.maximum).contains(&limit) {
             return Err(ApiError::Malformed(format!("the query parameter `limit` must be {form}")));
         }
         let list = hex(&Sha256::digest(list.as_bytes())[..8]);
@@ -77,6 +95,12 @@ impl<K: Serialize + DeserializeOwned> PageRequest<K> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let more = items.len() > limit;
         items.truncate(limit);
+        self.page_of(items, more, key)
+    }
+
+    /// A page of these; where there are `more`, with the cursor of the next one.
+    #[must_use]
+    pub fn page_of<T>(self, items: Vec<T>, more: bool, key: impl Fn(&T) -> K) -> Page<T> {
         let next_cursor = items.last().filter(|_| more).and_then(|last| {
             let cursor = Cursor { list: self.list, after: key(last) };
             serde_json::to_vec(&cursor).ok().map(|bytes| hex(&bytes))

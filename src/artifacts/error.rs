@@ -19,12 +19,6 @@ pub enum ArtifactsError {
         /// Its size.
         total: u64,
     },
-    /// Something that should be a plain file is a link, a directory, a pipe or a device.
-    #[error("{} is no regular file", path.display())]
-    NotARegularFile {
-        /// The path.
-        path: PathBuf,
-    },
     /// What is stored is not what was stored once.
     #[error("`{key}` is damaged: {detail}")]
     Damaged {
@@ -80,9 +74,7 @@ impl From<ArtifactsError> for io::Error {
         let kind = match &error {
             ArtifactsError::NotFound { .. } => io::ErrorKind::NotFound,
             ArtifactsError::OutOfRange { .. } => io::ErrorKind::InvalidInput,
-            ArtifactsError::NotARegularFile { .. } | ArtifactsError::Damaged { .. } => {
-                io::ErrorKind::InvalidData
-            }
+            ArtifactsError::Damaged { .. } => io::ErrorKind::InvalidData,
             ArtifactsError::Store { .. } => io::ErrorKind::Other,
             ArtifactsError::Io { source, .. } => source.kind(),
         };

@@ -1,10 +1,9 @@
 //! Logs and outputs of runs.
 
-use std::{fs::OpenOptions, io, ops::Range, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc};
+use std::{fs::File, io, ops::Range, path::Path, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
-use nix::fcntl::OFlag;
 use object_store::{
     GetOptions, GetRange, ObjectStore as _, ObjectStoreExt as _, PutPayload, buffered::BufWriter,
     path::Path as Key,
@@ -68,27 +67,28 @@ impl Artifacts {
         self.store.get_range(&key, range).await.map_err(failed())
     }
 
-    /// Stores an output file under `name`, whatever its size in the same memory. A link at `file` is not
-    /// followed, and nothing but a regular file is read.
+    /// Stores an output file under `name`, its first `length` bytes at most, whatever their number in the same memory.
     ///
     /// # Errors
-    /// When it is no regular file, or it cannot be read or stored.
+    /// When it cannot be read or stored.
     pub async fn put_output(
         &self,
         run: RunId,
         attempt: u32,
         name: &str,
-        file: &Path,
+        file: File,
+        length: u64,
     ) -> Result<StoredObject, ArtifactsError> {
         let key = keys::output(run, attempt, name);
         self.remove_interrupted(&key).await?;
-        let mut source = open_regular(file).await?;
+        let mut source = tokio::fs::File::from_std(file).take(length);
         let mut upload = Upload::begin(self, key);
         let mut hash = Sha256::new();
         let mut bytes = 0;
         loop {
             let mut piece = BytesMut::with_capacity(1 << 20);
-            let count = source.read_buf(&mut piece).await.map_err(ArtifactsError::io("cannot read", file))?;
+            let read = source.read_buf(&mut piece).await;
+            let count = read.map_err(ArtifactsError::io("cannot read", Path::new(name)))?;
             if count == 0 {
                 upload.finish().await?;
                 return Ok(StoredObject { bytes, sha256: keys::hex(&hash.finalize()) });
@@ -166,29 +166,6 @@ impl Artifacts {
         })
         .await
     }
-}
-
-/// Opens a regular file. The script that wrote it may still run and may want something else to be read: no link
-/// is followed in its last part, and a pipe does not block.
-async fn open_regular(path: &Path) -> Result<tokio::fs::File, ArtifactsError> {
-    let path = path.to_owned();
-    blocking(move || {
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&path);
-        let file = match opened {
-            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
-                return Err(ArtifactsError::NotARegularFile { path });
-            }
-            opened => opened.map_err(ArtifactsError::io("cannot open", &path))?,
-        };
-        let metadata = file.metadata().map_err(ArtifactsError::io("cannot read", &path))?;
-        if metadata.is_file() {
-            Ok(tokio::fs::File::from_std(file))
-        } else {
-            Err(ArtifactsError::NotARegularFile { path })
-        }
-    })
-    .await
 }
 
 /// An object that is being written in parts and appears under its name when it is complete. Dropped before, it

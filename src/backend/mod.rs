@@ -1,14 +1,17 @@
 //! Reaching compute. A backend starts, watches and ends the processes of one attempt, and knows nothing of HTTP
 //! or the database. Every operation is idempotent: after a crash it is simply asked again.
 
+mod attempt_file;
 pub mod process;
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     io,
     path::{Path, PathBuf},
 };
 
+pub use self::attempt_file::AttemptFile;
 use crate::domain::{compute_target, ids::RunId, plan::Plan, secret::Secret};
 pub use crate::domain::{
     environment::{ActualEnvironment, Substitution},
@@ -24,6 +27,8 @@ pub struct Attempt {
     pub number: u32,
     /// The experiment; the script sees it as `AZUREML_ARM_PROJECT_NAME`.
     pub experiment_name: String,
+    /// The run's tags, which its script can ask for.
+    pub tags: BTreeMap<String, String>,
     /// What to start.
     pub plan: Plan,
     /// The target's backend settings.
@@ -98,17 +103,6 @@ pub enum BackendError {
     },
 }
 
-/// A file of an attempt on this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttemptFile {
-    /// The name it is known by, with `/`: `user_logs/std_log.txt`, `logs/tb/events`, or (outputs) `model.npz`.
-    pub name: String,
-    /// Where it lies.
-    pub path: PathBuf,
-    /// Its size when it was listed.
-    pub bytes: u64,
-}
-
 /// What every kind of compute can do. One conformance suite (`tests/backends`) holds for all.
 pub trait Backend: Send + Sync {
     /// Makes the target of this one run, where the plan asks for one, and says what it is. Asking again is no second one.
@@ -140,6 +134,9 @@ pub trait Backend: Send + Sync {
 
     /// Its logs so far: standard output and error per rank, build log, files below `./logs`.
     fn log_files(&self, attempt: &Attempt) -> impl Future<Output = io::Result<Vec<AttemptFile>>> + Send;
+
+    /// The files in which its processes record metrics and the like, `<rank>-<pid>-<random>.jsonl`.
+    fn record_files(&self, attempt: &Attempt) -> impl Future<Output = io::Result<Vec<AttemptFile>>> + Send;
 
     /// The regular files below `./outputs`, links left out.
     fn output_files(&self, attempt: &Attempt) -> impl Future<Output = io::Result<Vec<AttemptFile>>> + Send;

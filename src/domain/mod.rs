@@ -2,6 +2,7 @@
 //!
 //! `tests/architecture.rs` reads the sources and fails when this module reaches for I/O.
 
+pub mod collection;
 pub mod compute_target;
 pub mod container;
 pub mod datastore;
@@ -18,6 +19,7 @@ pub mod one_off_target;
 mod patch;
 pub mod plan;
 pub mod python;
+pub mod record;
 pub mod render;
 pub mod rules;
 pub mod run;

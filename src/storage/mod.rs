@@ -10,6 +10,7 @@ pub mod leases;
 pub mod metrics;
 pub mod notifications;
 pub mod run_files;
+pub mod run_metrics;
 pub mod run_views;
 pub mod runs;
 pub mod snapshots;

@@ -2,18 +2,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
-    path::Path,
 };
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use super::Context;
+use super::{Context, records::RecordProgress};
 use crate::{
     backend::{Attempt, AttemptFile, Backend},
-    domain::run::LOG_SEGMENT_BYTES,
+    domain::{collection, run::LOG_SEGMENT_BYTES},
     storage::{StorageError, leases::Lease, transitions::Written},
 };
 
@@ -44,25 +42,51 @@ pub(in crate::worker) enum CollectError {
     LeaseLost,
 }
 
-/// How far each log of one attempt has been brought over.
+/// How far everything that grows while an attempt runs has been brought over.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct LogProgress {
-    stored: HashMap<String, u64>,
+pub(in crate::worker) struct Progress {
+    logs: LogProgress,
+    records: RecordProgress,
 }
 
-impl LogProgress {
+impl Progress {
     /// What an earlier worker has brought over already.
     pub(in crate::worker) async fn resume<B>(
         context: &Context<B>,
         attempt: &Attempt,
     ) -> Result<Self, StorageError> {
+        let logs = LogProgress::resume(context, attempt).await?;
+        Ok(Self { logs, records: RecordProgress::resume(context, attempt).await? })
+    }
+
+    /// Brings over what was added; with `finally`, all of it and for good.
+    pub(in crate::worker) async fn advance<B: Backend>(
+        &mut self,
+        context: &Context<B>,
+        lease: &Lease,
+        attempt: &Attempt,
+        finally: bool,
+    ) -> Result<(), CollectError> {
+        self.records.advance(context, lease, attempt, finally).await?;
+        self.logs.advance(context, lease, attempt, finally).await
+    }
+}
+
+/// How far each log of one attempt has been brought over.
+#[derive(Debug, Default)]
+struct LogProgress {
+    stored: HashMap<String, u64>,
+}
+
+impl LogProgress {
+    async fn resume<B>(context: &Context<B>, attempt: &Attempt) -> Result<Self, StorageError> {
         let logs = context.storage.list_run_logs(attempt.run_id, attempt.number).await?;
         Ok(Self { stored: logs.into_iter().map(|log| (log.name, log.bytes)).collect() })
     }
 
     /// Brings over what was added to the logs. With `finally`, everything that is there, marked as complete: files that
     /// the script may have rewritten are brought over whole.
-    pub(in crate::worker) async fn advance<B: Backend>(
+    async fn advance<B: Backend>(
         &mut self,
         context: &Context<B>,
         lease: &Lease,
@@ -75,7 +99,9 @@ impl LogProgress {
             .await
             .map_err(|source| CollectError::Read { name: "the list of logs".to_owned(), source })?;
         let there: HashSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
-        for file in &files {
+        let kept = collection::logs(names_and_sizes(&files), &context.settings.limits);
+        for (place, bytes) in kept.files {
+            let file = &AttemptFile { bytes, ..files[place].clone() };
             let stored = self.stored.get(&file.name).copied();
             let rewritable = !file.name.starts_with("user_logs/") && !file.name.starts_with("azureml-logs/");
             let from = if finally && rewritable { 0 } else { stored.unwrap_or(0) };
@@ -95,8 +121,22 @@ impl LogProgress {
             for (name, bytes) in self.stored.iter().filter(|(name, _)| !there.contains(name.as_str())) {
                 context.storage.record_log(lease, attempt.number, name, *bytes, true).await?;
             }
+            note(context, lease, kept.note).await?;
         }
         Ok(())
+    }
+}
+
+fn names_and_sizes(files: &[AttemptFile]) -> impl Iterator<Item = (&str, u64)> {
+    files.iter().map(|file| (file.name.as_str(), file.bytes))
+}
+
+/// Says in the run's history what was not kept.
+async fn note<B>(context: &Context<B>, lease: &Lease, note: Option<String>) -> Result<(), CollectError> {
+    let Some(note) = note else { return Ok(()) };
+    match context.storage.note_run_event(lease, "collection", &note, context.clock.now()).await? {
+        Written::LeaseLost => Err(CollectError::LeaseLost),
+        Written::Done | Written::StatusIs(_) => Ok(()),
     }
 }
 
@@ -110,8 +150,8 @@ async fn store_segments<B>(
     let mut start = from - from % LOG_SEGMENT_BYTES;
     while start < file.bytes {
         let length = LOG_SEGMENT_BYTES.min(file.bytes - start);
-        let path = file.path.clone();
-        let bytes = spawn_blocking(move || read_range(&path, start, length))
+        let source = file.clone();
+        let bytes = spawn_blocking(move || read_range(&source, start, length))
             .await
             .map_err(io::Error::other)
             .and_then(|read| read)
@@ -127,20 +167,12 @@ async fn store_segments<B>(
 }
 
 /// Exactly `length` bytes from `start` on; a file that has shrunk meanwhile is padded with nothing and read shorter.
-fn read_range(path: &Path, start: u64, length: u64) -> io::Result<Bytes> {
-    let mut file = open_no_link(path)?;
+pub(in crate::worker) fn read_range(file: &AttemptFile, start: u64, length: u64) -> io::Result<Bytes> {
+    let mut file = file.open()?;
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
     file.take(length).read_to_end(&mut bytes)?;
     Ok(bytes.into())
-}
-
-/// The script may have put a link where a file was listed.
-fn open_no_link(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("no regular file any more")) }
 }
 
 /// Brings over the outputs of an attempt that has ended.
@@ -154,10 +186,19 @@ pub(in crate::worker) async fn collect_outputs<B: Backend>(
         .output_files(attempt)
         .await
         .map_err(|source| CollectError::Read { name: "the list of outputs".to_owned(), source })?;
-    for file in files {
+    let kept = collection::outputs(names_and_sizes(&files), &context.settings.limits);
+    for (place, bytes) in kept.files {
+        let file = &files[place];
+        let failed = |source| CollectError::Read { name: file.name.clone(), source };
+        let content = spawn_blocking({
+            let file = file.clone();
+            move || file.open()
+        });
+        // Nothing of it runs any more: what it has grown by since it was listed was written by something else.
+        let content = content.await.map_err(io::Error::other).and_then(|opened| opened).map_err(failed)?;
         let object = context
             .artifacts
-            .put_output(attempt.run_id, attempt.number, &file.name, &file.path)
+            .put_output(attempt.run_id, attempt.number, &file.name, content, bytes)
             .await
             .map_err(|error| CollectError::Store { name: file.name.clone(), detail: error.to_string() })?;
         let written = context
@@ -168,5 +209,5 @@ pub(in crate::worker) async fn collect_outputs<B: Backend>(
             return Err(CollectError::LeaseLost);
         }
     }
-    Ok(())
+    note(context, lease, kept.note).await
 }

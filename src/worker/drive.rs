@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Context,
-    collect::{CollectError, LogProgress, collect_outputs},
+    collect::{CollectError, Progress, collect_outputs},
     jittered,
     leases::{HeldLease, Signal},
     random_fraction,
@@ -59,12 +59,13 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
         run_id: run.id,
         number: run.attempt,
         experiment_name: run.experiment_name.clone(),
+        tags: run.tags.clone(),
         plan: run.plan.clone(),
         backend: run.backend.clone(),
         registry: None,
     };
     info!(run.status = %run.status, "run {} attempt {}: claimed in {}", run.id, run.attempt, run.status);
-    let mut driver = Driver { context, lease, held, attempt, run, logs: None, stop_sent: false };
+    let mut driver = Driver { context, lease, held, attempt, run, progress: None, stop_sent: false };
     match driver.drive_to_the_end().await {
         Ok(status) => info!(run.status = %status, "run {}: {status}", lease.run_id),
         Err(Stop::LeaseLost) => warn!("run {}: the lease was lost; another worker has it", lease.run_id),
@@ -83,7 +84,7 @@ struct Driver<'a, B> {
     attempt: Attempt,
     run: Run,
     /// Read from the database when first needed.
-    logs: Option<LogProgress>,
+    progress: Option<Progress>,
     /// Whether this worker has told the backend to stop the run.
     stop_sent: bool,
 }
@@ -184,7 +185,7 @@ impl<B: Backend> Driver<'_, B> {
                 () = tokio::time::sleep(context.settings.observe_interval) => {}
             }
             // The build log can be followed while the environment is built.
-            ship(context, &self.lease, &self.attempt, &mut self.logs).await?;
+            ship(context, &self.lease, &self.attempt, &mut self.progress).await?;
         }
     }
 
@@ -277,7 +278,7 @@ impl<B: Backend> Driver<'_, B> {
     /// One look at a run that was handed to the backend.
     async fn watch(&mut self, status: Status) -> Result<Turn, Stop> {
         let interval = self.context.settings.observe_interval;
-        ship(self.context, &self.lease, &self.attempt, &mut self.logs).await?;
+        ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
         match self.context.backend.observe(&self.attempt).await {
             Ok(Observation::Starting) => Ok(Turn::Wait(interval)),
             Ok(Observation::Running { .. }) if status == Status::Running => Ok(Turn::Wait(interval)),
@@ -334,7 +335,7 @@ impl<B: Backend> Driver<'_, B> {
             }
             self.stop_sent = true;
         }
-        ship(self.context, &self.lease, &self.attempt, &mut self.logs).await?;
+        ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
         match self.context.backend.observe(&self.attempt).await {
             Ok(Observation::Exited(_) | Observation::Lost { .. } | Observation::NotFound) => {
                 self.finish(Status::CancelRequested).await
@@ -353,7 +354,8 @@ impl<B: Backend> Driver<'_, B> {
     /// Everything of the attempt has ended: collects, then writes the end.
     async fn finish(&mut self, status: Status) -> Result<Turn, Stop> {
         self.gather().await?;
-        let circumstances = self.circumstances(status);
+        let mut circumstances = self.circumstances(status);
+        circumstances.reported_failure = self.reported_failure().await?;
         let step = match self.context.backend.observe(&self.attempt).await {
             Ok(Observation::Exited(exit)) => conclude_exit(&exit, &circumstances),
             Ok(Observation::Lost { detail }) => conclude_failure(Cause::ComputeLost, detail, &circumstances),
@@ -380,6 +382,17 @@ impl<B: Backend> Driver<'_, B> {
             max_attempts: self.run.max_attempts,
             now: self.context.clock.now(),
             jitter: random_fraction(),
+            reported_failure: None,
+        }
+    }
+
+    /// What the script said when it called its run failed; known once its records were gathered.
+    async fn reported_failure(&self) -> Result<Option<String>, Stop> {
+        loop {
+            match self.context.storage.reported_failure(self.attempt.run_id, self.attempt.number).await {
+                Ok(said) => return Ok(said),
+                Err(error) => self.wait_out(&error).await?,
+            }
         }
     }
 
@@ -422,8 +435,8 @@ impl<B: Backend> Driver<'_, B> {
     }
 
     async fn try_to_gather(&mut self) -> Result<(), CollectError> {
-        let logs = progress(self.context, &self.attempt, &mut self.logs).await?;
-        logs.advance(self.context, &self.lease, &self.attempt, true).await?;
+        let progress = resumed(self.context, &self.attempt, &mut self.progress).await?;
+        progress.advance(self.context, &self.lease, &self.attempt, true).await?;
         collect_outputs(self.context, &self.lease, &self.attempt).await
     }
 
@@ -447,26 +460,26 @@ impl SourceTree for Snapshot<'_> {
     }
 }
 
-async fn progress<'p, B>(
+async fn resumed<'p, B>(
     context: &Context<B>,
     attempt: &Attempt,
-    logs: &'p mut Option<LogProgress>,
-) -> Result<&'p mut LogProgress, StorageError> {
-    if logs.is_none() {
-        *logs = Some(LogProgress::resume(context, attempt).await?);
+    progress: &'p mut Option<Progress>,
+) -> Result<&'p mut Progress, StorageError> {
+    if progress.is_none() {
+        *progress = Some(Progress::resume(context, attempt).await?);
     }
-    Ok(logs.get_or_insert_default())
+    Ok(progress.get_or_insert_default())
 }
 
-/// Brings over what the logs have grown by. What fails now is tried again at the next look, and in earnest at the end.
+/// Brings over what logs and records have grown by. What fails now is tried again at the next look, and in earnest at the end.
 async fn ship<B: Backend>(
     context: &Context<B>,
     lease: &Lease,
     attempt: &Attempt,
-    logs: &mut Option<LogProgress>,
+    progress: &mut Option<Progress>,
 ) -> Result<(), Stop> {
-    let shipped = match progress(context, attempt, logs).await {
-        Ok(logs) => logs.advance(context, lease, attempt, false).await,
+    let shipped = match resumed(context, attempt, progress).await {
+        Ok(progress) => progress.advance(context, lease, attempt, false).await,
         Err(error) => Err(error.into()),
     };
     match shipped {

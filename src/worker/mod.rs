@@ -15,6 +15,7 @@ mod collect;
 mod drive;
 mod leases;
 mod node;
+mod records;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +29,7 @@ use crate::{
     artifacts::Artifacts,
     backend::Backend,
     clock::{Clock, entropy},
+    domain::collection::Limits,
     storage::{
         Storage, StorageError,
         leases::{Claimant, Claimed},
@@ -50,6 +52,8 @@ pub struct Settings {
     pub slots: u32,
     /// Active runs on a target that sets no limit of its own.
     pub default_target_limit: u32,
+    /// How much of what a run wrote is kept.
+    pub limits: Limits,
 }
 
 /// What every part of the worker needs.

@@ -109,7 +109,11 @@ async fn outputs_are_downloaded(pool: PgPool) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "0123456789").expect("written");
     let name = "models/a b.npz";
-    let stored = app.artifacts.put_output(claimed.run.id, 1, name, file.path()).await.expect("stored");
+    let stored = app
+        .artifacts
+        .put_output(claimed.run.id, 1, name, file.reopen().expect("opened"), 10)
+        .await
+        .expect("stored");
     app.storage.record_output(&claimed.lease, 1, name, stored.bytes, &stored.sha256).await.expect("recorded");
 
     let outputs = format!("/v1/runs/{}/outputs", run["id"].as_str().expect("an id"));

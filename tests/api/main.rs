@@ -15,5 +15,6 @@ mod idempotency;
 mod logs;
 mod migration;
 mod renderings;
+mod run_metrics;
 mod runs;
 mod snapshots;

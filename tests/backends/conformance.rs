@@ -2,7 +2,10 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use estimatord::backend::{AttemptFile, Backend, ExitReason, Observation};
+use estimatord::{
+    backend::{AttemptFile, Backend, ExitReason, Observation},
+    domain::record::{Record, rank_of},
+};
 
 use crate::harness::{Lab, content, ended, is_alive, noted_pids, start, until, with_variable};
 
@@ -173,6 +176,25 @@ pub async fn lists_logs_and_outputs_without_links(lab: &impl Lab) {
     // Whether something had to be built is another matter.
     logs.retain(|log| !log.name.starts_with("azureml-logs/"));
     assert_eq!(names(&logs), ["logs/own.txt", "user_logs/std_log.txt"]);
+}
+
+pub async fn what_a_script_logs_is_recorded(lab: &impl Lab) {
+    let (backend, mut attempt) = (lab.backend(), lab.attempt("logs.py", &[]));
+    attempt.tags.insert("team".into(), "vision".into());
+    start(&backend, &attempt).await;
+    let exit = ended(&backend, &attempt).await;
+    let logs = backend.log_files(&attempt).await.unwrap();
+    let log = content(&logs, "user_logs/std_log.txt");
+    assert_eq!(log, format!("{} {{'team': 'vision'}}\n", attempt.run_id), "{exit:?}");
+    let records = backend.record_files(&attempt).await.unwrap();
+    let [file] = &records[..] else { panic!("one process logs: {records:?}") };
+    assert_eq!(rank_of(&file.name), Some(0));
+    let Ok(Record::Metric(metric)) = Record::parse(content(&records, &file.name).as_bytes()) else {
+        panic!("{file:?} holds one metric");
+    };
+    assert_eq!((metric.name.as_str(), metric.value), ("accuracy", serde_json::json!(0.97)));
+    let outputs = backend.output_files(&attempt).await.unwrap();
+    assert_eq!(content(&outputs, "kept.txt"), "kept");
 }
 
 pub async fn logs_can_be_read_while_it_runs(lab: &impl Lab) {

@@ -73,6 +73,7 @@ conforms! {
     starts_once_however_often_it_is_asked,
     cancelled_before_the_start_it_never_starts,
     lists_logs_and_outputs_without_links,
+    what_a_script_logs_is_recorded,
     logs_can_be_read_while_it_runs,
     arguments_arrive_verbatim_and_variables_are_set,
     removing_leaves_nothing_and_spares_what_runs,

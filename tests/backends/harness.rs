@@ -116,6 +116,7 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
         run_id: RunId::generate(clock::SystemClock.now(), clock::entropy()),
         number: 1,
         experiment_name: "conformance".into(),
+        tags: Default::default(),
         plan: Plan {
             snapshot_id: SnapshotId::from_digest([7; 32]),
             entry_script: script.into(),
@@ -203,5 +204,5 @@ pub fn is_alive(pid: i32) -> bool {
 pub fn content(files: &[estimatord::backend::AttemptFile], name: &str) -> String {
     let file =
         files.iter().find(|file| file.name == name).unwrap_or_else(|| panic!("{name} is not in {files:?}"));
-    fs::read_to_string(&file.path).unwrap()
+    io::read_to_string(file.open().unwrap()).unwrap()
 }

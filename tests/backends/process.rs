@@ -110,6 +110,7 @@ conforms! {
     cancelling_while_it_starts_ends_it,
     too_long_a_run_is_ended,
     lists_logs_and_outputs_without_links,
+    what_a_script_logs_is_recorded,
     logs_can_be_read_while_it_runs,
     arguments_arrive_verbatim_and_variables_are_set,
     what_cannot_start_says_so,

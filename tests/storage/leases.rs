@@ -25,11 +25,7 @@ use estimatord::{
 };
 use sqlx::PgPool;
 
-use crate::{accept, support::FixedClock};
-
-fn claimant(node: &str) -> Claimant {
-    Claimant { node: node.to_owned(), ttl: Duration::from_secs(60), default_target_limit: 100 }
-}
+use crate::{accept, claimant, support::FixedClock};
 
 async fn admit_one(storage: &Storage, clock: &FixedClock) -> Claimed {
     accept(storage, clock, |_| {}).await;

@@ -5,14 +5,18 @@ mod support;
 
 mod estimators;
 mod leases;
+mod metrics;
 mod runs;
 mod schema;
 mod targets;
+
+use std::time::Duration;
 
 use estimatord::storage::{
     Storage,
     estimators::Estimator,
     idempotency::{Keyed, Recorded},
+    leases::Claimant,
     runs::{Insertion, Run},
 };
 use serde_json::json;
@@ -20,6 +24,11 @@ use serde_json::json;
 /// What a client would be answered.
 fn answer(run: &Run) -> Recorded {
     Recorded { status: 201, location: Some(format!("/v1/runs/{}", run.id)), body: json!({"id": run.id}) }
+}
+
+/// A worker that takes whatever there is.
+fn claimant(node: &str) -> Claimant {
+    Claimant { node: node.to_owned(), ttl: Duration::from_secs(60), default_target_limit: 100 }
 }
 
 /// Accepts a run of a new estimator, changed by `change` before.

@@ -3,6 +3,7 @@
 #[path = "../support/values.rs"]
 mod support;
 
+mod collecting;
 mod scripted;
 
 use std::{sync::Arc, time::Duration};
@@ -11,6 +12,7 @@ use estimatord::{
     artifacts::Artifacts,
     clock::{Clock as _, SystemClock},
     domain::{
+        collection::Limits,
         ids::RunId,
         one_off_target::one_off_target,
         plan::OneOffTarget,
@@ -56,6 +58,7 @@ impl Stage {
             observe_interval: Duration::from_millis(10),
             slots: 8,
             default_target_limit: 8,
+            limits: Limits { log_bytes: 1000, log_files: 10, output_bytes: 1000, output_files: 10 },
         };
         let worker = Worker::new(
             self.storage.clone(),

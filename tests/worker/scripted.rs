@@ -113,6 +113,10 @@ impl ScriptedBackend {
         self.write(id, "outputs", name, content);
     }
 
+    pub fn write_records(&self, id: RunId, name: &str, content: &[u8]) {
+        self.write(id, "records", name, content);
+    }
+
     fn write(&self, id: RunId, kind: &str, name: &str, content: &[u8]) {
         let file = self.dir.join(id.to_string()).join(kind).join(name);
         fs::create_dir_all(file.parent().expect("a parent")).expect("made");
@@ -137,7 +141,7 @@ fn walk(root: &Path, dir: &Path, found: &mut Vec<AttemptFile>) {
         }
         let name = path.strip_prefix(root).expect("below").to_str().expect("UTF-8").to_owned();
         let bytes = fs::metadata(&path).expect("metadata").len();
-        found.push(AttemptFile { name, path, bytes });
+        found.push(AttemptFile { path: (&name).into(), name, root: root.to_owned(), bytes });
     }
 }
 
@@ -197,6 +201,10 @@ impl Backend for ScriptedBackend {
 
     async fn log_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
         Ok(self.list(attempt.run_id, "logs"))
+    }
+
+    async fn record_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        Ok(self.list(attempt.run_id, "records"))
     }
 
     async fn output_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {

@@ -1,5 +1,7 @@
 //! `POST /v1/runs`
 
+use std::collections::BTreeMap;
+
 use axum::{extract::State, http::HeaderMap, response::Response};
 use serde_json::{Map, Value};
 
@@ -64,7 +66,7 @@ pub async fn create_run(
     }
     let (run, inline) = accepted(&state, body::read(&body.members)).await?;
     let queue = state.storage.queue_state(&run).await?;
-    let view = serde_json::to_value(Run::new(run.clone(), Vec::new(), Some(queue)))
+    let view = serde_json::to_value(Run::new(run.clone(), Vec::new(), BTreeMap::new(), Some(queue)))
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     let location = format!("/v1/runs/{}", run.id);
     let recorded = || Recorded { status: 201, location: Some(location), body: view };

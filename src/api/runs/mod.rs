@@ -10,6 +10,7 @@ pub mod list;
 pub mod log_files;
 mod log_reader;
 pub mod logs;
+pub mod metrics;
 pub mod outputs;
 pub(in crate::api) mod placed;
 mod view;

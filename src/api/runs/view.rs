@@ -127,6 +127,9 @@ pub struct Run {
     /// Labels.
     #[schema(example = json!({"team": "vision"}))]
     pub tags: BTreeMap<String, String>,
+    /// What its script added with `add_properties`.
+    #[schema(example = json!({"data_version": "3"}))]
+    pub properties: BTreeMap<String, String>,
     /// Higher goes first among queued runs of one target.
     pub priority: i32,
     /// How often the system may try. Failures of the script are final; only those of the system are tried again.
@@ -157,6 +160,7 @@ impl Run {
     pub(super) fn new(
         run: stored::Run,
         attempts: Vec<stored::RunAttempt>,
+        properties: BTreeMap<String, String>,
         queue: Option<QueueState>,
     ) -> Self {
         let blocked_by = match queue {
@@ -178,6 +182,7 @@ impl Run {
             attempt: run.attempt,
             attempts: attempts.into_iter().map(RunAttempt::from).collect(),
             tags: run.tags,
+            properties,
             priority: run.priority,
             max_attempts: run.max_attempts,
             created_at: run.created_at,
@@ -197,17 +202,20 @@ impl Run {
     /// Of one run, with what is kept beside it.
     pub(super) async fn load(storage: &Storage, run: stored::Run) -> Result<Self, StorageError> {
         let attempts = storage.list_run_attempts(run.id).await?;
+        let properties =
+            storage.properties_of(&[run.id.as_uuid()]).await?.remove(&run.id).unwrap_or_default();
         let queue = match run.status {
             Status::Queued => Some(storage.queue_state(&run).await?),
             _ => None,
         };
-        Ok(Self::new(run, attempts, queue))
+        Ok(Self::new(run, attempts, properties, queue))
     }
 
-    /// Of a page of runs, with two questions in all instead of two for each.
+    /// Of a page of runs, with three questions in all instead of three for each.
     pub(super) async fn load_all(state: &ApiState, runs: Vec<stored::Run>) -> Result<Vec<Self>, ApiError> {
         let ids: Vec<Uuid> = runs.iter().map(|run| run.id.as_uuid()).collect();
         let mut attempts = state.storage.attempts_of(&ids).await?;
+        let mut properties = state.storage.properties_of(&ids).await?;
         let queued: Vec<Uuid> =
             runs.iter().filter(|run| run.status == Status::Queued).map(|run| run.id.as_uuid()).collect();
         let queues =
@@ -215,7 +223,8 @@ impl Run {
         let view = |run: stored::Run| {
             let own = attempts.remove(&run.id).unwrap_or_default();
             let queue = queues.get(&run.id).copied();
-            Self::new(run, own, queue)
+            let added = properties.remove(&run.id).unwrap_or_default();
+            Self::new(run, own, added, queue)
         };
         Ok(runs.into_iter().map(view).collect())
     }

@@ -143,7 +143,8 @@ async fn everything_can_be_awaited_from_any_thread() {
     is_send(artifacts.unpack_snapshot(&received.id, place.path())).await.expect("unpacked");
     is_send(artifacts.snapshot_contents(&received.id, &BTreeSet::new(), 1)).await.expect("read");
     let run = crate::domain::ids::RunId::from_uuid(uuid::Uuid::nil());
-    is_send(artifacts.put_output(run, 1, "o", &place.path().join("train.py"))).await.expect("stored");
+    let file = std::fs::File::open(place.path().join("train.py")).expect("opened");
+    is_send(artifacts.put_output(run, 1, "o", file, u64::MAX)).await.expect("stored");
     drop(is_send(is_send(artifacts.read_output(run, 1, "o", None)).await.expect("read")));
     is_send(artifacts.delete_run(run)).await.expect("deleted");
 }

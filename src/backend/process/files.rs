@@ -4,40 +4,27 @@ use std::{
     collections::HashSet,
     ffi::OsString,
     fs, io,
-    os::unix::ffi::OsStringExt as _,
+    os::{fd::AsRawFd as _, unix::ffi::OsStringExt as _},
     path::{Path, PathBuf},
 };
 
-use super::super::AttemptFile;
+use nix::fcntl::OFlag;
 
-/// The regular files below `directory`, named from `prefix` on, sorted by name. Links are never followed: a script
-/// could point them anywhere.
-pub(super) fn list(directory: &Path, prefix: &str) -> io::Result<Vec<AttemptFile>> {
+use super::super::{AttemptFile, attempt_file::open_beneath};
+
+/// The regular files below the directory `below` of `root`, named from `prefix` on, sorted by name. Links are never
+/// followed: a script could point them anywhere.
+pub(super) fn list(root: &Path, below: &str, prefix: &str) -> io::Result<Vec<AttemptFile>> {
     let mut files = Vec::new();
-    if is_directory(directory)? {
-        walk(directory, prefix, &mut files)?;
-    }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
-}
-
-fn is_directory(path: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(metadata.is_dir()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn walk(directory: &Path, prefix: &str, files: &mut Vec<AttemptFile>) -> io::Result<()> {
-    let mut open: Vec<(PathBuf, String)> = vec![(directory.to_owned(), prefix.to_owned())];
+    let mut open: Vec<(PathBuf, String)> = vec![(below.into(), prefix.to_owned())];
     while let Some((directory, prefix)) = open.pop() {
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            // Removed by the script since it was seen.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+        let handle = match open_beneath(root, &directory, OFlag::O_DIRECTORY) {
+            Ok(handle) => handle,
+            Err(error) if is_gone(&error) => continue,
             Err(error) => return Err(error),
         };
+        // Through the handle: whatever is put in the directory's place meanwhile, this one is listed.
+        let entries = fs::read_dir(format!("/proc/self/fd/{}", handle.as_raw_fd()))?;
         let entries = entries.collect::<io::Result<Vec<_>>>()?;
         let taken: HashSet<String> =
             entries.iter().filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -45,17 +32,24 @@ fn walk(directory: &Path, prefix: &str, files: &mut Vec<AttemptFile>) -> io::Res
             let name = format!("{prefix}{}", text_name(entry.file_name(), &taken));
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if is_gone(&error) => continue,
                 Err(error) => return Err(error),
             };
+            let path = directory.join(entry.file_name());
             if metadata.is_dir() {
-                open.push((entry.path(), format!("{name}/")));
+                open.push((path, format!("{name}/")));
             } else if metadata.is_file() {
-                files.push(AttemptFile { name, path: entry.path(), bytes: metadata.len() });
+                files.push(AttemptFile { name, root: root.to_owned(), path, bytes: metadata.len() });
             }
         }
     }
-    Ok(())
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// Never there, removed by the script since it was seen, or no directory any more (a link is none).
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The name as text. Bytes that are none are written `%FF`, and `%` beside them `%25`: two names never become one. Where
@@ -131,7 +125,7 @@ mod tests {
         fs::write(root.join("a.txt"), "1").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", root.join("leak")).unwrap();
         std::os::unix::fs::symlink("/etc", root.join("leaks")).unwrap();
-        let files = list(&root, "x/").unwrap();
+        let files = list(directory.path(), "outputs", "x/").unwrap();
         let names: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
         assert_eq!(names, [("x/a.txt", 1), ("x/b/c/deep.txt", 5)]);
     }
@@ -143,9 +137,11 @@ mod tests {
         for name in names {
             fs::write(directory.path().join(OsString::from_vec(name.to_vec())), name).unwrap();
         }
-        let files = list(directory.path(), "").unwrap();
-        let listed: Vec<_> =
-            files.iter().map(|file| (file.name.as_str(), fs::read(&file.path).unwrap())).collect();
+        let files = list(directory.path(), "", "").unwrap();
+        let listed: Vec<_> = files
+            .iter()
+            .map(|file| (file.name.as_str(), fs::read(file.root.join(&file.path)).unwrap()))
+            .collect();
         let expected: [(&str, &[u8]); 5] = [
             ("a%25FF", b"a\xff"),
             ("a%FE", b"a\xfe"),
@@ -159,9 +155,8 @@ mod tests {
     #[test]
     fn a_directory_that_is_a_link_or_missing_holds_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join("outputs");
-        assert!(list(&link, "").unwrap().is_empty());
-        std::os::unix::fs::symlink("/etc", &link).unwrap();
-        assert!(list(&link, "").unwrap().is_empty());
+        assert!(list(directory.path(), "outputs", "").unwrap().is_empty());
+        std::os::unix::fs::symlink("/etc", directory.path().join("outputs")).unwrap();
+        assert!(list(directory.path(), "outputs", "").unwrap().is_empty());
     }
 }

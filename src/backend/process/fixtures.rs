@@ -16,6 +16,7 @@ pub(crate) fn attempt() -> Attempt {
         run_id: RunId::from_uuid(uuid::Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef)),
         number: 1,
         experiment_name: "digits".into(),
+        tags: Default::default(),
         plan: Plan {
             snapshot_id: SnapshotId::from_digest([0; 32]),
             entry_script: "train.py".into(),

@@ -93,6 +93,10 @@ pub(super) struct Machine<'a> {
     pub(super) work: &'a Path,
     /// The attempt's logs.
     pub(super) logs: &'a Path,
+    /// Where its processes record metrics and the like.
+    pub(super) records: &'a Path,
+    /// The directory that puts our `azureml` module on the path of Python.
+    pub(super) python_site: &'a Path,
     /// Where short-lived directories with short names can be made.
     pub(super) temporary_base: &'a Path,
     /// Between TERM and KILL.
@@ -178,10 +182,11 @@ fn contained(attempt: &Attempt, machine: &Machine<'_>, place: &Place<'_>, bare: 
     let environment = &attempt.plan.environment;
     let (records, launch_path) = (text(place.records), place.records.join("launch.sh"));
     let command: Vec<String> = std::iter::once(text(&bare.program)).chain(bare.arguments).collect();
-    let bin = machine.virtual_environment.map(|root| text(&root.join("bin")));
+    let mut in_front = vec![("PYTHONPATH", text(machine.python_site))];
+    in_front.extend(machine.virtual_environment.map(|root| ("PATH", text(&root.join("bin")))));
     let content = launch_script(&Script {
         variables: &bare.environment,
-        path_prefix: bin.as_deref(),
+        in_front: &in_front,
         records: &records,
         log: &text(&bare.log),
         command: &command,
@@ -190,7 +195,9 @@ fn contained(attempt: &Attempt, machine: &Machine<'_>, place: &Place<'_>, bare: 
         Mount::same(text(machine.work), false),
         Mount::same(text(machine.logs), false),
         Mount::same(records, false),
+        Mount::same(text(machine.records), false),
     ];
+    mounts.extend(machine.python_site.parent().map(|root| Mount::same(text(root), true)));
     mounts.extend(place.mounts.iter().cloned());
     let name = container::name(attempt);
     let arguments = run_arguments(&Container {
@@ -336,6 +343,17 @@ fn environment(
     for variable in &attempt.plan.environment.environment_variables {
         set(&variable.name, &variable.value);
     }
+    if !in_container {
+        // The definition's own `PYTHONPATH` comes after ours, which only adds to the end of the path.
+        let ours = text(machine.python_site);
+        let path = environment.get("PYTHONPATH").map_or_else(|| ours.clone(), |own| format!("{ours}:{own}"));
+        environment.insert("PYTHONPATH".to_owned(), path);
+    }
+    let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.to_owned());
+    // A map of texts is always JSON.
+    set("ESTIMATORD_TAGS", &serde_json::to_string(&attempt.tags).unwrap_or_default());
+    set("ESTIMATORD_RECORDS", &text(machine.records));
+    set("ESTIMATORD_OUTPUTS", &text(&machine.work.join("outputs")));
     // Last: by these the attempt is known.
     set("AZUREML_RUN_ID", &attempt.run_id.to_string());
     set("AZUREML_ARM_PROJECT_NAME", &attempt.experiment_name);
@@ -358,6 +376,8 @@ mod tests {
             service_environment,
             work: Path::new("/a/work"),
             logs: Path::new("/a/logs"),
+            records: Path::new("/a/records"),
+            python_site: Path::new("/module/site"),
             temporary_base: Path::new("/tmp"),
             cancel_grace: Duration::from_secs(30),
             container: None,
@@ -454,11 +474,24 @@ mod tests {
         attempt.plan.environment.environment_variables = vec![
             Variable { name: "PYTHONUNBUFFERED".into(), value: "0".into() },
             Variable { name: "ESTIMATORD_ATTEMPT".into(), value: "x".into() },
+            Variable { name: "PYTHONPATH".into(), value: "/own".into() },
         ];
         let launch = launch(&attempt, &machine(&[])).unwrap();
         assert_eq!(variable(&launch, "PYTHONUNBUFFERED"), Some("0"));
+        assert_eq!(variable(&launch, "PYTHONPATH"), Some("/module/site:/own"));
         let entry = format!("ESTIMATORD_ATTEMPT={}", variable(&launch, "ESTIMATORD_ATTEMPT").unwrap());
         assert_eq!(entry, mark(&attempt));
+    }
+
+    #[test]
+    fn a_script_is_told_where_to_record_and_which_tags_its_run_has() {
+        let mut attempt = fixtures::attempt();
+        attempt.tags.insert("team".into(), "vision \"2\"".into());
+        let launch = launch(&attempt, &machine(&[])).unwrap();
+        assert_eq!(variable(&launch, "PYTHONPATH"), Some("/module/site"));
+        assert_eq!(variable(&launch, "ESTIMATORD_TAGS"), Some(r#"{"team":"vision \"2\""}"#));
+        assert_eq!(variable(&launch, "ESTIMATORD_RECORDS"), Some("/a/records"));
+        assert_eq!(variable(&launch, "ESTIMATORD_OUTPUTS"), Some("/a/work/outputs"));
     }
 
     #[test]

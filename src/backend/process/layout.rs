@@ -52,6 +52,11 @@ impl AttemptDir {
         self.root.join("logs")
     }
 
+    /// Where its processes record metrics and the like, each in a file of its own.
+    pub(super) fn records(&self) -> PathBuf {
+        self.root.join("records")
+    }
+
     /// Held while `work` is made.
     pub(super) fn prepare_lock(&self) -> PathBuf {
         self.root.join("prepare.lock")

@@ -16,6 +16,7 @@ mod leftovers;
 mod machine;
 mod rank;
 mod records;
+mod script_module;
 mod start;
 mod supervisor;
 
@@ -102,6 +103,7 @@ impl ProcessBackend {
     /// Puts the working directory in place, whole or not at all.
     async fn place_work(&self, directory: &AttemptDir, source: &impl SourceTree) -> Result<(), PlaceError> {
         layout::create_private_dir(&directory.logs().join("user_logs"))?;
+        layout::create_private_dir(&directory.records())?;
         let lock = layout::open_lock_file(&directory.prepare_lock())?;
         while let Err(error) = lock.try_lock() {
             match error {
@@ -270,14 +272,18 @@ impl Backend for ProcessBackend {
 
     async fn log_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
         let directory = self.directory(attempt);
-        let mut found = files::list(&directory.logs(), "")?;
-        found.extend(files::list(&directory.work().join("logs"), "logs/")?);
+        let mut found = files::list(&directory.logs(), "", "")?;
+        found.extend(files::list(&directory.work(), "logs", "logs/")?);
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
     async fn output_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
-        files::list(&self.directory(attempt).work().join("outputs"), "")
+        files::list(&self.directory(attempt).work(), "outputs", "")
+    }
+
+    async fn record_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        files::list(&self.directory(attempt).records(), "", "")
     }
 
     async fn remove(&self, attempt: &Attempt) -> io::Result<()> {

@@ -17,6 +17,7 @@ use super::{
     environment,
     launch::{self, Machine, MpiFlavor, Place, Planned},
     layout::{self, AttemptDir},
+    script_module,
     supervisor::HELD_BY_ANOTHER,
 };
 use crate::domain::{container::Mount, plan::Launcher};
@@ -98,6 +99,7 @@ async fn plan_launch(
         }
         _ => None,
     };
+    let python_site = script_module::place(&backend.settings.data_dir)?;
     let mpirun = match attempt.plan.launcher {
         Launcher::Single => None,
         Launcher::Mpi if place.is_some() => None,
@@ -114,6 +116,8 @@ async fn plan_launch(
         service_environment: variables,
         work: &directory.work(),
         logs: &directory.logs(),
+        records: &directory.records(),
+        python_site: &python_site,
         temporary_base: &temporary_base(),
         cancel_grace: backend.settings.cancel_grace,
         container: place,

@@ -10,8 +10,8 @@ use crate::domain::render::shell::quoted;
 pub struct Script<'a> {
     /// Set before the command starts; names are identifiers.
     pub variables: &'a [(String, String)],
-    /// Put before the image's own `PATH`.
-    pub path_prefix: Option<&'a str>,
+    /// Directories that are put before what the image itself has in lists such as `PATH`.
+    pub in_front: &'a [(&'static str, String)],
     /// Where `started`, `usage` and `status` are written.
     pub records: &'a str,
     /// Where standard output and error go, together: through the runtime their order would be lost.
@@ -30,8 +30,8 @@ pub fn launch_script(script: &Script<'_>) -> String {
     for (name, value) in script.variables {
         let _ = writeln!(text, "export {name}={}", quoted(value));
     }
-    if let Some(prefix) = script.path_prefix {
-        let _ = writeln!(text, "export PATH={}:\"$PATH\"", quoted(prefix));
+    for (list, directory) in script.in_front {
+        let _ = writeln!(text, "export {list}={}\"${{{list}:+:${list}}}\"", quoted(directory));
     }
     text.push_str("set --");
     for word in script.command {

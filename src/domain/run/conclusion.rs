@@ -91,7 +91,7 @@ impl Move {
 }
 
 /// What else bears on the conclusion.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Circumstances {
     /// Whether somebody asked for the end, and was told that it would come.
     pub cancel_requested: bool,
@@ -103,6 +103,8 @@ pub struct Circumstances {
     pub now: DateTime<Utc>,
     /// 0 to 1, random: spreads retries.
     pub jitter: f64,
+    /// What the script said when it called its run failed; it may have gone on and ended with exit code 0.
+    pub reported_failure: Option<String>,
 }
 
 /// The longest pause before another attempt.
@@ -157,7 +159,15 @@ pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
             circumstances,
         ),
         ExitReason::Exited => match (exit.exit_code, exit.signal) {
-            (Some(0), None) => Move::End { status: Status::Completed, ending },
+            (Some(0), None) => match &circumstances.reported_failure {
+                None => Move::End { status: Status::Completed, ending },
+                Some(said) => end(
+                    Status::Failed,
+                    Cause::ScriptFailed,
+                    format!("the script called its run failed: {said}"),
+                    ending,
+                ),
+            },
             (Some(code), _) => end(
                 Status::Failed,
                 Cause::ScriptFailed,
@@ -223,7 +233,14 @@ mod tests {
     }
 
     fn circumstances(cancel_requested: bool, attempt: u32, max_attempts: u32) -> Circumstances {
-        Circumstances { cancel_requested, attempt, max_attempts, now: DateTime::UNIX_EPOCH, jitter: 0.5 }
+        Circumstances {
+            cancel_requested,
+            attempt,
+            max_attempts,
+            now: DateTime::UNIX_EPOCH,
+            jitter: 0.5,
+            reported_failure: None,
+        }
     }
 
     fn cause_of(step: &Move) -> Option<Cause> {
@@ -255,6 +272,24 @@ mod tests {
             let step = conclude_exit(&end, &circumstances(false, 1, 5));
             assert_eq!((step.status(), cause_of(&step)), (Status::Failed, Some(Cause::ScriptFailed)));
         }
+    }
+
+    #[test]
+    fn a_script_that_calls_its_run_failed_is_believed() {
+        let reported =
+            Circumstances { reported_failure: Some("diverged".to_owned()), ..circumstances(false, 1, 5) };
+        let Move::End { status, ending } = conclude_exit(&exit(ExitReason::Exited, Some(0), None), &reported)
+        else {
+            panic!("it has ended");
+        };
+        assert_eq!(
+            (status, ending.cause, ending.exit_code),
+            (Status::Failed, Some(Cause::ScriptFailed), Some(0))
+        );
+        assert_eq!(ending.detail.as_deref(), Some("the script called its run failed: diverged"));
+        let canceled = Circumstances { cancel_requested: true, ..reported };
+        let step = conclude_exit(&exit(ExitReason::Exited, Some(0), None), &canceled);
+        assert_eq!(step.status(), Status::Canceled);
     }
 
     #[test]

@@ -1,0 +1,4 @@
+"""`from azureml.core.workspace import Workspace`."""
+from azureml.core.run import Workspace
+
+__all__ = ["Workspace"]
