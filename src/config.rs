@@ -105,6 +105,11 @@ pub struct Serve {
     /// A file whose content, at least 16 characters, every caller must send as its bearer token
     #[arg(long, env = "ESTIMATORD_API_TOKEN_FILE", value_name = "FILE")]
     pub api_token_file: Option<PathBuf>,
+    /// A file of mode 600 with the key that secrets are encrypted with: 64 hexadecimal digits
+    /// [default: the environment's ESTIMATORD_SECRET_KEY; without DATABASE_URL else `secret.key` in the data directory,
+    /// which is made]
+    #[arg(long, env = "ESTIMATORD_SECRET_KEY_FILE", value_name = "FILE")]
+    pub secret_key_file: Option<PathBuf>,
     /// Do not bring the schema up to date at the start; refuse to start when it is not
     #[arg(long, env = "ESTIMATORD_NO_MIGRATE")]
     pub no_migrate: bool,
@@ -133,6 +138,10 @@ pub struct Serve {
     #[arg(long, env = "ESTIMATORD_MAX_OUTPUT_BYTES", default_value_t = 20 << 30, value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(0..=1 << 50))]
     pub max_output_bytes: u64,
+    /// The most bytes that are kept of data from remote datastores which runs mount; the least recently used go first
+    #[arg(long, env = "ESTIMATORD_MAX_DATA_CACHE_BYTES", default_value_t = 20 << 30, value_name = "BYTES",
+          value_parser = clap::value_parser!(u64).range(0..=1 << 50))]
+    pub max_data_cache_bytes: u64,
     /// How long the processes of a run have between TERM and KILL when it is stopped
     #[arg(long, env = "ESTIMATORD_CANCEL_GRACE_SECONDS", default_value_t = 30, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(0..=86_400))]

@@ -30,6 +30,7 @@ use crate::{
     config::{Database, Role, Serve},
     embedded_postgres::{self, DataDir, EmbeddedPostgres},
     storage::Storage,
+    vault::Vault,
     worker::{self, Worker},
 };
 
@@ -167,13 +168,23 @@ async fn serve_with(
     }
     let artifacts = Artifacts::open(&artifacts_dir, &uploads)
         .with_context(|| format!("cannot use {} for artifacts", artifacts_dir.display()))?;
+    let vault = vault(settings, data_dir.path())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let wakeup = Arc::new(Notify::new());
 
     let worker = match settings.role {
         Role::Api => None,
         Role::All | Role::Worker => Some(tokio::spawn(
-            make_worker(settings, data_dir.path(), database, &artifacts, &clock, &wakeup, &stop)?.run(),
+            Worker::new(
+                database.storage.clone(),
+                artifacts.clone(),
+                make_backend(settings, data_dir.path())?,
+                Arc::clone(&clock),
+                worker_settings(settings, data_dir.path(), vault.clone())?,
+                Arc::clone(&wakeup),
+                stop.clone(),
+            )
+            .run(),
         )),
     };
     // With port 0 the machine has chosen one.
@@ -194,6 +205,7 @@ async fn serve_with(
             clock: Arc::clone(&clock),
             wakeup: Arc::clone(&wakeup),
             token,
+            vault,
             shutdown: stop.clone(),
         });
         let stopped = stop.clone().cancelled_owned();
@@ -216,31 +228,47 @@ async fn serve_with(
     }
 }
 
+/// What secrets are encrypted with. A data directory's own key is no use where others have a part in the database.
+fn vault(settings: &Serve, data_dir: &Path) -> anyhow::Result<Option<Vault>> {
+    if let Some(path) = &settings.secret_key_file {
+        return Ok(Some(Vault::from_file(path)?));
+    }
+    if let Some(text) = std::env::var_os("ESTIMATORD_SECRET_KEY").filter(|text| !text.is_empty()) {
+        let vault =
+            Vault::from_text(&text.to_string_lossy()).context("ESTIMATORD_SECRET_KEY cannot be used")?;
+        return Ok(Some(vault));
+    }
+    if settings.database.database_url.is_some() {
+        info!("no secret key: passwords of registries and credentials of datastores are refused");
+        return Ok(None);
+    }
+    Ok(Some(Vault::of_data_dir(data_dir, entropy())?))
+}
+
 /// Other people's source trees and results are nobody else's business. A directory that is there keeps its mode.
 fn make_private_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn make_worker(
-    settings: &Serve,
-    data_dir: &Path,
-    database: &OpenDatabase,
-    artifacts: &Artifacts,
-    clock: &Arc<dyn Clock>,
-    wakeup: &Arc<Notify>,
-    stop: &CancellationToken,
-) -> anyhow::Result<Worker<ProcessBackend>> {
-    let backend = ProcessBackend::new(process::Settings {
+fn make_backend(settings: &Serve, data_dir: &Path) -> anyhow::Result<ProcessBackend> {
+    ProcessBackend::new(process::Settings {
         data_dir: data_dir.to_owned(),
         supervisor: own_executable()?,
         cancel_grace: settings.cancel_grace(),
         build_timeout: settings.build_timeout(),
         uv: settings.uv.clone(),
     })
-    .context("cannot use the data directory for runs")?;
+    .context("cannot use the data directory for runs")
+}
+
+fn worker_settings(
+    settings: &Serve,
+    data_dir: &Path,
+    vault: Option<Vault>,
+) -> anyhow::Result<worker::Settings> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let worker_settings = worker::Settings {
+    Ok(worker::Settings {
         node: worker::node_id(data_dir, entropy()).context("cannot name this worker node")?,
         lease_ttl: LEASE_TTL,
         poll_interval: Duration::from_secs(2),
@@ -250,16 +278,9 @@ fn make_worker(
             .max_concurrent_runs
             .unwrap_or_else(|| u32::try_from(cpus).unwrap_or(u32::MAX)),
         limits: settings.limits(),
-    };
-    Ok(Worker::new(
-        database.storage.clone(),
-        artifacts.clone(),
-        backend,
-        Arc::clone(clock),
-        worker_settings,
-        Arc::clone(wakeup),
-        stop.clone(),
-    ))
+        max_data_cache_bytes: settings.max_data_cache_bytes,
+        vault,
+    })
 }
 
 /// The one line that says that the service is ready, and where.

@@ -24,6 +24,7 @@ mod range;
 mod request_id;
 pub mod rules;
 pub mod runs;
+mod secrets;
 pub mod snapshots;
 mod sse;
 mod state;
@@ -39,6 +40,7 @@ use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
     storage::Storage,
+    vault::Vault,
 };
 
 pub use state::{ApiState, Shared};
@@ -58,6 +60,8 @@ pub struct ApiSettings {
     pub wakeup: Arc<Notify>,
     /// The bearer token that `/v1` and `/metrics` want; none when everybody may come in.
     pub token: Option<String>,
+    /// Encrypts what callers send and nobody may read; without it secrets are refused.
+    pub vault: Option<Vault>,
     /// When it is cancelled, follows and long polls end and `/readyz` answers 503.
     pub shutdown: CancellationToken,
 }

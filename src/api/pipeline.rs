@@ -177,6 +177,7 @@ mod tests {
             clock: Arc::new(SystemClock),
             wakeup: Arc::default(),
             token: None,
+            vault: None,
             shutdown: Default::default(),
         }));
         let impatient = middleware::from_fn(|request, next| within(Duration::from_millis(10), request, next));

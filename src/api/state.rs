@@ -10,6 +10,7 @@ use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
     storage::Storage,
+    vault::Vault,
 };
 
 /// Requests that are being answered at once. Beyond it a caller is told to come back: a queue would only hide it.
@@ -26,6 +27,7 @@ pub struct ApiState {
     pub(in crate::api) clock: Arc<dyn Clock>,
     pub(in crate::api) wakeup: Arc<Notify>,
     pub(in crate::api) token: Option<Token>,
+    pub(in crate::api) vault: Option<Vault>,
     pub(in crate::api) shutdown: CancellationToken,
     pub(in crate::api) metrics: HttpMetrics,
     pub(in crate::api) requests: Semaphore,
@@ -44,6 +46,7 @@ impl ApiState {
             clock: settings.clock,
             wakeup: settings.wakeup,
             token: settings.token.as_deref().map(Token::new),
+            vault: settings.vault,
             shutdown: settings.shutdown,
             metrics: HttpMetrics::new(),
             requests: Semaphore::new(MAX_REQUESTS),

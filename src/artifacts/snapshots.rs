@@ -180,7 +180,14 @@ impl Artifacts {
     /// When there is no such snapshot (`NotFound`), it is damaged (`InvalidData`), or the machine fails. The directory may hold
     /// a part of it then.
     pub async fn unpack_snapshot(&self, id: &SnapshotId, into: &Path) -> io::Result<()> {
-        let tar = self.open_snapshot(id).await?;
+        self.unpack_tar(self.open_snapshot(id).await?, id, into).await
+    }
+
+    /// Unpacks a snapshot's tar that was kept elsewhere; checked like one from this store.
+    ///
+    /// # Errors
+    /// As [`Self::unpack_snapshot`].
+    pub async fn unpack_tar(&self, tar: File, id: &SnapshotId, into: &Path) -> io::Result<()> {
         let (id, into) = (id.clone(), into.to_owned());
         blocking(move || {
             tree::unpack(tar, &id, &into).map_err(|error| match error {
@@ -223,8 +230,11 @@ impl Artifacts {
         }
     }
 
-    /// The stored tar as a file; one from a remote store is fetched to a scratch file first.
-    async fn open_snapshot(&self, id: &SnapshotId) -> Result<File, ArtifactsError> {
+    /// The stored tar as a file, open at its beginning; one from a remote store is fetched to a scratch file first.
+    ///
+    /// # Errors
+    /// When there is no such snapshot, or it cannot be read.
+    pub async fn open_snapshot(&self, id: &SnapshotId) -> Result<File, ArtifactsError> {
         let key = keys::snapshot(id);
         let found = self.store.get(&key).await.map_err(ArtifactsError::store("cannot read", &key))?;
         let mut stream = match found.payload {

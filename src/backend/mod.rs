@@ -12,7 +12,7 @@ use std::{
 };
 
 pub use self::attempt_file::AttemptFile;
-use crate::domain::{compute_target, ids::RunId, plan::Plan, secret::Secret};
+use crate::domain::{compute_target, ids::RunId, plan::Plan, secret::Secret, staging::Place};
 pub use crate::domain::{
     environment::{ActualEnvironment, Substitution},
     run::{Exit, ExitReason, Observation},
@@ -50,6 +50,17 @@ pub struct RegistryLogin {
 pub trait SourceTree: Send + Sync {
     /// Unpacks the attempt's snapshot into `directory`, which exists and is empty.
     fn unpack(&self, directory: &Path) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// The directories that data is staged in, on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagingArea {
+    /// That of [`crate::domain::staging::Root::Data`].
+    pub data: PathBuf,
+    /// That of [`crate::domain::staging::Root::Work`].
+    pub work: PathBuf,
+    /// For copies that several attempts use.
+    pub cache: PathBuf,
 }
 
 /// Why a target for one run could not be made.
@@ -140,6 +151,16 @@ pub trait Backend: Send + Sync {
 
     /// The regular files below `./outputs`, links left out.
     fn output_files(&self, attempt: &Attempt) -> impl Future<Output = io::Result<Vec<AttemptFile>>> + Send;
+
+    /// The directories that the attempt's data is put into, and where what is read over and over can be kept.
+    fn staging(&self, attempt: &Attempt) -> StagingArea;
+
+    /// The regular files that the script left at a place, links left out.
+    fn staged_files(
+        &self,
+        attempt: &Attempt,
+        place: &Place,
+    ) -> impl Future<Output = io::Result<Vec<AttemptFile>>> + Send;
 
     /// Removes what the attempt left on the compute, once everything was collected.
     fn remove(&self, attempt: &Attempt) -> impl Future<Output = io::Result<()>> + Send;

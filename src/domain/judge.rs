@@ -8,8 +8,10 @@ use super::{
     environment::Environment,
     facts::{Facts, Wanted},
     finding::{Finding, Severity},
+    json,
     plan::{Launcher, OneOffTarget, Plan},
     rules::{self, Context, grammar::paths},
+    secret::Secret,
 };
 
 /// What the rules say of a body.
@@ -119,6 +121,28 @@ pub fn plan(accepted: &Accepted) -> Plan {
 #[must_use]
 pub fn redacted(body: &Map<String, Value>) -> Map<String, Value> {
     redaction::redacted(body)
+}
+
+/// The password that the image of an accepted body is pulled with, and where it stands. The definition itself does not keep
+/// it.
+#[must_use]
+pub fn registry_password(body: &Map<String, Value>, accepted: &Accepted) -> Option<(String, Secret)> {
+    let registry = accepted.definition.draft().registry_in_use()?;
+    // Its pointer holds names of members only, none of which is escaped.
+    let mut names = registry.pointer.split('/').skip(1);
+    let mut value = body.get(names.next()?)?;
+    for name in names {
+        value = value.get(name)?;
+    }
+    let password = value.get("password")?.as_str()?;
+    (!password.is_empty())
+        .then(|| (json::child(&registry.pointer, "password"), Secret::new(password.to_owned())))
+}
+
+/// Whether a secret is nothing but the marker that [`redacted`] puts in place of one.
+#[must_use]
+pub fn is_redacted(secret: &Secret) -> bool {
+    secret.expose() == redaction::MARKER
 }
 
 /// Merges what `POST /v1/runs` may override into a definition: `script_params` by key (an existing key keeps its place,

@@ -4,23 +4,45 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use super::{Storage, StorageError};
-use crate::domain::datastore::{Datastore, DatastoreName, DatastoreUrl};
+use sqlx::types::Json;
+
+use super::{Storage, StorageError, error::json_text};
+use crate::domain::{
+    datastore::{Datastore, DatastoreName, DatastoreUrl},
+    datastore_access::DatastoreOptions,
+};
 
 /// A datastore with what is kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredDatastore {
     /// The datastore.
     pub datastore: Datastore,
+    /// How it is asked.
+    pub options: DatastoreOptions,
+    /// Whether credentials are kept for it.
+    pub has_credentials: bool,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
 }
 
+/// A datastore with all that is needed to reach it.
+#[derive(Clone, Debug)]
+pub struct DatastoreAccess {
+    /// The datastore.
+    pub datastore: Datastore,
+    /// How it is asked.
+    pub options: DatastoreOptions,
+    /// Its credentials, encrypted.
+    pub sealed_credentials: Option<Vec<u8>>,
+}
+
 struct Row {
     name: String,
     url: String,
+    options: Json<DatastoreOptions>,
+    has_credentials: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -29,41 +51,53 @@ impl TryFrom<Row> for StoredDatastore {
     type Error = StorageError;
 
     fn try_from(row: Row) -> Result<Self, StorageError> {
-        let bad =
-            |column, detail: String| StorageError::inconsistent("datastores", column, &row.name, detail);
-        let name: DatastoreName = row.name.parse().map_err(|_| bad("name", "no valid name".to_owned()))?;
-        let url = DatastoreUrl::parse(&row.url).map_err(|why| bad("url", why.to_string()))?;
         Ok(Self {
-            datastore: Datastore { name, url },
+            datastore: datastore(&row.name, &row.url)?,
+            options: row.options.0,
+            has_credentials: row.has_credentials,
             created_at: row.created_at,
             updated_at: row.updated_at,
         })
     }
 }
 
+fn datastore(name: &str, url: &str) -> Result<Datastore, StorageError> {
+    let bad = |column, detail: String| StorageError::inconsistent("datastores", column, name, detail);
+    Ok(Datastore {
+        name: name.parse::<DatastoreName>().map_err(|_| bad("name", "no valid name".to_owned()))?,
+        url: DatastoreUrl::parse(url).map_err(|why| bad("url", why.to_string()))?,
+    })
+}
+
 impl Storage {
-    /// Makes or replaces a datastore. Answers it, and whether it is new.
+    /// Makes or replaces a datastore. Answers it, and whether it is access.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn put_datastore(
         &self,
-        datastore: &Datastore,
+        access: &DatastoreAccess,
         now: DateTime<Utc>,
     ) -> Result<(StoredDatastore, bool), StorageError> {
         // xmax is 0 on a row that this very statement inserted.
         let row = sqlx::query!(
-            r#"INSERT INTO datastores (name, url, created_at, updated_at) VALUES ($1, $2, $3, $3)
-               ON CONFLICT (name) DO UPDATE SET url = excluded.url, updated_at = excluded.updated_at
+            r#"INSERT INTO datastores (name, url, options, credentials, created_at, updated_at)
+               VALUES ($1, $2, $3::text::json, $4, $5, $5)
+               ON CONFLICT (name) DO UPDATE SET url = excluded.url, options = excluded.options,
+                   credentials = excluded.credentials, updated_at = excluded.updated_at
                RETURNING (xmax = 0) AS "created!", created_at, updated_at"#,
-            datastore.name.as_str(),
-            datastore.url.as_str(),
+            access.datastore.name.as_str(),
+            access.datastore.url.as_str(),
+            json_text(&access.options)?,
+            access.sealed_credentials.as_deref(),
             now,
         )
         .fetch_one(&self.pool)
         .await?;
         let stored = StoredDatastore {
-            datastore: datastore.clone(),
+            datastore: access.datastore.clone(),
+            options: access.options.clone(),
+            has_credentials: access.sealed_credentials.is_some(),
             created_at: row.created_at,
             updated_at: row.updated_at,
         };
@@ -77,17 +111,21 @@ impl Storage {
     /// When the database fails.
     pub async fn replace_datastore(
         &self,
-        datastore: &Datastore,
+        access: &DatastoreAccess,
         last_changed: DateTime<Utc>,
         now: DateTime<Utc>,
     ) -> Result<Option<StoredDatastore>, StorageError> {
         sqlx::query_as!(
             Row,
-            "UPDATE datastores SET url = $3, updated_at = $4 WHERE name = $1 AND updated_at = $2
-             RETURNING name, url, created_at, updated_at",
-            datastore.name.as_str(),
+            r#"UPDATE datastores SET url = $3, options = $4::text::json, credentials = $5, updated_at = $6
+               WHERE name = $1 AND updated_at = $2
+               RETURNING name, url, options AS "options: Json<DatastoreOptions>",
+                   credentials IS NOT NULL AS "has_credentials!", created_at, updated_at"#,
+            access.datastore.name.as_str(),
             last_changed,
-            datastore.url.as_str(),
+            access.datastore.url.as_str(),
+            json_text(&access.options)?,
+            access.sealed_credentials.as_deref(),
             now,
         )
         .fetch_optional(&self.pool)
@@ -101,11 +139,40 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn get_datastore(&self, name: &str) -> Result<Option<StoredDatastore>, StorageError> {
-        sqlx::query_as!(Row, "SELECT name, url, created_at, updated_at FROM datastores WHERE name = $1", name)
-            .fetch_optional(&self.pool)
-            .await?
-            .map(TryInto::try_into)
-            .transpose()
+        sqlx::query_as!(
+            Row,
+            r#"SELECT name, url, options AS "options: Json<DatastoreOptions>",
+                   credentials IS NOT NULL AS "has_credentials!", created_at, updated_at
+               FROM datastores WHERE name = $1"#,
+            name
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .map(TryInto::try_into)
+        .transpose()
+    }
+
+    /// What is needed to reach some datastores: those of these names that are there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn datastore_access(&self, names: &[String]) -> Result<Vec<DatastoreAccess>, StorageError> {
+        let rows = sqlx::query!(
+            r#"SELECT name, url, options AS "options: Json<DatastoreOptions>", credentials
+               FROM datastores WHERE name = ANY($1)"#,
+            names,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(DatastoreAccess {
+                    datastore: datastore(&row.name, &row.url)?,
+                    options: row.options.0,
+                    sealed_credentials: row.credentials,
+                })
+            })
+            .collect()
     }
 
     /// Datastores by name, those behind `after` only, `limit` at most.
@@ -119,8 +186,9 @@ impl Storage {
     ) -> Result<Vec<StoredDatastore>, StorageError> {
         sqlx::query_as!(
             Row,
-            "SELECT name, url, created_at, updated_at FROM datastores
-             WHERE $1::text IS NULL OR name > $1 ORDER BY name LIMIT $2",
+            r#"SELECT name, url, options AS "options: Json<DatastoreOptions>",
+                   credentials IS NOT NULL AS "has_credentials!", created_at, updated_at
+               FROM datastores WHERE $1::text IS NULL OR name > $1 ORDER BY name LIMIT $2"#,
             after,
             i64::from(limit),
         )

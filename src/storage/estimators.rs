@@ -27,6 +27,8 @@ pub struct Estimator {
     pub environment: Environment,
     /// The version of the rules that it was accepted under.
     pub rule_set_version: String,
+    /// The password that its image is pulled with, encrypted.
+    pub sealed_registry_password: Option<Vec<u8>>,
     /// When it was stored.
     pub created_at: DateTime<Utc>,
     /// When it was archived.
@@ -40,6 +42,7 @@ struct Row {
     findings: Json<Vec<Finding>>,
     environment: Json<Environment>,
     rule_set_version: String,
+    registry_password: Option<Vec<u8>>,
     created_at: DateTime<Utc>,
     archived_at: Option<DateTime<Utc>>,
 }
@@ -55,6 +58,7 @@ impl TryFrom<Row> for Estimator {
             findings: row.findings.0,
             environment: row.environment.0,
             rule_set_version: row.rule_set_version,
+            sealed_registry_password: row.registry_password,
             created_at: row.created_at,
             archived_at: row.archived_at,
         })
@@ -67,8 +71,9 @@ pub(in crate::storage) async fn insert(
     estimator: &Estimator,
 ) -> Result<(), StorageError> {
     sqlx::query!(
-        "INSERT INTO estimators (id, framework, definition, findings, environment, rule_set_version, created_at)
-         VALUES ($1, $2, $3::text::json, $4::text::json, $5::text::json, $6, $7)",
+        "INSERT INTO estimators (id, framework, definition, findings, environment, rule_set_version, created_at,
+                                 registry_password)
+         VALUES ($1, $2, $3::text::json, $4::text::json, $5::text::json, $6, $7, $8)",
         estimator.id.as_uuid(),
         estimator.framework,
         json_text(&estimator.definition)?,
@@ -76,6 +81,7 @@ pub(in crate::storage) async fn insert(
         json_text(&estimator.environment)?,
         estimator.rule_set_version,
         estimator.created_at,
+        estimator.sealed_registry_password.as_deref(),
     )
     .execute(connection)
     .await?;
@@ -83,6 +89,18 @@ pub(in crate::storage) async fn insert(
 }
 
 impl Storage {
+    /// The encrypted password that an estimator's image is pulled with, if it was given one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sealed_registry_password(&self, id: EstimatorId) -> Result<Option<Vec<u8>>, StorageError> {
+        let found =
+            sqlx::query_scalar!("SELECT registry_password FROM estimators WHERE id = $1", id.as_uuid())
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(found.flatten())
+    }
+
     /// Stores an estimator, together with the answer to an idempotent request. `answer` renders what the client gets.
     ///
     /// # Errors
@@ -119,7 +137,7 @@ impl Storage {
             Row,
             r#"SELECT id, framework, definition::text AS "definition!",
                       findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
-                      rule_set_version, created_at, archived_at
+                      rule_set_version, registry_password, created_at, archived_at
                FROM estimators WHERE id = $1"#,
             id.as_uuid()
         )
@@ -141,7 +159,7 @@ impl Storage {
             Row,
             r#"SELECT id, framework, definition::text AS "definition!",
                       findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
-                      rule_set_version, created_at, archived_at
+                      rule_set_version, registry_password, created_at, archived_at
                FROM estimators
                WHERE archived_at IS NULL
                  AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2::uuid))

@@ -3,7 +3,9 @@
 //! Each turn of the loop takes one idempotent step and writes where that leads. What a step finds is turned into the next
 //! status by pure functions (`domain::run`); this file only asks and writes.
 
-use std::{io, path::Path, time::Duration};
+mod prepare;
+
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
@@ -13,14 +15,12 @@ use super::{
     jittered,
     leases::{HeldLease, Signal},
     random_fraction,
+    staging::{self, StagingError},
 };
 use crate::{
-    artifacts::Artifacts,
-    backend::{ActualEnvironment, Attempt, Backend, PrepareError, SourceTree},
-    domain::{
-        environment::EnvironmentKind,
-        ids::SnapshotId,
-        run::{Cause, Circumstances, Move, Observation, Status, conclude_exit, conclude_failure},
+    backend::{ActualEnvironment, Attempt, Backend},
+    domain::run::{
+        Cause, Circumstances, Move, Observation, Status, conclude_exit, conclude_failure, conclude_refusal,
     },
     storage::{
         StorageError,
@@ -167,94 +167,12 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    /// Has the backend make everything ready. `None` when somebody asked for the run's end meanwhile.
-    async fn until_prepared(&mut self) -> Result<Option<Result<ActualEnvironment, PrepareError>>, Stop> {
-        let (context, held) = (self.context, self.held);
-        let source = Snapshot { artifacts: &context.artifacts, id: &self.attempt.plan.snapshot_id };
-        let preparing = context.backend.prepare(&self.attempt, &source);
-        tokio::pin!(preparing);
-        loop {
-            // Leaving drops the future, and that ends the build.
-            tokio::select! {
-                prepared = &mut preparing => return Ok(Some(prepared)),
-                signal = held.interrupted() => return match signal {
-                    Signal::Lost => Err(Stop::LeaseLost),
-                    Signal::Held | Signal::CancelRequested => Ok(None),
-                },
-                () = context.shutdown.cancelled() => return Err(Stop::Shutdown),
-                () = tokio::time::sleep(context.settings.observe_interval) => {}
-            }
-            // The build log can be followed while the environment is built.
-            ship(context, &self.lease, &self.attempt, &mut self.progress).await?;
-        }
-    }
-
     /// Has the backend make the target of this one run.
     async fn provision(&mut self) -> Result<Turn, Stop> {
         match self.context.backend.provision(&self.attempt).await {
             Ok(detail) => self.write(Status::Provisioning, Move::because(Status::Preparing, detail)).await,
             Err(error) => self.fail(Status::Provisioning, Cause::DispatchFailed, error.to_string()).await,
         }
-    }
-
-    async fn prepare(&mut self) -> Result<Turn, Stop> {
-        let status = Status::Preparing;
-        let Some(prepared) = self.until_prepared().await? else {
-            return Ok(Turn::Status(Status::CancelRequested));
-        };
-        match prepared {
-            Ok(actual) => {
-                self.note_differences(&actual).await?;
-                let actual = match serde_json::to_value(&actual) {
-                    Ok(value) => Some(value),
-                    Err(error) => {
-                        let detail = format!("the environment cannot be recorded: {error}");
-                        return self.fail(status, Cause::Internal, detail).await;
-                    }
-                };
-                self.run.actual_environment.clone_from(&actual);
-                let step = Move::To {
-                    status: Status::Starting,
-                    detail: None,
-                    started_at: None,
-                    actual_environment: actual,
-                };
-                self.write(status, step).await
-            }
-            Err(error @ PrepareError::EnvironmentBuild { .. }) => {
-                self.fail(status, Cause::EnvironmentBuildFailed, error.to_string()).await
-            }
-            Err(error @ PrepareError::Io { .. }) => {
-                self.fail(status, Cause::Internal, error.to_string()).await
-            }
-        }
-    }
-
-    /// Puts into the history what the run gets instead of what was asked for.
-    async fn note_differences(&self, actual: &ActualEnvironment) -> Result<(), Stop> {
-        let mut notes = Vec::new();
-        let asked = &self.attempt.plan.environment;
-        if asked.docker && asked.kind == EnvironmentKind::Managed {
-            notes.push(
-                "a container was asked for; this target runs without containers, so the run gets a virtual environment"
-                    .to_owned(),
-            );
-        }
-        for difference in &actual.substitutions {
-            let used = difference.used.as_deref().unwrap_or("nothing");
-            notes.push(format!("asked: {}; used: {used}; {}", difference.asked, difference.reason));
-        }
-        for note in notes {
-            loop {
-                let now = self.context.clock.now();
-                match self.context.storage.note_run_event(&self.lease, "environment", &note, now).await {
-                    Ok(Written::LeaseLost) => return Err(Stop::LeaseLost),
-                    Ok(Written::Done | Written::StatusIs(_)) => break,
-                    Err(error) => self.wait_out(&error).await?,
-                }
-            }
-        }
-        Ok(())
     }
 
     async fn start(&mut self) -> Result<Turn, Stop> {
@@ -308,8 +226,22 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    /// Ends an attempt that has no exit of its own. Barring it first makes sure that nothing of it can start later.
+    /// Ends an attempt that has no exit of its own.
     async fn fail(&mut self, status: Status, cause: Cause, detail: String) -> Result<Turn, Stop> {
+        self.bar().await?;
+        let step = conclude_failure(cause, detail, &self.circumstances(status));
+        self.write(status, step).await
+    }
+
+    /// Ends an attempt that can never be prepared as it is defined.
+    async fn refuse(&mut self, status: Status, cause: Cause, detail: String) -> Result<Turn, Stop> {
+        self.bar().await?;
+        let step = conclude_refusal(cause, detail, &self.circumstances(status));
+        self.write(status, step).await
+    }
+
+    /// Makes sure that nothing of an attempt can start later, and brings over what there is of it.
+    async fn bar(&mut self) -> Result<(), Stop> {
         if let Err(error) = self.context.backend.cancel(&self.attempt).await {
             warn!("run {}: could not bar a failed attempt from starting: {error}", self.run.id);
         }
@@ -322,9 +254,7 @@ impl<B: Backend> Driver<'_, B> {
             }
             self.wait_a_little().await?;
         }
-        self.gather().await?;
-        let step = conclude_failure(cause, detail, &self.circumstances(status));
-        self.write(status, step).await
+        self.gather().await
     }
 
     async fn cancel(&mut self) -> Result<Turn, Stop> {
@@ -357,7 +287,12 @@ impl<B: Backend> Driver<'_, B> {
         let mut circumstances = self.circumstances(status);
         circumstances.reported_failure = self.reported_failure().await?;
         let step = match self.context.backend.observe(&self.attempt).await {
-            Ok(Observation::Exited(exit)) => conclude_exit(&exit, &circumstances),
+            Ok(Observation::Exited(exit)) => {
+                if exit.start_error.is_none() && !circumstances.cancel_requested {
+                    circumstances.unsent = self.send_data().await?;
+                }
+                conclude_exit(&exit, &circumstances)
+            }
             Ok(Observation::Lost { detail }) => conclude_failure(Cause::ComputeLost, detail, &circumstances),
             Ok(Observation::NotFound) => {
                 let detail = "nothing was started".to_owned();
@@ -383,6 +318,40 @@ impl<B: Backend> Driver<'_, B> {
             now: self.context.clock.now(),
             jitter: random_fraction(),
             reported_failure: None,
+            unsent: None,
+        }
+    }
+
+    /// Sends what the script wrote for datastores. A store that fails is asked again for a while; the answer is why not
+    /// everything is there.
+    async fn send_data(&self) -> Result<Option<String>, Stop> {
+        let mut tries = 0;
+        loop {
+            match staging::send(self.context, &self.attempt).await {
+                Ok(()) => return Ok(None),
+                Err(StagingError::Storage(error)) => self.wait_out(&error).await?,
+                Err(StagingError::Data(error)) => {
+                    tries += 1;
+                    if error.is_permanent() || tries >= COLLECT_TRIES {
+                        self.note("data", &format!("not everything could be sent: {error}")).await?;
+                        return Ok(Some(error.to_string()));
+                    }
+                    warn!("run {}: {error}; trying again", self.run.id);
+                    self.wait_a_little().await?;
+                }
+            }
+        }
+    }
+
+    /// Puts something into the run's history.
+    async fn note(&self, kind: &'static str, note: &str) -> Result<(), Stop> {
+        loop {
+            let now = self.context.clock.now();
+            match self.context.storage.note_run_event(&self.lease, kind, note, now).await {
+                Ok(Written::LeaseLost) => return Err(Stop::LeaseLost),
+                Ok(Written::Done | Written::StatusIs(_)) => return Ok(()),
+                Err(error) => self.wait_out(&error).await?,
+            }
         }
     }
 
@@ -412,14 +381,7 @@ impl<B: Backend> Driver<'_, B> {
                 }
                 CollectError::Read { .. } | CollectError::Store { .. } => {
                     error!("run {}: ends without all of its files: {error}", self.run.id);
-                    let note = format!("not everything could be collected: {error}");
-                    let now = self.context.clock.now();
-                    if let Err(error) =
-                        self.context.storage.note_run_event(&self.lease, "collection", &note, now).await
-                    {
-                        self.wait_out(&error).await?;
-                        continue;
-                    }
+                    self.note("collection", &format!("not everything could be collected: {error}")).await?;
                     return Ok(());
                 }
             }
@@ -445,18 +407,6 @@ impl<B: Backend> Driver<'_, B> {
         if let Err(error) = self.context.backend.remove(&self.attempt).await {
             warn!("run {}: could not remove what attempt {} left: {error}", self.run.id, self.attempt.number);
         }
-    }
-}
-
-/// The snapshot of a run as the backend wants it.
-struct Snapshot<'a> {
-    artifacts: &'a Artifacts,
-    id: &'a SnapshotId,
-}
-
-impl SourceTree for Snapshot<'_> {
-    async fn unpack(&self, directory: &Path) -> io::Result<()> {
-        self.artifacts.unpack_snapshot(self.id, directory).await
     }
 }
 

@@ -16,6 +16,7 @@ mod drive;
 mod leases;
 mod node;
 mod records;
+mod staging;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +35,7 @@ use crate::{
         Storage, StorageError,
         leases::{Claimant, Claimed},
     },
+    vault::Vault,
 };
 use leases::HeldLeases;
 
@@ -54,6 +56,10 @@ pub struct Settings {
     pub default_target_limit: u32,
     /// How much of what a run wrote is kept.
     pub limits: Limits,
+    /// How much is kept of data from remote datastores.
+    pub max_data_cache_bytes: u64,
+    /// Opens what is kept encrypted; without it runs that need such a thing fail.
+    pub vault: Option<Vault>,
 }
 
 /// What every part of the worker needs.

@@ -18,6 +18,7 @@ use estimatord::{
         leases::{Claimant, Claimed},
         transitions::Written,
     },
+    vault::Vault,
 };
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ pub struct TestApp {
 }
 
 /// What was answered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -120,6 +121,15 @@ impl TestApp {
     }
 
     pub fn with(pool: PgPool, token: Option<&str>, limits: Limits) -> Self {
+        Self::build(pool, token, limits, Some(Vault::new([7; 32])))
+    }
+
+    /// One that has no key to keep secrets with.
+    pub fn without_vault(pool: PgPool) -> Self {
+        Self::build(pool, None, Limits::default(), None)
+    }
+
+    fn build(pool: PgPool, token: Option<&str>, limits: Limits, vault: Option<Vault>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (store, scratch) = (directory.path().join("store"), directory.path().join("scratch"));
         let artifacts = Artifacts::open(&store, &scratch).expect("a store");
@@ -128,6 +138,7 @@ impl TestApp {
         let wakeup = Arc::new(Notify::new());
         let shutdown = CancellationToken::new();
         let router = router(ApiSettings {
+            vault,
             storage: storage.clone(),
             artifacts: artifacts.clone(),
             limits,

@@ -21,7 +21,9 @@ async fn a_datastore_is_made_replaced_listed_and_deleted(pool: PgPool) {
     assert_eq!((&replaced["kind"], &replaced["url"]), (&json!("s3"), &json!("s3://bucket/sets")));
     assert_eq!(replaced["created_at"], made["created_at"]);
     assert_ne!(replaced["updated_at"], made["updated_at"]);
-    app.put("/v1/datastores/another", &json!({"url": "az://container"})).await.ok(201);
+    app.put("/v1/datastores/another", &json!({"url": "az://container", "options": {"account_name": "sets"}}))
+        .await
+        .ok(201);
     let page = app.get("/v1/datastores?limit=1").await.ok(200);
     assert_eq!(page["items"][0]["name"], "another");
     let cursor = page["next_cursor"].as_str().expect("a second page");
@@ -39,10 +41,14 @@ async fn what_cannot_be_kept_is_refused_and_not_repeated(pool: PgPool) {
     let body = json!({"url": format!("s3://key:{secret}@bucket"), "credentials": {"secret_access_key": secret}, "uri": "x"});
     let answer = app.put(STORE, &body).await;
     answer.problem(422, "invalid-datastore");
+    let expected = [("datastore-url-invalid", "/url"), ("unknown-parameter", "/uri")];
+    assert_eq!(answer.errors(), expected.map(|(rule, pointer)| (rule.to_owned(), pointer.to_owned())));
+    assert!(!answer.text().contains(secret), "{}", answer.text());
+    let body = json!({"url": "s3://bucket", "options": {"endpoint": "ftp://x"}, "credentials": {"account_key": secret}});
+    let answer = app.put(STORE, &body).await;
     let expected = [
-        ("datastore-url-invalid", "/url"),
-        ("parameter-not-yet-effective", "/credentials"),
-        ("unknown-parameter", "/uri"),
+        ("datastore-options-invalid", "/options/endpoint"),
+        ("datastore-credentials-invalid", "/credentials/account_key"),
     ];
     assert_eq!(answer.errors(), expected.map(|(rule, pointer)| (rule.to_owned(), pointer.to_owned())));
     assert!(!answer.text().contains(secret), "{}", answer.text());

@@ -17,4 +17,5 @@ mod migration;
 mod renderings;
 mod run_metrics;
 mod runs;
+mod secrets;
 mod snapshots;

@@ -67,6 +67,7 @@ pub fn estimator(now: DateTime<Utc>) -> Estimator {
         findings: Vec::new(),
         environment: environment(),
         rule_set_version: "2".to_owned(),
+        sealed_registry_password: None,
         created_at: now,
         archived_at: None,
     }

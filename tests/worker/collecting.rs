@@ -39,7 +39,7 @@ impl Stage {
         panic!("{id} never had {count} metrics");
     }
 
-    async fn details(&self, id: RunId, kind: &str) -> Vec<String> {
+    pub(crate) async fn details(&self, id: RunId, kind: &str) -> Vec<String> {
         let events = self.storage.list_run_events(id, 0, 100).await.expect("read");
         events.into_iter().filter(|event| event.kind == kind).filter_map(|event| event.detail).collect()
     }

@@ -4,6 +4,7 @@
 mod support;
 
 mod collecting;
+mod data;
 mod scripted;
 
 use std::{sync::Arc, time::Duration};
@@ -23,6 +24,7 @@ use estimatord::{
         idempotency::Recorded,
         runs::{Cancellation, Run},
     },
+    vault::Vault,
     worker::{Settings, Worker},
 };
 use scripted::{Prepare, ScriptedBackend};
@@ -59,6 +61,8 @@ impl Stage {
             slots: 8,
             default_target_limit: 8,
             limits: Limits { log_bytes: 1000, log_files: 10, output_bytes: 1000, output_files: 10 },
+            max_data_cache_bytes: 1000,
+            vault: Some(Vault::new([7; 32])),
         };
         let worker = Worker::new(
             self.storage.clone(),

@@ -11,9 +11,13 @@ use std::{
 use estimatord::{
     backend::{
         ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, PrepareError, ProvisionError,
-        SourceTree, Substitution,
+        SourceTree, StagingArea, Substitution,
     },
-    domain::{ids::RunId, run::Observation},
+    domain::{
+        ids::RunId,
+        run::Observation,
+        staging::{Place, Root},
+    },
 };
 
 /// What preparing does.
@@ -205,6 +209,19 @@ impl Backend for ScriptedBackend {
 
     async fn record_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
         Ok(self.list(attempt.run_id, "records"))
+    }
+
+    fn staging(&self, attempt: &Attempt) -> StagingArea {
+        let root = self.dir.join(attempt.run_id.to_string());
+        StagingArea { data: root.join("data"), work: root.join("work"), cache: self.dir.join("cache") }
+    }
+
+    async fn staged_files(&self, attempt: &Attempt, place: &Place) -> io::Result<Vec<AttemptFile>> {
+        let root = match place.root {
+            Root::Data => "data",
+            Root::Work => "work",
+        };
+        Ok(self.list(attempt.run_id, &format!("{root}/{}", place.path)))
     }
 
     async fn output_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {

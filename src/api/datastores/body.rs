@@ -1,14 +1,19 @@
 //! The body of `PUT /v1/datastores/{name}`: read member by member, so that everything wrong is said at once.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
-    api::findings::Members,
+    api::findings::{Members, error_at},
     domain::{
         datastore::{Datastore, DatastoreName, DatastoreUrl},
+        datastore_access::{AccessError, Credentials, DatastoreOptions},
         finding::Finding,
+        json,
+        secret::Secret,
     },
 };
 
@@ -18,19 +23,38 @@ const MAX_URL_CHARACTERS: usize = 4096;
 // It documents the body; `read` reads it.
 /// A datastore as it is put.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(example = json!({"url": "file:///srv/datasets"}))]
+#[schema(example = json!({"url": "s3://datasets/digits", "options": {"region": "eu-central-1"},
+    "credentials": {"access_key_id": "AKIA…", "secret_access_key": "…"}}))]
 pub struct DatastoreBody {
     /// `file:///folder`, `s3://bucket/folder`, `az://container/folder` or `gs://bucket/folder`; without user name, password,
     /// query, fragment and `..`.
     #[schema(max_length = 4096, example = "file:///srv/datasets")]
     pub url: String,
+    /// How it is asked, as far as the address does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<DatastoreOptions>,
+    /// By what it lets us in: of `s3` `access_key_id`, `secret_access_key` and, for temporary ones, `session_token`; of `az`
+    /// `account_key`, or `sas_token`, or `tenant_id`, `client_id` and `client_secret`; of `gs` `service_account_key`, the key
+    /// file's text. Kept encrypted and never shown. A store is asked without any when none are given; a datastore that is
+    /// put again without them has none any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(write_only)]
+    pub credentials: Option<BTreeMap<String, String>>,
+}
+
+/// A datastore as it was sent: its credentials are still to be encrypted.
+pub(super) struct Sent {
+    pub(super) datastore: Datastore,
+    pub(super) options: DatastoreOptions,
+    /// The text of a JSON object.
+    pub(super) credentials: Option<Secret>,
 }
 
 /// Reads the body, or says everything that is wrong with it.
 ///
 /// # Errors
 /// With every finding.
-pub(super) fn read(name: &DatastoreName, body: &Map<String, Value>) -> Result<Datastore, Vec<Finding>> {
+pub(super) fn read(name: &DatastoreName, body: &Map<String, Value>) -> Result<Sent, Vec<Finding>> {
     let mut members = Members::new(body, "");
     if let Some(given) = members.text("name")
         && given != name.as_str()
@@ -39,17 +63,44 @@ pub(super) fn read(name: &DatastoreName, body: &Map<String, Value>) -> Result<Da
         members.refuse("conflicting-parameters", "name", message, "leave `name` out of the body");
     }
     let url = url(&mut members);
-    // Nothing that is sent here is kept before it can be kept encrypted.
-    if members.value("credentials").is_some_and(|value| value.as_object().is_none_or(|map| !map.is_empty())) {
-        let message = "this version keeps no credentials of datastores yet";
-        let fix = "leave `credentials` out; the datastore can be named in definitions without them";
-        members.refuse("parameter-not-yet-effective", "credentials", message, fix);
-    }
-    let findings = members.finish();
-    match url {
-        Some(url) if findings.is_empty() => Ok(Datastore { name: name.clone(), url }),
+    let none = Map::new();
+    let options = members.object("options").unwrap_or(&none);
+    let credentials = members.object("credentials").unwrap_or(&none);
+    let mut findings = members.finish();
+    let Some(url) = url else { return Err(findings) };
+    let kind = url.kind();
+    let read = DatastoreOptions::read(kind, options);
+    let options = match read {
+        Ok(options) => Some(options),
+        Err(error) => {
+            findings.push(refused("datastore-options-invalid", "/options", &error));
+            None
+        }
+    };
+    let secret = match Credentials::read(kind, credentials) {
+        // What was read is what is kept: the text of the members.
+        Ok(read) => read.map(|_| Secret::new(Value::Object(credentials.clone()).to_string())),
+        Err(error) => {
+            findings.push(refused("datastore-credentials-invalid", "/credentials", &error));
+            None
+        }
+    };
+    match options {
+        Some(options) if findings.is_empty() => {
+            Ok(Sent { datastore: Datastore { name: name.clone(), url }, options, credentials: secret })
+        }
         _ => Err(findings),
     }
+}
+
+fn refused(rule: &str, place: &str, error: &AccessError) -> Finding {
+    let pointer = error.member().map_or_else(|| place.to_owned(), |member| json::child(place, member));
+    error_at(
+        rule,
+        &pointer,
+        error.to_string(),
+        "see the description of this operation for what each kind takes",
+    )
 }
 
 fn url(members: &mut Members<'_>) -> Option<DatastoreUrl> {

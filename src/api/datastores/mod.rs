@@ -11,7 +11,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    domain::datastore::{DatastoreKind, DatastoreName},
+    domain::{
+        datastore::{DatastoreKind, DatastoreName},
+        datastore_access::DatastoreOptions,
+    },
     storage::datastores as stored,
 };
 
@@ -28,6 +31,10 @@ pub struct Datastore {
     /// Where it is.
     #[schema(example = "file:///srv/datasets")]
     pub url: String,
+    /// How it is asked, as far as the address does not say it.
+    pub options: DatastoreOptions,
+    /// Whether credentials are kept for it. They are never shown.
+    pub has_credentials: bool,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it was last put.
@@ -40,6 +47,8 @@ impl From<stored::StoredDatastore> for Datastore {
             name: stored.datastore.name,
             kind: stored.datastore.url.kind(),
             url: stored.datastore.url.as_str().to_owned(),
+            options: stored.options,
+            has_credentials: stored.has_credentials,
             created_at: stored.created_at,
             updated_at: stored.updated_at,
         }

@@ -13,15 +13,18 @@ use crate::{
         etag,
         extract::{ApiJson, ApiPath},
         problem::{Problem, ProblemKind},
+        secrets::seal,
         state::Shared,
     },
     domain::datastore::DatastoreName,
+    storage::datastores::DatastoreAccess,
+    vault::purposes,
 };
 
 /// Make or replace a datastore
 ///
 /// Definitions name it in `inputs`, `script_params`, `resume_from` and `source_directory_data_store`. Whether it can be
-/// reached is not asked here. Credentials are refused: this version does not keep any yet.
+/// reached is not asked here. Credentials are kept encrypted and never shown.
 #[utoipa::path(
     put, path = "/v1/datastores/{name}", tag = "datastores",
     params(
@@ -45,18 +48,26 @@ pub async fn put_datastore(
     headers: HeaderMap,
     body: ApiJson,
 ) -> Result<Response, ApiError> {
-    let datastore = body::read(&name, &body.members)
-        .map_err(|findings| ApiError::Refused { kind: ProblemKind::InvalidDatastore, findings })?;
+    let refused = |findings| ApiError::Refused { kind: ProblemKind::InvalidDatastore, findings };
+    let sent = body::read(&name, &body.members).map_err(refused)?;
+    let purpose = purposes::datastore_credentials(&name);
+    let sealed_credentials = match &sent.credentials {
+        None => None,
+        Some(secret) => {
+            Some(seal(&state, &purpose, secret, "/credentials")?.map_err(|finding| refused(vec![finding]))?)
+        }
+    };
+    let access = DatastoreAccess { datastore: sent.datastore, options: sent.options, sealed_credentials };
     let now = state.clock.now();
     let (stored, is_new) = if headers.contains_key(header::IF_MATCH) {
         let current = state.storage.get_datastore(name.as_str()).await?.map(Datastore::from);
         let tag = current.as_ref().map(etag::of).transpose()?;
         etag::require_match(&headers, tag.as_deref())?;
         let current = current.ok_or(ApiError::PreconditionFailed)?;
-        let replaced = state.storage.replace_datastore(&datastore, current.updated_at, now).await?;
+        let replaced = state.storage.replace_datastore(&access, current.updated_at, now).await?;
         (replaced.ok_or(ApiError::PreconditionFailed)?, false)
     } else {
-        state.storage.put_datastore(&datastore, now).await?
+        state.storage.put_datastore(&access, now).await?
     };
     etag::put(is_new, &format!("/v1/datastores/{name}"), &Datastore::from(stored))
 }

@@ -49,7 +49,11 @@ pub async fn create_estimator(
         let findings = judged.verdict.findings;
         return Err(ApiError::Refused { kind: ProblemKind::InvalidDefinition, findings });
     };
-    let estimator = to_store(&body.members, &judged.verdict, accepted, state.clock.now());
+    let estimator = to_store(&state, &body.members, &judged.verdict, accepted, state.clock.now())?;
+    let estimator = estimator.map_err(|finding| ApiError::Refused {
+        kind: ProblemKind::InvalidDefinition,
+        findings: vec![finding],
+    })?;
     let view = serde_json::to_value(Estimator::from(estimator.clone()))
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     let location = format!("/v1/estimators/{}", estimator.id);

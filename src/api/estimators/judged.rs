@@ -5,10 +5,11 @@ use serde_json::{Map, Value};
 
 use super::FRAMEWORK;
 use crate::{
-    api::{error::ApiError, facts, state::ApiState},
+    api::{error::ApiError, facts, secrets::seal_registry_password, state::ApiState},
     clock::entropy,
     domain::{
         facts::Facts,
+        finding::Finding,
         ids::EstimatorId,
         judge::{self, Accepted, Verdict},
         rules::RULE_SET_VERSION,
@@ -30,23 +31,27 @@ pub(in crate::api) async fn judged(state: &ApiState, body: &Map<String, Value>) 
     Ok(Judged { verdict, facts })
 }
 
-/// The estimator to store: without its secrets.
+/// The estimator to store: its secrets encrypted, or the finding that says why they cannot be kept.
 pub(in crate::api) fn to_store(
+    state: &ApiState,
     body: &Map<String, Value>,
     verdict: &Verdict,
     accepted: &Accepted,
     now: DateTime<Utc>,
-) -> Estimator {
-    Estimator {
-        id: EstimatorId::generate(now, entropy()),
+) -> Result<Result<Estimator, Finding>, ApiError> {
+    let id = EstimatorId::generate(now, entropy());
+    let sealed = seal_registry_password(state, body, accepted, id)?;
+    Ok(sealed.map(|sealed_registry_password| Estimator {
+        id,
         framework: FRAMEWORK.to_owned(),
         definition: judge::redacted(body),
         findings: verdict.findings.clone(),
         environment: accepted.environment.clone(),
         rule_set_version: RULE_SET_VERSION.to_owned(),
+        sealed_registry_password,
         created_at: now,
         archived_at: None,
-    }
+    }))
 }
 
 /// A stored estimator, archived ones included.

@@ -109,7 +109,13 @@ async fn accepted(
         return Err(refused(findings));
     };
     let now = state.clock.now();
-    let inline = estimator_id.is_none().then(|| to_store(&merged, &judged.verdict, accepted, now));
+    let inline = match estimator_id {
+        Some(_) => None,
+        None => {
+            let estimator = to_store(state, &merged, &judged.verdict, accepted, now)?;
+            Some(estimator.map_err(|finding| refused(placement.place(vec![finding])))?)
+        }
+    };
     let estimator_id = estimator_id.or(inline.as_ref().map(|estimator| estimator.id));
     let estimator_id =
         estimator_id.ok_or_else(|| ApiError::Internal("a run without estimator".to_owned()))?;

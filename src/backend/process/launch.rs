@@ -15,7 +15,8 @@ use super::{
 };
 use crate::domain::{
     container::{Container, Mount, Script, launch_script, rank_script, run_arguments},
-    plan::Launcher,
+    plan::{InputMode, Launcher},
+    staging::{self, Area},
 };
 
 /// Variables of the service that a script is given. Everything else of the service's environment stays with it:
@@ -95,6 +96,10 @@ pub(super) struct Machine<'a> {
     pub(super) logs: &'a Path,
     /// Where its processes record metrics and the like.
     pub(super) records: &'a Path,
+    /// Where its data is staged.
+    pub(super) data: &'a Path,
+    /// Which of it are links, and what they lead to.
+    pub(super) data_links: &'a [(String, String)],
     /// The directory that puts our `azureml` module on the path of Python.
     pub(super) python_site: &'a Path,
     /// Where short-lived directories with short names can be made.
@@ -149,7 +154,7 @@ pub(super) fn temporary_directory(base: &Path, attempt: &Attempt) -> PathBuf {
 pub(super) fn launch(attempt: &Attempt, machine: &Machine<'_>) -> Result<Planned, &'static str> {
     let plan = &attempt.plan;
     let (program, arguments, log) = match plan.launcher {
-        Launcher::Single => (text(machine.interpreter), script(attempt), STD_LOG),
+        Launcher::Single => (text(machine.interpreter), script(attempt, machine), STD_LOG),
         Launcher::Mpi => {
             let (program, options) = mpirun(machine)?;
             (program, mpirun_arguments(attempt, machine, options), MPIRUN_LOG)
@@ -198,6 +203,7 @@ fn contained(attempt: &Attempt, machine: &Machine<'_>, place: &Place<'_>, bare: 
         Mount::same(text(machine.records), false),
     ];
     mounts.extend(machine.python_site.parent().map(|root| Mount::same(text(root), true)));
+    mounts.extend(data_mounts(attempt, machine));
     mounts.extend(place.mounts.iter().cloned());
     let name = container::name(attempt);
     let arguments = run_arguments(&Container {
@@ -255,8 +261,33 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 /// The script and its arguments, as the interpreter gets them.
-fn script(attempt: &Attempt) -> Vec<String> {
-    std::iter::once(attempt.plan.entry_script_word()).chain(attempt.plan.arguments.iter().cloned()).collect()
+fn script(attempt: &Attempt, machine: &Machine<'_>) -> Vec<String> {
+    let arguments = with_area(machine, |area| staging::arguments(&attempt.plan, area));
+    std::iter::once(attempt.plan.entry_script_word()).chain(arguments).collect()
+}
+
+/// Asks something about the places of data.
+fn with_area<T>(machine: &Machine<'_>, ask: impl FnOnce(&Area<'_>) -> T) -> T {
+    let (data, work) = (text(machine.data), text(machine.work));
+    ask(&Area { data: &data, work: &work, in_container: machine.container.is_some() })
+}
+
+/// What a container sees of data: its directory, and each input where the definition wants it.
+fn data_mounts(attempt: &Attempt, machine: &Machine<'_>) -> Vec<Mount> {
+    let inputs = &attempt.plan.data.inputs;
+    let mut mounts = vec![Mount::same(text(machine.data), false)];
+    for input in inputs {
+        let writes = input.mode == InputMode::Upload;
+        let place = with_area(machine, |area| area.path(&staging::staged_place(input)));
+        // What a link leads to must be there as well.
+        let real = machine.data_links.iter().find(|(link, _)| *link == place).map(|(_, real)| real.clone());
+        mounts.extend(real.clone().map(|real| Mount::same(real, true)));
+        if let Some(target) = staging::wanted_in_container(input) {
+            let source = real.unwrap_or(place);
+            mounts.push(Mount { source, target: target.to_owned(), read_only: !writes });
+        }
+    }
+    mounts
 }
 
 fn mpirun_arguments(attempt: &Attempt, machine: &Machine<'_>, options: &[&str]) -> Vec<String> {
@@ -283,7 +314,7 @@ fn mpirun_arguments(attempt: &Attempt, machine: &Machine<'_>, options: &[&str]) 
     // Through mpi4py, so that a rank that raises takes the others with it; they would wait for it for ever.
     arguments.extend(["-m", "mpi4py"].map(str::to_owned));
     // Open MPI takes an argument `:` for the beginning of another program, wherever it stands, so none may be bare.
-    arguments.extend(script(attempt).iter().map(|argument| rank::guarded(argument)));
+    arguments.extend(script(attempt, machine).iter().map(|argument| rank::guarded(argument)));
     arguments
 }
 
@@ -350,6 +381,9 @@ fn environment(
         environment.insert("PYTHONPATH".to_owned(), path);
     }
     let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.to_owned());
+    for (name, value) in with_area(machine, |area| staging::variables(&attempt.plan, area)) {
+        set(&name, &value);
+    }
     // A map of texts is always JSON.
     set("ESTIMATORD_TAGS", &serde_json::to_string(&attempt.tags).unwrap_or_default());
     set("ESTIMATORD_RECORDS", &text(machine.records));
@@ -377,6 +411,8 @@ mod tests {
             work: Path::new("/a/work"),
             logs: Path::new("/a/logs"),
             records: Path::new("/a/records"),
+            data: Path::new("/a/data"),
+            data_links: &[],
             python_site: Path::new("/module/site"),
             temporary_base: Path::new("/tmp"),
             cancel_grace: Duration::from_secs(30),

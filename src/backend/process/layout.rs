@@ -57,6 +57,11 @@ impl AttemptDir {
         self.root.join("records")
     }
 
+    /// What is staged for the script, and what it writes to be sent.
+    pub(super) fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
     /// Held while `work` is made.
     pub(super) fn prepare_lock(&self) -> PathBuf {
         self.root.join("prepare.lock")

@@ -34,11 +34,16 @@ use self::{
 };
 use super::{
     ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, Exit, Observation, PrepareError,
-    ProvisionError, SourceTree,
+    ProvisionError, SourceTree, StagingArea,
 };
 use crate::{
     clock::{Clock as _, SystemClock},
-    domain::{framework::vm_size, ids::RunId, one_off_target::stands_for},
+    domain::{
+        framework::vm_size,
+        ids::RunId,
+        one_off_target::stands_for,
+        staging::{Place, Root},
+    },
 };
 
 pub use self::{
@@ -104,6 +109,7 @@ impl ProcessBackend {
     async fn place_work(&self, directory: &AttemptDir, source: &impl SourceTree) -> Result<(), PlaceError> {
         layout::create_private_dir(&directory.logs().join("user_logs"))?;
         layout::create_private_dir(&directory.records())?;
+        layout::create_private_dir(&directory.data())?;
         let lock = layout::open_lock_file(&directory.prepare_lock())?;
         while let Err(error) = lock.try_lock() {
             match error {
@@ -284,6 +290,21 @@ impl Backend for ProcessBackend {
 
     async fn record_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
         files::list(&self.directory(attempt).records(), "", "")
+    }
+
+    fn staging(&self, attempt: &Attempt) -> StagingArea {
+        let directory = self.directory(attempt);
+        let cache = self.settings.data_dir.join("cache/data");
+        StagingArea { data: directory.data(), work: directory.work(), cache }
+    }
+
+    async fn staged_files(&self, attempt: &Attempt, place: &Place) -> io::Result<Vec<AttemptFile>> {
+        let directory = self.directory(attempt);
+        let root = match place.root {
+            Root::Data => directory.data(),
+            Root::Work => directory.work(),
+        };
+        files::list(&root, &place.path, "")
     }
 
     async fn remove(&self, attempt: &Attempt) -> io::Result<()> {

@@ -20,7 +20,7 @@ use super::{
     script_module,
     supervisor::HELD_BY_ANOTHER,
 };
-use crate::domain::{container::Mount, plan::Launcher};
+use crate::domain::{container::Mount, plan::Launcher, staging::staged_place};
 
 /// How long a supervisor may take until the script runs.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -117,12 +117,24 @@ async fn plan_launch(
         work: &directory.work(),
         logs: &directory.logs(),
         records: &directory.records(),
+        data: &directory.data(),
+        data_links: &data_links(attempt, directory),
         python_site: &python_site,
         temporary_base: &temporary_base(),
         cancel_grace: backend.settings.cancel_grace,
         container: place,
     };
     launch::launch(attempt, &machine).map_err(io::Error::other)
+}
+
+/// The inputs that are links to folders of this machine, and where they lead.
+fn data_links(attempt: &Attempt, directory: &AttemptDir) -> Vec<(String, String)> {
+    let place = |input| directory.data().join(staged_place(input).path);
+    let links = attempt.plan.data.inputs.iter().map(place).filter_map(|place| {
+        let real = fs::read_link(&place).ok()?;
+        Some((launch::text(&place), launch::text(&real)))
+    });
+    links.collect()
 }
 
 /// What a container sees of the machine: what was built for it, where it was built.

@@ -138,6 +138,14 @@ impl Draft {
         old
     }
 
+    /// The registry that the image is pulled from, where one is described.
+    pub(crate) fn registry_in_use(&self) -> Option<&Registry> {
+        match self.environment_definition.value() {
+            Some(environment) => environment.docker.registry.value(),
+            None => self.image_registry_details.value().filter(|_| self.image().is_given()),
+        }
+    }
+
     /// Whether the entry script is to be parsed: validation was not switched off, and it is named like Python.
     pub(crate) fn parses_script(&self) -> bool {
         self.disable_validation.is_false()

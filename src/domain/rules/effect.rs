@@ -8,7 +8,7 @@ use super::{
     words,
 };
 use crate::domain::{
-    definition::{Argument, Draft},
+    definition::Draft,
     finding::{Finding, Severity},
     framework,
 };
@@ -43,20 +43,15 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
     // Nothing is built into images yet: what is in them already can be used.
     let built = !draft.user_managed.is_true();
     let parameters = [
-        ("script_params", params_hold_data(draft)),
         ("use_gpu", built && draft.use_gpu.is_true()),
         ("custom_docker_base_image", built && old_image),
         ("custom_docker_image", built && draft.custom_docker_image.is_given()),
-        ("image_registry_details", image && draft.image_registry_details.is_given()),
         ("conda_packages", draft.conda_packages.is_given()),
         ("pip_packages", pip_packages_need_more(draft)),
         (draft.conda_file().0, draft.conda_file().1.is_given()),
         (draft.pip_file().0, pip_file_needs_more(context)),
         ("environment_definition", environment && environment_needs_more(context.body)),
-        ("inputs", draft.inputs.is_given()),
-        ("source_directory_data_store", draft.source_directory_data_store.is_given()),
         ("shm_size", shm_size && (built || !image) && !draft.use_docker.is_false()),
-        ("resume_from", draft.resume_from.is_given()),
         ("_enable_optimized_mode", draft.enable_optimized_mode.is_true()),
     ];
     for (name, is_used) in parameters {
@@ -68,14 +63,6 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
             );
         }
     }
-}
-
-fn params_hold_data(draft: &Draft) -> bool {
-    let mut found = Vec::new();
-    for (_, argument) in draft.script_params.value().into_iter().flatten() {
-        Argument::references(argument, &mut found);
-    }
-    !found.is_empty()
 }
 
 /// Names and remote addresses can be installed; options and files cannot yet.
@@ -167,6 +154,10 @@ mod tests {
             json!({"pip_packages": ["numpy", "https://e.invalid/a.whl"], "pip_requirements_file": "req.txt"}),
             json!({"image_registry_details": {"address": "a"}, "_disable_validation": true, "_show_lint_warnings": true}),
             json!({"_disable_validation": false, "_show_lint_warnings": true, "_show_package_warnings": true}),
+            json!({"inputs": ["mystore"], "source_directory_data_store": "mystore",
+                "resume_from": {"type": "DataPath", "datastore": "mystore"}}),
+            json!({"user_managed": true, "custom_docker_image": "a",
+                "image_registry_details": {"address": "a", "username": "u", "password": "p"}}),
             json!({"environment_definition": {"name": "e", "version": "1", "environmentVariables": {"A": "b"},
                 "python": {"userManagedDependencies": true, "interpreter_path": "python3", "condaDependencies": null},
                 "docker": {"baseImageRegistry": {"address": null}, "arguments": []}}, "use_docker": true}),
@@ -182,7 +173,7 @@ mod tests {
             (json!({"custom_docker_base_image": "a"}), vec!["/custom_docker_base_image"]),
             (
                 json!({"custom_docker_image": "a", "image_registry_details": {"address": "a"}}),
-                vec!["/custom_docker_image", "/image_registry_details"],
+                vec!["/custom_docker_image"],
             ),
             (
                 json!({"conda_packages": ["a"], "pip_packages": ["--pre"]}),
@@ -190,16 +181,7 @@ mod tests {
             ),
             (json!({"pip_requirements_file_path": "req_options.txt"}), vec!["/pip_requirements_file_path"]),
             (json!({"conda_dependencies_file": "conda.yml"}), vec!["/conda_dependencies_file"]),
-            (
-                json!({"inputs": ["mystore"], "script_params": {"--d": [{"type": "DataReference", "datastore": "mystore",
-                "data_reference_name": "d", "path_on_datastore": "x"}]}}),
-                vec!["/script_params", "/inputs"],
-            ),
-            (
-                json!({"resume_from": {"type": "DataPath", "datastore": "mystore"}, "source_directory_data_store": "mystore",
-                "shm_size": "4g"}),
-                vec!["/source_directory_data_store", "/shm_size", "/resume_from"],
-            ),
+            (json!({"shm_size": "4g"}), vec!["/shm_size"]),
             (
                 json!({"_enable_optimized_mode": true, "_disable_validation": false, "_show_package_warnings": true}),
                 vec!["/_enable_optimized_mode"],

@@ -105,6 +105,8 @@ pub struct Circumstances {
     pub jitter: f64,
     /// What the script said when it called its run failed; it may have gone on and ended with exit code 0.
     pub reported_failure: Option<String>,
+    /// Why not all that the run was to send to datastores is there.
+    pub unsent: Option<String>,
 }
 
 /// The longest pause before another attempt.
@@ -159,12 +161,19 @@ pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
             circumstances,
         ),
         ExitReason::Exited => match (exit.exit_code, exit.signal) {
-            (Some(0), None) => match &circumstances.reported_failure {
-                None => Move::End { status: Status::Completed, ending },
-                Some(said) => end(
+            (Some(0), None) => match (&circumstances.reported_failure, &circumstances.unsent) {
+                (None, None) => Move::End { status: Status::Completed, ending },
+                (Some(said), _) => end(
                     Status::Failed,
                     Cause::ScriptFailed,
                     format!("the script called its run failed: {said}"),
+                    ending,
+                ),
+                // Its work is done: doing all of it again would not send anything sooner.
+                (None, Some(why)) => end(
+                    Status::Failed,
+                    Cause::Internal,
+                    format!("the script ended with exit code 0, but its data could not be sent: {why}"),
                     ending,
                 ),
             },
@@ -198,6 +207,12 @@ pub fn conclude_failure(cause: Cause, detail: String, circumstances: &Circumstan
         return end(Status::Canceled, Cause::CanceledByUser, detail, Ending::default());
     }
     retry_or_fail(cause, detail, Ending::default(), circumstances)
+}
+
+/// What becomes of a run that cannot be prepared or started as it is defined: trying again would not help.
+#[must_use]
+pub fn conclude_refusal(cause: Cause, detail: String, circumstances: &Circumstances) -> Move {
+    conclude_failure(cause, detail, &Circumstances { max_attempts: 0, ..circumstances.clone() })
 }
 
 fn end(status: Status, cause: Cause, detail: String, ending: Ending) -> Move {
@@ -240,6 +255,7 @@ mod tests {
             now: DateTime::UNIX_EPOCH,
             jitter: 0.5,
             reported_failure: None,
+            unsent: None,
         }
     }
 
@@ -290,6 +306,23 @@ mod tests {
         let canceled = Circumstances { cancel_requested: true, ..reported };
         let step = conclude_exit(&exit(ExitReason::Exited, Some(0), None), &canceled);
         assert_eq!(step.status(), Status::Canceled);
+    }
+
+    #[test]
+    fn a_run_whose_data_could_not_be_sent_has_not_completed_and_is_not_done_again() {
+        let unsent = Circumstances { unsent: Some("no space".to_owned()), ..circumstances(false, 1, 5) };
+        let step = conclude_exit(&exit(ExitReason::Exited, Some(0), None), &unsent);
+        assert_eq!((step.status(), cause_of(&step)), (Status::Failed, Some(Cause::Internal)));
+        let step = conclude_exit(&exit(ExitReason::Exited, Some(3), None), &unsent);
+        assert_eq!(cause_of(&step), Some(Cause::ScriptFailed));
+    }
+
+    #[test]
+    fn what_is_refused_is_not_tried_again_and_a_cancel_is_still_one() {
+        let refused = |c: &Circumstances| conclude_refusal(Cause::DispatchFailed, "no data".to_owned(), c);
+        let step = refused(&circumstances(false, 1, 5));
+        assert_eq!((step.status(), cause_of(&step)), (Status::Failed, Some(Cause::DispatchFailed)));
+        assert_eq!(refused(&circumstances(true, 1, 5)).status(), Status::Canceled);
     }
 
     #[test]

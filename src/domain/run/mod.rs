@@ -6,7 +6,9 @@ mod observation;
 mod status;
 
 pub use cause::Cause;
-pub use conclusion::{Circumstances, Ending, Move, conclude_exit, conclude_failure, retry_delay};
+pub use conclusion::{
+    Circumstances, Ending, Move, conclude_exit, conclude_failure, conclude_refusal, retry_delay,
+};
 pub use observation::{Exit, ExitReason, Observation};
 pub use status::{Status, UnknownWord};
 

@@ -1,0 +1,133 @@
+//! Why data could not be had or sent.
+
+use std::{io, path::PathBuf};
+
+/// Why data could not be had or sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The datastore was deleted after the run was accepted.
+    #[error("the datastore `{0}` is not registered any more")]
+    NotRegistered(String),
+    /// Its credentials cannot be used.
+    #[error("the credentials of the datastore `{datastore}` cannot be used: {detail}")]
+    Credentials {
+        /// The datastore.
+        datastore: String,
+        /// Why.
+        detail: String,
+    },
+    /// Its address, options and credentials make no store.
+    #[error("the datastore `{datastore}` cannot be opened: {detail}")]
+    Open {
+        /// The datastore.
+        datastore: String,
+        /// Why.
+        detail: String,
+    },
+    /// There is nothing at the path.
+    #[error("the datastore `{datastore}` has nothing at `{path}`")]
+    Missing {
+        /// The datastore.
+        datastore: String,
+        /// The path in it.
+        path: String,
+    },
+    /// The path cannot be one of an object.
+    #[error("`{path}` is no path in the datastore `{datastore}`: {detail}")]
+    Path {
+        /// The datastore.
+        datastore: String,
+        /// The path in it.
+        path: String,
+        /// Why.
+        detail: String,
+    },
+    /// It may not be read or written with these credentials.
+    #[error("the datastore `{datastore}` refuses access to `{path}`: {detail}")]
+    Denied {
+        /// The datastore.
+        datastore: String,
+        /// The path in it.
+        path: String,
+        /// What it said.
+        detail: String,
+    },
+    /// Something else lies there, and may not be replaced.
+    #[error(
+        "the datastore `{datastore}` has something else at `{path}` already; `overwrite` was not asked for"
+    )]
+    Exists {
+        /// The datastore.
+        datastore: String,
+        /// The path in it.
+        path: String,
+    },
+    /// The store failed, and may work later.
+    #[error("the datastore `{datastore}` failed at `{path}`: {detail}")]
+    Failed {
+        /// The datastore.
+        datastore: String,
+        /// The path in it.
+        path: String,
+        /// What it said.
+        detail: String,
+    },
+    /// Something of the run's own lies where data is wanted.
+    #[error("the input `{input}` cannot be put at `{place}`: something lies there")]
+    InTheWay {
+        /// The input.
+        input: String,
+        /// Where it was wanted.
+        place: String,
+    },
+    /// This machine failed.
+    #[error("cannot write {}: {source}", path.display())]
+    Io {
+        /// The place.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DataError {
+    /// Whether trying again cannot help: the fault is the definition's or the datastore's.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        !matches!(self, Self::Failed { .. } | Self::Io { .. })
+    }
+
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// What a store said, without the addresses' queries: a shared access signature stands in one.
+pub(super) fn said(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(' ').map(|word| match (word.find("://"), word.find('?')) {
+        (Some(scheme), Some(query)) if scheme < query => &word[..query],
+        _ => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// The same as an error of ours.
+pub(super) fn of_store(datastore: &str, path: &str, error: &object_store::Error) -> DataError {
+    use object_store::Error as E;
+    let (datastore, path) = (datastore.to_owned(), path.to_owned());
+    let detail = said(error);
+    match error {
+        E::NotFound { .. } => DataError::Missing { datastore, path },
+        E::AlreadyExists { .. } => DataError::Exists { datastore, path },
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+            DataError::Denied { datastore, path, detail }
+        }
+        E::InvalidPath { .. } => DataError::Path { datastore, path, detail },
+        E::NotSupported { .. } | E::NotImplemented { .. } | E::UnknownConfigurationKey { .. } => {
+            DataError::Open { datastore, detail }
+        }
+        _ => DataError::Failed { datastore, path, detail },
+    }
+}

@@ -1,0 +1,233 @@
+//! Secrets at rest: sealed with XChaCha20-Poly1305 under one key that is never in the database.
+//!
+//! A sealed text is `version (1) | key id (8) | nonce (24) | ciphertext and tag`. What it belongs to is authenticated with it, so
+//! that the secret of one datastore moved into the row of another opens nowhere.
+
+use std::{
+    fs, io,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::secret::Secret;
+
+/// What secrets are sealed for.
+pub mod purposes {
+    use crate::domain::{datastore::DatastoreName, ids::EstimatorId};
+
+    /// The password that the image of an estimator is pulled with.
+    #[must_use]
+    pub fn registry_password(estimator: EstimatorId) -> String {
+        format!("registry_password/{estimator}")
+    }
+
+    /// The credentials of a datastore: a JSON object of its kind's members.
+    #[must_use]
+    pub fn datastore_credentials(datastore: &DatastoreName) -> String {
+        format!("datastore_credentials/{datastore}")
+    }
+}
+
+const VERSION: u8 = 1;
+const KEY_BYTES: usize = 32;
+const KEY_ID_BYTES: usize = 8;
+const NONCE_BYTES: usize = 24;
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// Not 64 hexadecimal digits.
+    #[error("the secret key must be 64 hexadecimal digits, such as `openssl rand -hex 32` prints")]
+    Malformed,
+    /// Others can read it.
+    #[error("{} can be read by others: chmod 600 it", .0.display())]
+    Readable(PathBuf),
+    /// It cannot be read or made.
+    #[error("cannot use the secret key in {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a sealed text cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Another key sealed it.
+    #[error("it was encrypted with another secret key than this service has")]
+    OtherKey,
+    /// It is not what was sealed for this purpose.
+    #[error("it is damaged, or was encrypted for something else")]
+    Damaged,
+}
+
+/// What can seal and open. Cheap to clone.
+#[derive(Clone)]
+pub struct Vault {
+    cipher: XChaCha20Poly1305,
+    key_id: [u8; KEY_ID_BYTES],
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Vault")
+    }
+}
+
+impl Vault {
+    /// With the key in a text: 64 hexadecimal digits, white space around them allowed.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn from_text(text: &str) -> Result<Self, KeyError> {
+        let text = text.trim().as_bytes();
+        let mut key = [0; KEY_BYTES];
+        if text.len() != KEY_BYTES * 2 {
+            return Err(KeyError::Malformed);
+        }
+        for (byte, digits) in key.iter_mut().zip(text.chunks(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| KeyError::Malformed)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| KeyError::Malformed)?;
+        }
+        Ok(Self::new(key))
+    }
+
+    /// With this key.
+    #[must_use]
+    pub fn new(key: [u8; KEY_BYTES]) -> Self {
+        let mut key_id = [0; KEY_ID_BYTES];
+        key_id.copy_from_slice(
+            &Sha256::digest([b"estimatord key id ".as_slice(), &key].concat())[..KEY_ID_BYTES],
+        );
+        Self { cipher: XChaCha20Poly1305::new(&key.into()), key_id }
+    }
+
+    /// With the key in a file of the operator's.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no key, or others can read it.
+    pub fn from_file(path: &Path) -> Result<Self, KeyError> {
+        let io_error = |source| KeyError::Io { path: path.to_owned(), source };
+        let metadata = fs::metadata(path).map_err(io_error)?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(KeyError::Readable(path.to_owned()));
+        }
+        Self::from_text(&fs::read_to_string(path).map_err(io_error)?)
+    }
+
+    /// With the key in `secret.key` of a data directory, which is made of `entropy` when it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be read or made.
+    pub fn of_data_dir(data_dir: &Path, entropy: [u8; KEY_BYTES]) -> Result<Self, KeyError> {
+        let path = data_dir.join("secret.key");
+        let text: String = entropy.iter().map(|byte| format!("{byte:02x}")).collect();
+        match write_new(&path, &text) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(KeyError::Io { path, source }),
+        }
+        Self::from_file(&path)
+    }
+
+    /// Encrypts a text for a purpose, e.g. `datastore/training_data`. `nonce` is random and used once.
+    ///
+    /// # Errors
+    /// When the text has more than 256 GiB.
+    pub fn seal(
+        &self,
+        purpose: &str,
+        text: &Secret,
+        nonce: [u8; NONCE_BYTES],
+    ) -> Result<Vec<u8>, chacha20poly1305::Error> {
+        let payload = Payload { msg: text.expose().as_bytes(), aad: purpose.as_bytes() };
+        let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload)?;
+        Ok([&[VERSION][..], &self.key_id, &nonce, &sealed].concat())
+    }
+
+    /// Decrypts what was sealed for the same purpose.
+    ///
+    /// # Errors
+    /// When another key or purpose sealed it, or it is damaged.
+    pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Secret, OpenError> {
+        let (&version, rest) = sealed.split_first().ok_or(OpenError::Damaged)?;
+        let (key_id, rest) = rest.split_first_chunk::<KEY_ID_BYTES>().ok_or(OpenError::Damaged)?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(OpenError::Damaged)?;
+        if version != VERSION || *key_id != self.key_id {
+            return Err(OpenError::OtherKey);
+        }
+        let payload = Payload { msg: sealed, aad: purpose.as_bytes() };
+        let text = self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| OpenError::Damaged)?;
+        String::from_utf8(text).map(Secret::new).map_err(|_| OpenError::Damaged)
+    }
+}
+
+/// Whole or not at all: a key that was cut off would lose what it sealed.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    let partial = path.with_extension("key.partial");
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    // A link, unlike a rename, never takes the place of a key that is there.
+    let linked = fs::hard_link(&partial, path);
+    fs::remove_file(&partial)?;
+    linked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    #[test]
+    fn what_was_sealed_opens_for_its_purpose_alone() {
+        let vault = Vault::new([7; 32]);
+        let sealed = vault.seal("datastore/a", &secret("s3cret ü"), [1; 24]).unwrap();
+        assert!(!sealed.windows(6).any(|window| window == b"s3cret"));
+        assert_eq!(vault.open("datastore/a", &sealed), Ok(secret("s3cret ü")));
+        assert_eq!(vault.open("datastore/b", &sealed), Err(OpenError::Damaged));
+        assert_eq!(Vault::new([8; 32]).open("datastore/a", &sealed), Err(OpenError::OtherKey));
+        for at in 9..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[at] ^= 1;
+            assert_eq!(vault.open("datastore/a", &damaged), Err(OpenError::Damaged), "byte {at}");
+        }
+        for end in 0..sealed.len() {
+            assert!(vault.open("datastore/a", &sealed[..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_data_directory_keeps_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Vault::of_data_dir(directory.path(), [1; 32]).unwrap();
+        let again = Vault::of_data_dir(directory.path(), [2; 32]).unwrap();
+        let sealed = first.seal("p", &secret("x"), [0; 24]).unwrap();
+        assert_eq!(again.open("p", &sealed), Ok(secret("x")));
+        let path = directory.path().join("secret.key");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Vault::of_data_dir(directory.path(), [3; 32]), Err(KeyError::Readable(_))));
+    }
+
+    #[test]
+    fn only_keys_are_keys() {
+        assert!(Vault::from_text(&format!(" {}\n", "0a".repeat(32))).is_ok());
+        for text in ["", "0a", &"0g".repeat(32), &"é".repeat(32), &"0a".repeat(33)] {
+            assert!(matches!(Vault::from_text(text), Err(KeyError::Malformed)), "{text}");
+        }
+    }
+}

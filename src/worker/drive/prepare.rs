@@ -1,0 +1,176 @@
+//! Making everything ready that must be there before the start: data, source tree, environment.
+
+use std::{io, path::Path};
+
+use super::{Driver, Stop, Turn, ship};
+use crate::{
+    artifacts::Artifacts,
+    backend::{ActualEnvironment, Backend, PrepareError, RegistryLogin, SourceTree},
+    datastores::Store,
+    domain::{
+        environment::EnvironmentKind,
+        ids::SnapshotId,
+        run::{Cause, Move, Status},
+    },
+    storage::StorageError,
+    vault::purposes,
+    worker::{
+        leases::Signal,
+        staging::{self, StagingError},
+    },
+};
+
+/// Why an attempt is not ready.
+enum Unready {
+    Staging(StagingError),
+    Backend(PrepareError),
+}
+
+/// What was made ready, and what the history says of it.
+struct Ready {
+    environment: ActualEnvironment,
+    staged: Vec<String>,
+}
+
+impl<B: Backend> Driver<'_, B> {
+    pub(super) async fn prepare(&mut self) -> Result<Turn, Stop> {
+        let status = Status::Preparing;
+        match self.registry_login().await {
+            Ok(Ok(login)) => self.attempt.registry = login,
+            Ok(Err(detail)) => return self.refuse(status, Cause::EnvironmentBuildFailed, detail).await,
+            Err(error) => return self.ask_again(&error).await,
+        }
+        let Some(prepared) = self.until_prepared().await? else {
+            return Ok(Turn::Status(Status::CancelRequested));
+        };
+        match prepared {
+            Ok(ready) => {
+                for note in &ready.staged {
+                    self.note("data", note).await?;
+                }
+                self.note_differences(&ready.environment).await?;
+                let actual = match serde_json::to_value(&ready.environment) {
+                    Ok(value) => Some(value),
+                    Err(error) => {
+                        let detail = format!("the environment cannot be recorded: {error}");
+                        return self.fail(status, Cause::Internal, detail).await;
+                    }
+                };
+                self.run.actual_environment.clone_from(&actual);
+                let step = Move::To {
+                    status: Status::Starting,
+                    detail: None,
+                    started_at: None,
+                    actual_environment: actual,
+                };
+                self.write(status, step).await
+            }
+            Err(Unready::Staging(StagingError::Storage(error))) => self.ask_again(&error).await,
+            Err(Unready::Staging(StagingError::Data(error))) if error.is_permanent() => {
+                self.refuse(status, Cause::DispatchFailed, error.to_string()).await
+            }
+            Err(Unready::Staging(StagingError::Data(error))) => {
+                self.fail(status, Cause::DispatchFailed, error.to_string()).await
+            }
+            Err(Unready::Backend(error @ PrepareError::EnvironmentBuild { .. })) => {
+                self.fail(status, Cause::EnvironmentBuildFailed, error.to_string()).await
+            }
+            Err(Unready::Backend(error @ PrepareError::Io { .. })) => {
+                self.fail(status, Cause::Internal, error.to_string()).await
+            }
+        }
+    }
+
+    /// The database did not answer: preparing begins again after a while. What was made ready is found.
+    async fn ask_again(&self, error: &StorageError) -> Result<Turn, Stop> {
+        self.wait_out(error).await?;
+        Ok(Turn::Status(Status::Preparing))
+    }
+
+    /// By whom the image is pulled; the inner error says why nobody can.
+    async fn registry_login(&self) -> Result<Result<Option<RegistryLogin>, String>, StorageError> {
+        let Some(username) = &self.attempt.plan.environment.container.registry_username else {
+            return Ok(Ok(None));
+        };
+        let id = self.run.estimator_id;
+        let Some(sealed) = self.context.storage.sealed_registry_password(id).await? else {
+            let detail =
+                "the password of the image's registry was not kept with the definition: store it again";
+            return Ok(Err(detail.to_owned()));
+        };
+        let Some(vault) = &self.context.settings.vault else {
+            let detail = "this worker has no secret key to decrypt the registry's password with";
+            return Ok(Err(detail.to_owned()));
+        };
+        Ok(match vault.open(&purposes::registry_password(id), &sealed) {
+            Ok(password) => Ok(Some(RegistryLogin { username: username.clone(), password })),
+            Err(error) => Err(format!("the password of the image's registry cannot be used: {error}")),
+        })
+    }
+
+    /// Makes everything ready. `None` when somebody asked for the run's end meanwhile.
+    async fn until_prepared(&mut self) -> Result<Option<Result<Ready, Unready>>, Stop> {
+        let (context, held, attempt) = (self.context, self.held, &self.attempt);
+        let preparing = async {
+            // Data that is not there is found out before an environment is built for nothing.
+            let sources = staging::locate(context, &attempt.plan).await.map_err(Unready::Staging)?;
+            let source = Snapshot {
+                artifacts: &context.artifacts,
+                id: &attempt.plan.snapshot_id,
+                share: sources.share.as_ref(),
+            };
+            let environment = context.backend.prepare(attempt, &source).await.map_err(Unready::Backend)?;
+            let staged = staging::stage(context, attempt, &sources).await;
+            let staged = staged.map_err(|error| Unready::Staging(StagingError::Data(error)))?;
+            Ok(Ready { environment, staged })
+        };
+        tokio::pin!(preparing);
+        loop {
+            // Leaving drops the future, and that ends the build.
+            tokio::select! {
+                prepared = &mut preparing => return Ok(Some(prepared)),
+                signal = held.interrupted() => return match signal {
+                    Signal::Lost => Err(Stop::LeaseLost),
+                    Signal::Held | Signal::CancelRequested => Ok(None),
+                },
+                () = context.shutdown.cancelled() => return Err(Stop::Shutdown),
+                () = tokio::time::sleep(context.settings.observe_interval) => {}
+            }
+            // The build log can be followed while the environment is built.
+            ship(context, &self.lease, attempt, &mut self.progress).await?;
+        }
+    }
+
+    /// Puts into the history what the run gets instead of what was asked for.
+    async fn note_differences(&self, actual: &ActualEnvironment) -> Result<(), Stop> {
+        let asked = &self.attempt.plan.environment;
+        if asked.docker && asked.kind == EnvironmentKind::Managed && actual.container.is_none() {
+            let note = "a container was asked for; this target runs without containers, so the run gets a virtual environment";
+            self.note("environment", note).await?;
+        }
+        for difference in &actual.substitutions {
+            let used = difference.used.as_deref().unwrap_or("nothing");
+            let note = format!("asked: {}; used: {used}; {}", difference.asked, difference.reason);
+            self.note("environment", &note).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The snapshot of a run as the backend wants it.
+struct Snapshot<'a> {
+    artifacts: &'a Artifacts,
+    id: &'a SnapshotId,
+    /// The datastore that holds it, when that is not the service's own store.
+    share: Option<&'a Store>,
+}
+
+impl SourceTree for Snapshot<'_> {
+    async fn unpack(&self, directory: &Path) -> io::Result<()> {
+        let Some(share) = self.share else {
+            return self.artifacts.unpack_snapshot(self.id, directory).await;
+        };
+        let tar = staging::fetch_snapshot(share, self.id, directory).await.map_err(io::Error::other)?;
+        self.artifacts.unpack_tar(tar, self.id, directory).await
+    }
+}

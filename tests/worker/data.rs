@@ -1,0 +1,179 @@
+//! Data of a run: there before its script starts, sent when it has ended.
+
+use std::{fs, path::PathBuf};
+
+use estimatord::{
+    clock::{Clock as _, SystemClock},
+    domain::{
+        datastore::{Datastore, DatastoreUrl},
+        datastore_access::DatastoreOptions,
+        ids::RunId,
+        plan::{DataLocation, InputKind, InputMode, PlannedInput},
+        run::{Cause, Status},
+    },
+    storage::{datastores::DatastoreAccess, runs::Run},
+};
+use sqlx::PgPool;
+
+use crate::{Stage, exited, scripted::Prepare};
+
+impl Stage {
+    /// A datastore in a folder of its own, with these files.
+    async fn datastore(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let folder = self.dir.path().join("stores").join(name);
+        fs::create_dir_all(&folder).expect("made");
+        for (path, content) in files {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            fs::write(path, content).expect("written");
+        }
+        let url = format!("file://{}", folder.display());
+        let access = DatastoreAccess {
+            datastore: Datastore {
+                name: name.parse().expect("a name"),
+                url: DatastoreUrl::parse(&url).expect("an address"),
+            },
+            options: DatastoreOptions::default(),
+            sealed_credentials: None,
+        };
+        self.storage.put_datastore(&access, SystemClock.now()).await.expect("stored");
+        folder
+    }
+
+    fn staged(&self, id: RunId, path: &str) -> PathBuf {
+        self.dir.path().join("compute").join(id.to_string()).join(path)
+    }
+}
+
+fn input(name: &str, datastore: &str, path: &str, mode: InputMode) -> PlannedInput {
+    PlannedInput {
+        name: name.to_owned(),
+        kind: InputKind::DataReference,
+        datastore: datastore.to_owned(),
+        path: path.to_owned(),
+        mode,
+        path_on_compute: None,
+        overwrite: false,
+        variable: format!("AZUREML_DATAREFERENCE_{name}"),
+    }
+}
+
+fn content(path: PathBuf) -> String {
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+async fn staged_run(stage: &Stage, change: impl FnOnce(&mut Run)) -> RunId {
+    let id = stage.accept(change).await;
+    stage.until(id, "starting", |run| run.status == Status::Starting).await;
+    id
+}
+
+#[sqlx::test]
+async fn data_is_in_place_before_the_script_starts(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let files = [("sets/2026/a.csv", "1"), ("sets/2026/deep/b.csv", "22"), ("c/model.npz", "weights")];
+    let folder = stage.datastore("mystore", &files).await;
+    let worker = stage.start_worker("a");
+    let id = staged_run(&stage, |run| {
+        let mut wanted = input("wanted", "mystore", "sets", InputMode::Mount);
+        wanted.path_on_compute = Some("data/in".to_owned());
+        run.plan.data.inputs = vec![
+            input("copied", "mystore", "sets/2026", InputMode::Download),
+            input("linked", "mystore", "sets/2026", InputMode::Mount),
+            wanted,
+        ];
+        run.plan.data.resume_from =
+            Some(DataLocation { datastore: "mystore".into(), path: "c/model.npz".into() });
+    })
+    .await;
+    assert_eq!(content(stage.staged(id, "data/inputs/copied/2026/deep/b.csv")), "22");
+    assert!(!stage.staged(id, "data/inputs/copied/2026").is_symlink());
+    assert_eq!(
+        fs::read_link(stage.staged(id, "data/inputs/linked/2026")).expect("a link"),
+        folder.join("sets/2026")
+    );
+    assert_eq!(content(stage.staged(id, "work/data/in/2026/a.csv")), "1");
+    assert_eq!(content(stage.staged(id, "data/resume_from/model.npz")), "weights");
+    let notes = stage.details(id, "data").await;
+    assert!(notes[0].starts_with("the input `copied`: copied 2 files with 3 bytes, sha256 "), "{notes:?}");
+    assert_eq!(notes[1], "the input `linked`: read where it lies in `mystore`");
+    stage.backend.set(id, exited(0));
+    assert_eq!(stage.until_ended(id).await.status, Status::Completed);
+    assert_eq!(content(folder.join("sets/2026/a.csv")), "1", "cleaning up follows no link");
+    worker.stop().await;
+}
+
+#[sqlx::test]
+async fn missing_data_fails_the_run_before_anything_is_prepared(pool: PgPool) {
+    let stage = Stage::new(pool);
+    stage.datastore("mystore", &[]).await;
+    let worker = stage.start_worker("a");
+    let id = stage
+        .accept(|run| {
+            run.max_attempts = 3;
+            run.plan.data.inputs = vec![input("d", "mystore", "sets/2026", InputMode::Download)];
+        })
+        .await;
+    let run = stage.until_ended(id).await;
+    assert_eq!((run.status, run.cause, run.attempt), (Status::Failed, Some(Cause::DispatchFailed), 1));
+    assert_eq!(run.detail.as_deref(), Some("the datastore `mystore` has nothing at `sets/2026`"));
+    let id = stage.accept(|run| run.plan.data.inputs = vec![input("d", "gone", "", InputMode::Mount)]).await;
+    let run = stage.until_ended(id).await;
+    assert_eq!(run.detail.as_deref(), Some("the datastore `gone` is not registered any more"));
+    worker.stop().await;
+}
+
+#[sqlx::test]
+async fn what_the_script_wrote_for_a_datastore_is_sent_at_the_end(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let folder = stage.datastore("mystore", &[]).await;
+    let worker = stage.start_worker("a");
+    let id = staged_run(&stage, |run| {
+        run.plan.data.inputs = vec![input("out", "mystore", "results/7", InputMode::Upload)];
+    })
+    .await;
+    let place = stage.staged(id, "data/inputs/out/7");
+    fs::create_dir(place.join("deep")).expect("the place is there");
+    fs::write(place.join("deep/model.npz"), "weights").expect("written");
+    stage.backend.set(id, exited(0));
+    assert_eq!(stage.until_ended(id).await.status, Status::Completed);
+    assert_eq!(content(folder.join("results/7/deep/model.npz")), "weights");
+    worker.stop().await;
+}
+
+#[sqlx::test]
+async fn a_run_whose_results_cannot_be_sent_has_not_completed(pool: PgPool) {
+    let stage = Stage::new(pool);
+    stage.datastore("mystore", &[("results/model.npz", "an older one")]).await;
+    let worker = stage.start_worker("a");
+    let id = staged_run(&stage, |run| {
+        run.max_attempts = 3;
+        run.plan.data.inputs = vec![input("out", "mystore", "results", InputMode::Upload)];
+    })
+    .await;
+    fs::write(stage.staged(id, "data/inputs/out/results/model.npz"), "weights").expect("written");
+    stage.backend.set(id, exited(0));
+    let run = stage.until_ended(id).await;
+    assert_eq!((run.status, run.cause, run.exit_code), (Status::Failed, Some(Cause::Internal), Some(0)));
+    let detail = run.detail.expect("a detail");
+    assert!(detail.contains("`mystore` has something else at `results/model.npz` already"), "{detail}");
+    worker.stop().await;
+}
+
+#[sqlx::test]
+async fn a_worker_that_takes_over_finds_what_was_staged(pool: PgPool) {
+    let stage = Stage::new(pool);
+    stage.datastore("mystore", &[("a/x", "1")]).await;
+    stage.backend.on_prepare(Prepare::Hang);
+    let first = stage.start_worker("a");
+    let id = stage
+        .accept(|run| run.plan.data.inputs = vec![input("d", "mystore", "a", InputMode::Download)])
+        .await;
+    stage.until(id, "preparing", |run| run.status == Status::Preparing).await;
+    first.kill();
+    stage.backend.on_prepare(Prepare::Succeed);
+    let second = stage.start_worker("a");
+    stage.until(id, "starting", |run| run.status == Status::Starting).await;
+    assert_eq!(content(stage.staged(id, "data/inputs/d/a/x")), "1");
+    second.stop().await;
+}
