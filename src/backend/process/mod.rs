@@ -22,6 +22,7 @@ mod supervisor;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -81,6 +82,7 @@ pub struct ProcessBackend {
     settings: Settings,
     /// The service's own environment, of which scripts are given a small part.
     service_environment: Vec<(String, String)>,
+    interpreters: Arc<environment::KnownInterpreters>,
 }
 
 impl ProcessBackend {
@@ -92,7 +94,11 @@ impl ProcessBackend {
         let service_environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Ok(Self { settings: Settings { data_dir, supervisor, ..settings }, service_environment })
+        Ok(Self {
+            settings: Settings { data_dir, supervisor, ..settings },
+            service_environment,
+            interpreters: Arc::default(),
+        })
     }
 
     fn directory(&self, attempt: &Attempt) -> AttemptDir {

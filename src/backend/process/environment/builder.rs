@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tokio::time::Instant;
+use tokio::{process::Command, time::Instant};
 
 use super::{
     super::{super::Substitution, Settings, launch},
@@ -46,6 +46,7 @@ pub(super) fn installer_environment(service: &[(String, String)], temporary: &Pa
 pub(super) struct Builder<'a> {
     pub(super) settings: &'a Settings,
     pub(super) variables: Vec<(String, String)>,
+    pub(super) known: &'a interpreters::Known,
     /// The interpreters that are there.
     pub(super) present: Vec<Interpreter>,
     pub(super) deadline: Instant,
@@ -58,6 +59,15 @@ impl Builder<'_> {
             .await
     }
 
+    /// uv, told where its downloads are kept, and nothing of the service but what builders may know.
+    pub(super) fn installer(&self, uv: &Path, directory: &Path) -> Command {
+        let mut command = Command::new(uv);
+        command.args(["--color", "never", "--no-progress", "--cache-dir"]);
+        command.arg(self.settings.data_dir.join("cache/uv"));
+        command.current_dir(directory).env_clear().envs(self.variables.iter().cloned());
+        command
+    }
+
     /// The interpreter to build with: one that is there, else one that uv gets.
     pub(super) async fn interpreter(
         &mut self,
@@ -66,7 +76,7 @@ impl Builder<'_> {
         log: &mut BuildLog,
     ) -> Result<(Interpreter, Option<Substitution>), CommandError> {
         let own = self.settings.data_dir.join("tools/python");
-        self.present = interpreters::discover(&own, &self.variables).await;
+        self.present = self.known.discover(&own, &self.variables).await;
         let none = match interpreters::choose(asked, chainer, &self.present) {
             Ok(chosen) => return Ok(chosen),
             Err(none) => none,
@@ -82,7 +92,7 @@ impl Builder<'_> {
             }
             Err(other) => return Err(other),
         }
-        self.present = interpreters::discover(&own, &self.variables).await;
+        self.present = self.known.discover(&own, &self.variables).await;
         interpreters::choose(asked, chainer, &self.present).map_err(CommandError::Failed)
     }
 }
@@ -137,9 +147,11 @@ mod tests {
             build_timeout: std::time::Duration::ZERO,
             uv: Some(uv.clone()),
         };
+        let known = interpreters::Known::default();
         let builder = || Builder {
             settings: &settings,
             variables: vec![("PATH".into(), "/nowhere".into()), ("HOME".into(), "/nowhere".into())],
+            known: &known,
             present: Vec::new(),
             deadline: build::deadline(std::time::Duration::from_secs(60)),
         };

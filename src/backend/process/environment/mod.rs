@@ -5,32 +5,32 @@ mod builder;
 mod contained;
 mod interpreters;
 mod requirements;
+mod resolution;
 mod site;
 mod substitutions;
 mod user_managed;
 mod uv;
+mod wanted;
 
 pub(super) use self::{
     build::{BuildLog, CommandError},
+    interpreters::Known as KnownInterpreters,
     user_managed::mpirun,
     uv::lock,
 };
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use self::{
     builder::{Builder, installer_environment},
-    interpreters::Interpreter,
-    requirements::Found,
-    site::Site,
-    substitutions::Asks,
+    resolution::Memory,
+    site::{Complete, Site},
+    wanted::Wanted,
 };
 use super::{
     super::{ActualEnvironment, Attempt, PrepareError},
@@ -38,27 +38,6 @@ use super::{
     layout::{self, AttemptDir, BUILD_LOG},
 };
 use crate::domain::{environment::EnvironmentKind, plan::Launcher};
-
-/// Changes when environments are built differently, so that none of the old ones is taken for a new one.
-const RECIPE: u32 = 2;
-
-/// Everything that makes one environment differ from another.
-#[derive(Debug, Serialize)]
-struct Key<'a> {
-    recipe: u32,
-    requirements: &'a [String],
-    constraints: &'a [String],
-    overrides: &'a [String],
-    arguments: &'a [String],
-    build_options: &'a BTreeSet<String>,
-    /// The definition's own file, and all that is included, by their names.
-    file: Option<&'a str>,
-    files: &'a BTreeMap<String, String>,
-    python: &'a Interpreter,
-    platform: [&'a str; 2],
-    /// Set when requirements come out of the source tree.
-    snapshot: Option<&'a str>,
-}
 
 /// Makes the environment of an attempt whose source tree is in place.
 pub(super) async fn prepare(
@@ -88,7 +67,7 @@ fn explain(error: CommandError, log: &mut BuildLog, backend: &ProcessBackend) ->
             format!("not finished after {} s: stopped", backend.settings.build_timeout.as_secs())
         }
         CommandError::Io(source) => {
-            return PrepareError::Io { path: backend.settings.data_dir.join("environments"), source };
+            return PrepareError::Io { path: layout::environments(&backend.settings.data_dir), source };
         }
     };
     // The message is returned in any case.
@@ -113,45 +92,70 @@ async fn managed(
     let mut builder = Builder {
         settings: &backend.settings,
         variables: installer_environment(&backend.service_environment, temporary.path()),
+        known: &backend.interpreters,
         present: Vec::new(),
         deadline: build::deadline(backend.settings.build_timeout),
     };
     let (python, python_substitution) =
         builder.interpreter(environment.python_version.as_deref(), asks.chainer, log).await?;
-    let key = key(&asks, &found, &python, attempt.plan.snapshot_id.as_str());
-    let root = backend.settings.data_dir.join("environments").join(&key);
-    let site = Site { root, source: directory.work(), builder };
-    let (complete, reused) = site.ensure(&asks, &found, &python, log).await?;
-    let substitutions = substitutions::with_installed(asks.substitutions, &complete.packages);
+    let wanted = Wanted { asks, found, python, source: directory.work() };
+    let snapshot = attempt.plan.snapshot_id.as_str();
+    let (site, complete, reused) =
+        ensure(&wanted, &builder, directory, snapshot, temporary.path(), log).await?;
+    let substitutions = substitutions::with_installed(wanted.asks.substitutions, &complete.packages);
     Ok(ActualEnvironment {
         kind: "virtual_environment".to_owned(),
         interpreter: site.interpreter().to_string_lossy().into_owned(),
         python_version: complete.python_version,
         packages: complete.packages,
         substitutions: python_substitution.into_iter().chain(substitutions).collect(),
-        build_key: Some(key),
+        build_key: Some(site.key().to_owned()),
         reused,
         container: None,
     })
 }
 
-fn key(asks: &Asks, found: &Found, python: &Interpreter, snapshot: &str) -> String {
-    let key = Key {
-        recipe: RECIPE,
-        requirements: &asks.requirements,
-        constraints: &asks.constraints,
-        overrides: &asks.overrides,
-        arguments: &found.arguments,
-        build_options: &found.build_options,
-        file: asks.file.as_deref(),
-        files: &found.files,
-        python,
-        platform: [std::env::consts::OS, std::env::consts::ARCH],
-        snapshot: found.local.then_some(snapshot),
-    };
-    // A struct of texts and numbers always serialises.
-    let json = serde_json::to_vec(&key).unwrap_or_default();
-    digest(&json)
+/// Reuses what an identical request led to, else resolves it, and builds what that leads to if nobody did before.
+async fn ensure(
+    wanted: &Wanted,
+    builder: &Builder<'_>,
+    directory: &AttemptDir,
+    snapshot: &str,
+    temporary: &Path,
+    log: &mut BuildLog,
+) -> Result<(Site, Complete, bool), CommandError> {
+    let environments = layout::environments(&builder.settings.data_dir);
+    layout::create_private_dir(&environments)?;
+    let memory = Memory::new(&environments, resolution::request_key(wanted, &builder.variables, snapshot));
+    let site = |key: String| Site::new(&environments, key, directory.clone());
+    let deadline = builder.deadline;
+    if let Some(known) = memory.recall().map(site)
+        && let Some(complete) = known.reuse(deadline, log).await?
+    {
+        return Ok((known, complete, true));
+    }
+    // Held until the environment is there: who asks for the same meanwhile asks no index, and builds nothing.
+    let mut waited = false;
+    let held = uv::lock(&memory.lock_path(), deadline, || {
+        waited = true;
+        log.line("Another run is building this environment: waiting for it.")
+    })
+    .await?;
+    if let Some(known) = memory.recall().map(site)
+        && let Some(complete) = known.reuse(deadline, log).await?
+    {
+        if waited {
+            known.repeat_log(log)?;
+        }
+        return Ok((known, complete, true));
+    }
+    let resolving = temporary.join("resolving");
+    layout::create_private_dir(&resolving)?;
+    let lock = resolution::resolve(wanted, builder, &resolving, &held, log).await?;
+    let site = site(lock.key(wanted, snapshot));
+    let (complete, reused) = site.ensure(wanted, &lock, builder, log).await?;
+    memory.keep(site.key())?;
+    Ok((site, complete, reused))
 }
 
 /// The SHA-256 of some content, in hexadecimal digits.

