@@ -14,7 +14,7 @@ use super::{
         Context,
         grammar::{
             conda::{self, CondaSpec},
-            pip,
+            paths, pip,
             requirements::Line,
         },
     },
@@ -60,6 +60,28 @@ impl ContainerDetails {
     }
 }
 
+/// Whose the pip packages of an environment are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PipOrigins {
+    /// How many of them are the framework's: the first ones.
+    #[schema(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
+    pub framework: u64,
+    /// How many of them are the lines of the requirements file: the last ones.
+    #[schema(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
+    pub file_lines: u64,
+    /// The requirements file, relative to the source tree.
+    #[schema(example = "requirements.txt")]
+    pub file: Option<String>,
+}
+
+impl PipOrigins {
+    /// Whether all packages are the definition's own, and none stands in a file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What a definition asks for. What is really used is reported per run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Environment {
@@ -83,6 +105,10 @@ pub struct Environment {
     pub container: ContainerDetails,
     /// pip requirements in order: the framework's first, unless a package of the user's replaces one by name.
     pub pip_packages: Vec<String>,
+    /// Whose they are; absent when all are the definition's own, and none stands in a file.
+    #[serde(default, skip_serializing_if = "PipOrigins::is_empty")]
+    #[schema(required = false)]
+    pub pip_origins: PipOrigins,
     /// conda packages in order, `python` excluded.
     pub conda_packages: Vec<String>,
     /// conda channels in order.
@@ -159,8 +185,7 @@ impl Environment {
             environment.add_conda(spec);
             environment
         } else {
-            let lines = context.pip_file.sound().map(Vec::as_slice).unwrap_or_default();
-            managed(draft, lines)
+            managed(draft, context.pip_file.sound())
         };
         environment.hash = environment.content_hash();
         environment
@@ -168,7 +193,9 @@ impl Environment {
 
     /// The digest of everything but the hash itself.
     fn content_hash(&self) -> String {
-        let bare = Self { hash: String::new(), ..self.clone() };
+        // Whose a package is changes nothing of what is asked for.
+        let pip_origins = PipOrigins { framework: 0, ..self.pip_origins.clone() };
+        let bare = Self { hash: String::new(), pip_origins, ..self.clone() };
         // Fields are written in the order of their declaration, so equal content is equal text.
         let text = serde_json::to_vec(&bare).expect("an environment is plain data, which is always JSON");
         super::ids::SnapshotId::from_digest(Sha256::digest(text).into()).into()
@@ -201,6 +228,7 @@ fn framework_based(draft: &Draft) -> Environment {
             draft.image_registry_details.value().filter(|_| docker && draft.image().is_given()),
         ),
         pip_packages: Vec::new(),
+        pip_origins: PipOrigins::default(),
         conda_packages: Vec::new(),
         conda_channels: Vec::new(),
         environment_variables: variables(draft.environment_variables.value()),
@@ -210,7 +238,7 @@ fn framework_based(draft: &Draft) -> Environment {
 }
 
 /// The framework's environment with the user's packages.
-fn managed(draft: &Draft, lines: &[Line]) -> Environment {
+fn managed(draft: &Draft, file: Option<&Vec<Line>>) -> Environment {
     let mut environment = framework_based(draft);
     let version = draft.framework_version.text().unwrap_or(framework::DEFAULT_VERSION);
     environment.framework_version = Some(version.to_owned());
@@ -235,6 +263,7 @@ fn managed(draft: &Draft, lines: &[Line]) -> Environment {
             user.push(entry.text);
         }
     }
+    let lines = file.map(Vec::as_slice).unwrap_or_default();
     for line in lines {
         names.extend(line.entry.name.clone());
         user.push(line.text.clone());
@@ -248,9 +277,18 @@ fn managed(draft: &Draft, lines: &[Line]) -> Environment {
             }
         }
     }
+    environment.pip_origins = PipOrigins {
+        framework: count(environment.pip_packages.len()),
+        file_lines: count(lines.len()),
+        file: file.and_then(|_| paths::normalized(draft.pip_file().1.text()?)),
+    };
     environment.pip_packages.extend(user);
     environment.conda_packages = conda;
     environment
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 /// The environment that `environment_definition` states.
@@ -271,6 +309,7 @@ fn own(definition: &EnvironmentDefinition) -> Environment {
         image: docker.base_image.text().filter(|_| in_container).map(ToOwned::to_owned),
         container: if in_container { container_of(docker) } else { ContainerDetails::default() },
         pip_packages: Vec::new(),
+        pip_origins: PipOrigins::default(),
         conda_packages: Vec::new(),
         conda_channels: Vec::new(),
         environment_variables: variables(definition.variables.value()),
@@ -353,8 +392,18 @@ mod tests {
             ["Chainer[docs]>=6", "numpy", "--pre", "tqdm", "mpi4py==3.1.0"],
             "chainer by pip, mpi4py by the file, azureml-defaults by conda"
         );
+        let origins = PipOrigins { framework: 0, file_lines: 2, file: Some("req.txt".into()) };
+        assert_eq!(environment.pip_origins, origins);
         assert_eq!(environment.python_version.as_deref(), Some("3.7"));
         assert_eq!(environment.conda_packages, ["scipy", "Azureml_Defaults"]);
+        let environment =
+            resolved(&json!({"pip_packages": ["chainer>6"], "pip_requirements_file": "./req_options.txt"}));
+        assert_eq!(
+            environment.pip_packages,
+            ["azureml-defaults", "mpi4py==3.0.0", "chainer>6", "--pre", "tqdm"]
+        );
+        let origins = PipOrigins { framework: 2, file_lines: 2, file: Some("req_options.txt".into()) };
+        assert_eq!(environment.pip_origins, origins);
         let wheel = resolved(&json!({"pip_packages": ["https://e.invalid/chainer-6.0.0-py3-none-any.whl"]}));
         assert!(!wheel.pip_packages.contains(&"chainer==7.0.0".to_owned()));
         assert_eq!(resolved(&json!({"conda_packages": ["python"]})).python_version, None);

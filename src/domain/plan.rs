@@ -50,6 +50,19 @@ pub enum InputMode {
     Direct,
 }
 
+impl InputMode {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mount => "mount",
+            Self::Download => "download",
+            Self::Upload => "upload",
+            Self::Direct => "direct",
+        }
+    }
+}
+
 /// Data that a run reads or writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlannedInput {

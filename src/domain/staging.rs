@@ -125,10 +125,20 @@ pub fn arguments(plan: &Plan, area: &Area<'_>) -> Vec<String> {
     plan.arguments.iter().enumerate().map(argument).collect()
 }
 
-/// The variables that say where inputs are.
+/// The variables that say where inputs are, and which of them are datasets.
 #[must_use]
 pub fn variables(plan: &Plan, area: &Area<'_>) -> Vec<(String, String)> {
-    plan.data.inputs.iter().map(|input| (input.variable.clone(), seen_path(input, area))).collect()
+    let inputs = &plan.data.inputs;
+    let mut variables: Vec<(String, String)> =
+        inputs.iter().map(|input| (input.variable.clone(), seen_path(input, area))).collect();
+    let datasets = inputs.iter().filter(|input| input.kind == InputKind::Dataset);
+    let listed: Vec<String> =
+        datasets.map(|input| format!("{}:{}", input.name, input.mode.as_str())).collect();
+    if !listed.is_empty() {
+        // By this the SDK, and the module that scripts are given, tell datasets from other variables.
+        variables.push(("AZUREML_DATASET_ENVIRONMENT_VARS".to_owned(), listed.join(",")));
+    }
+    variables
 }
 
 #[cfg(test)]
@@ -206,7 +216,9 @@ mod tests {
                 "/a/data/resume_from/c.npz"
             ]
         );
-        assert_eq!(variables(&plan, &AREA)[1], ("set".to_owned(), "/a/data/inputs/set/csv".to_owned()));
+        let variables = variables(&plan, &AREA);
+        assert_eq!(variables[1], ("set".to_owned(), "/a/data/inputs/set/csv".to_owned()));
+        assert_eq!(variables[2], ("AZUREML_DATASET_ENVIRONMENT_VARS".to_owned(), "set:direct".to_owned()));
         let (folder, pattern) = folder_and_pattern(&plan.data.inputs[1]);
         assert_eq!((folder.as_str(), pattern.as_deref()), ("csv", Some("csv/2026-*/*.csv")));
     }

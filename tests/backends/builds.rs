@@ -1,6 +1,6 @@
 //! How environments are built, with a stand-in for uv: quick, and without the network.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use estimatord::{
     backend::{
@@ -28,10 +28,15 @@ fn with_uv(machine: &Machine, script: &str) -> (ProcessBackend, Attempt) {
         uv: Some(uv.into()),
     })
     .unwrap();
+    (backend, another(machine))
+}
+
+/// An attempt of a run of its own that needs an environment.
+fn another(machine: &Machine) -> Attempt {
     let mut attempt = machine.watched(harness::attempt("exits.py", &["0"]));
     attempt.plan.environment.kind = EnvironmentKind::Managed;
     attempt.plan.environment.interpreter_path = None;
-    (backend, attempt)
+    attempt
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -62,4 +67,74 @@ async fn the_installer_trusts_the_system_and_leaves_nothing_behind() {
     assert_eq!(names(&temporary), [""; 0]);
     let left = names(&machine.data_dir().join("environments"));
     assert!(left.iter().all(|name| name.ends_with(".log") || name.ends_with(".lock")), "{left:?}");
+}
+
+/// A uv that resolves everything to one version and writes down what it is asked.
+fn noting_uv(machine: &Machine) -> String {
+    let calls = machine.note("calls");
+    format!(
+        r#"echo "$*" >> {calls}
+case "$*" in
+    *" venv "*) for last; do :; done; mkdir -p "$last/bin" && : > "$last/bin/python" ;;
+    *" pip compile "*) while [ "$1" != --output-file ]; do shift; done; echo 'six==1.16.0' > "$2" ;;
+    *" pip list "*) echo '[{{"name":"six","version":"1.16.0"}}]' ;;
+esac"#
+    )
+}
+
+fn asking_for(mut attempt: Attempt, package: &str) -> Attempt {
+    attempt.plan.environment.pip_packages = vec![package.to_owned()];
+    attempt
+}
+
+/// How often the noting uv was asked for something.
+fn count(machine: &Machine, what: &str) -> usize {
+    fs::read_to_string(machine.note("calls")).unwrap().lines().filter(|line| line.contains(what)).count()
+}
+
+/// Prepares all at once by three backends, as by several workers on one data directory. Answers the keys, and how many were
+/// built.
+async fn prepare_all(machine: &Machine, attempts: Vec<Attempt>) -> (BTreeSet<String>, usize) {
+    let backends = [(); 3].map(|()| with_uv(machine, &noting_uv(machine)).0);
+    let calls: Vec<_> = attempts
+        .into_iter()
+        .zip(backends.iter().cycle())
+        .map(|(attempt, backend)| {
+            let backend = backend.clone();
+            tokio::spawn(async move { backend.prepare(&attempt, &scripts()).await.unwrap() })
+        })
+        .collect();
+    let (mut keys, mut built) = (BTreeSet::new(), 0);
+    for call in calls {
+        let environment = call.await.unwrap();
+        assert_eq!(environment.packages, ["six==1.16.0"]);
+        built += usize::from(!environment.reused);
+        keys.extend(environment.build_key);
+    }
+    (keys, built)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_that_ask_at_once_ask_the_indexes_once_and_build_once() {
+    let machine = Machine::new();
+    let attempts = (0..100).map(|_| asking_for(another(&machine), "six")).collect();
+    let (keys, built) = prepare_all(&machine, attempts).await;
+    assert_eq!((keys.len(), built), (1, 1));
+    assert_eq!((count(&machine, "pip compile"), count(&machine, "pip install")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_that_resolve_to_the_same_share_what_is_built() {
+    let machine = Machine::new();
+    let package = |index: usize| ["six", "six>1"][index % 2];
+    let attempts = (0..20).map(|index| asking_for(another(&machine), package(index))).collect();
+    let (keys, built) = prepare_all(&machine, attempts).await;
+    assert_eq!((keys.len(), built), (1, 1));
+    assert_eq!((count(&machine, "pip compile"), count(&machine, "pip install")), (2, 1));
+    // Without the environment nobody believes what was remembered of it.
+    let key = keys.first().unwrap();
+    fs::remove_dir_all(machine.data_dir().join("environments").join(key)).unwrap();
+    let (again, built) = prepare_all(&machine, vec![asking_for(another(&machine), "six")]).await;
+    assert_eq!((&again, built), (&keys, 1));
+    assert_eq!(count(&machine, "pip compile"), 3);
 }

@@ -59,14 +59,22 @@ pub struct Directory(pub PathBuf);
 
 impl SourceTree for Directory {
     async fn unpack(&self, directory: &Path) -> io::Result<()> {
-        for entry in fs::read_dir(&self.0)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                fs::copy(entry.path(), directory.join(entry.file_name()))?;
-            }
-        }
-        Ok(())
+        copy(&self.0, directory)
     }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// The scripts of the conformance suite.
@@ -140,6 +148,7 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
                 image: None,
                 container: Default::default(),
                 pip_packages: Vec::new(),
+                pip_origins: Default::default(),
                 conda_packages: Vec::new(),
                 conda_channels: Vec::new(),
                 environment_variables: Vec::new(),

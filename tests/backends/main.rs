@@ -6,3 +6,4 @@ mod containers;
 mod harness;
 mod process;
 mod slow_environments;
+mod slow_pip_files;

@@ -54,7 +54,7 @@ impl Drop for Kept {
 /// What the definition of the example resolves to.
 const EXAMPLE: [&str; 4] = ["azureml-defaults", "chainer==7.0.0", "mpi4py==3.0.0", "scikit-learn"];
 
-fn backend(data_dir: PathBuf, build_timeout: Duration) -> ProcessBackend {
+pub fn backend(data_dir: PathBuf, build_timeout: Duration) -> ProcessBackend {
     let supervisor = env!("CARGO_BIN_EXE_estimatord").into();
     let cancel_grace = Duration::from_secs(10);
     // Where it was installed before, it need not be installed again for every fresh data directory.
@@ -62,7 +62,7 @@ fn backend(data_dir: PathBuf, build_timeout: Duration) -> ProcessBackend {
     ProcessBackend::new(Settings { data_dir, supervisor, cancel_grace, build_timeout, uv }).unwrap()
 }
 
-fn managed(mut attempt: Attempt, packages: &[&str]) -> Attempt {
+pub fn managed(mut attempt: Attempt, packages: &[&str]) -> Attempt {
     let environment = &mut attempt.plan.environment;
     environment.kind = EnvironmentKind::Managed;
     environment.interpreter_path = None;

@@ -31,6 +31,7 @@ fn environment() -> Environment {
         image: None,
         container: Default::default(),
         pip_packages: Vec::new(),
+        pip_origins: Default::default(),
         conda_packages: Vec::new(),
         conda_channels: Vec::new(),
         environment_variables: Vec::new(),

@@ -40,6 +40,7 @@ pub(crate) fn attempt() -> Attempt {
                 image: None,
                 container: Default::default(),
                 pip_packages: Vec::new(),
+                pip_origins: Default::default(),
                 conda_packages: Vec::new(),
                 conda_channels: Vec::new(),
                 environment_variables: Vec::new(),

@@ -23,6 +23,11 @@ pub(super) fn runs(data_dir: &Path) -> PathBuf {
     data_dir.join("runs")
 }
 
+/// Where built environments are, and what is remembered of them.
+pub(super) fn environments(data_dir: &Path) -> PathBuf {
+    data_dir.join("environments")
+}
+
 /// The directory of one attempt: `<data_dir>/runs/<run_id>/<attempt>`.
 #[derive(Clone, Debug)]
 pub(super) struct AttemptDir {
@@ -65,6 +70,11 @@ impl AttemptDir {
     /// Held while `work` is made.
     pub(super) fn prepare_lock(&self) -> PathBuf {
         self.root.join("prepare.lock")
+    }
+
+    /// Which built environment the attempt uses, from before it is looked up.
+    pub(super) fn environment(&self) -> PathBuf {
+        self.root.join("environment.json")
     }
 
     /// What the supervisor is to start.

@@ -23,6 +23,7 @@ mod supervisor;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -87,6 +88,7 @@ pub struct ProcessBackend {
     settings: Settings,
     /// The service's own environment, of which scripts are given a small part.
     service_environment: Vec<(String, String)>,
+    interpreters: Arc<environment::KnownInterpreters>,
 }
 
 impl ProcessBackend {
@@ -98,7 +100,11 @@ impl ProcessBackend {
         let service_environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Ok(Self { settings: Settings { data_dir, supervisor, ..settings }, service_environment })
+        Ok(Self {
+            settings: Settings { data_dir, supervisor, ..settings },
+            service_environment,
+            interpreters: Arc::default(),
+        })
     }
 
     fn directory(&self, attempt: &Attempt) -> AttemptDir {
@@ -142,6 +148,11 @@ impl ProcessBackend {
             source,
         })
     }
+}
+
+/// What the script's module was copying to the outputs when it ended.
+fn is_partial_upload(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|name| name.starts_with(".estimatord-"))
 }
 
 const PARTIAL_WORK: &str = "work.partial-";
@@ -285,7 +296,9 @@ impl Backend for ProcessBackend {
     }
 
     async fn output_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
-        files::list(&self.directory(attempt).work(), "outputs", "")
+        let mut found = files::list(&self.directory(attempt).work(), "outputs", "")?;
+        found.retain(|file| !is_partial_upload(&file.name));
+        Ok(found)
     }
 
     async fn record_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {

@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::container::ContainerControl;
 
+/// The built environment that an attempt uses: it stays where it is until the attempt's directory is removed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct UsedEnvironment {
+    /// The key of the environment.
+    pub(super) key: String,
+}
+
 /// What the supervisor is to start, complete: it decides nothing itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Launch {

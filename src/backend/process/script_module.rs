@@ -8,15 +8,19 @@ use std::{
 use super::{environment::digest, layout};
 
 /// Every file of it, with its path.
-const FILES: [(&str, &str); 8] = [
-    ("site/sitecustomize.py", include_str!("python/site/sitecustomize.py")),
-    ("module/azureml/__init__.py", include_str!("python/module/azureml/__init__.py")),
+const FILES: [(&str, &str); 12] = [
     ("module/azureml/core/__init__.py", include_str!("python/module/azureml/core/__init__.py")),
-    ("module/azureml/core/experiment.py", include_str!("python/module/azureml/core/experiment.py")),
-    ("module/azureml/core/run.py", include_str!("python/module/azureml/core/run.py")),
-    ("module/azureml/core/workspace.py", include_str!("python/module/azureml/core/workspace.py")),
     ("module/azureml/core/_files.py", include_str!("python/module/azureml/core/_files.py")),
     ("module/azureml/core/_recorder.py", include_str!("python/module/azureml/core/_recorder.py")),
+    ("module/azureml/core/_values.py", include_str!("python/module/azureml/core/_values.py")),
+    ("module/azureml/core/_workspace_only.py", include_str!("python/module/azureml/core/_workspace_only.py")),
+    ("module/azureml/core/dataset.py", include_str!("python/module/azureml/core/dataset.py")),
+    ("module/azureml/core/datastore.py", include_str!("python/module/azureml/core/datastore.py")),
+    ("module/azureml/core/experiment.py", include_str!("python/module/azureml/core/experiment.py")),
+    ("module/azureml/core/model.py", include_str!("python/module/azureml/core/model.py")),
+    ("module/azureml/core/run.py", include_str!("python/module/azureml/core/run.py")),
+    ("module/azureml/core/workspace.py", include_str!("python/module/azureml/core/workspace.py")),
+    ("site/sitecustomize.py", include_str!("python/site/sitecustomize.py")),
 ];
 
 /// Where it lies, whole: the directory to put first on `PYTHONPATH`.

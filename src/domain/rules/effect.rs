@@ -2,13 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    CHAINER_PAGE, Context, FileState, Rule, Sink,
-    grammar::{pip, shm},
-    words,
-};
+use super::{CHAINER_PAGE, Context, Rule, Sink, grammar::shm, words};
 use crate::domain::{
-    definition::Draft,
     finding::{Finding, Severity},
     framework,
 };
@@ -47,9 +42,7 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
         ("custom_docker_base_image", built && old_image),
         ("custom_docker_image", built && draft.custom_docker_image.is_given()),
         ("conda_packages", draft.conda_packages.is_given()),
-        ("pip_packages", pip_packages_need_more(draft)),
         (draft.conda_file().0, draft.conda_file().1.is_given()),
-        (draft.pip_file().0, pip_file_needs_more(context)),
         ("environment_definition", environment && environment_needs_more(context.body)),
         ("shm_size", shm_size && (built || !image) && !draft.use_docker.is_false()),
         ("_enable_optimized_mode", draft.enable_optimized_mode.is_true()),
@@ -62,24 +55,6 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
                 words(format!("Remove `{name}` for now, or only validate and store the definition.")),
             );
         }
-    }
-}
-
-/// Names and remote addresses can be installed; options and files cannot yet.
-fn is_plain(entry: &pip::Entry) -> bool {
-    matches!(entry.kind, pip::EntryKind::Requirement | pip::EntryKind::Remote)
-}
-
-fn pip_packages_need_more(draft: &Draft) -> bool {
-    let entries = draft.pip_packages.value().into_iter().flatten().flatten();
-    entries.map(|entry| pip::parse(entry)).any(|entry| !entry.is_ok_and(|entry| is_plain(&entry)))
-}
-
-fn pip_file_needs_more(context: &Context<'_>) -> bool {
-    match &context.pip_file {
-        FileState::Sound(lines) => lines.iter().any(|line| line.has_options || !is_plain(&line.entry)),
-        FileState::NotLookedUp => false,
-        FileState::Missing | FileState::Invalid(_) => true,
     }
 }
 
@@ -151,6 +126,7 @@ mod tests {
             json!({"user_managed": true, "custom_docker_base_image": "a"}),
             json!({"user_managed": true, "compute_target": "gpu-cluster", "use_gpu": true}),
             json!({"compute_target": null, "vm_size": "STANDARD_NC6", "vm_priority": "dedicated"}),
+            json!({"pip_packages": ["--pre", "-e ./pkg"], "pip_requirements_file_path": "req_options.txt"}),
             json!({"pip_packages": ["numpy", "https://e.invalid/a.whl"], "pip_requirements_file": "req.txt"}),
             json!({"image_registry_details": {"address": "a"}, "_disable_validation": true, "_show_lint_warnings": true}),
             json!({"_disable_validation": false, "_show_lint_warnings": true, "_show_package_warnings": true}),
@@ -175,11 +151,7 @@ mod tests {
                 json!({"custom_docker_image": "a", "image_registry_details": {"address": "a"}}),
                 vec!["/custom_docker_image"],
             ),
-            (
-                json!({"conda_packages": ["a"], "pip_packages": ["--pre"]}),
-                vec!["/conda_packages", "/pip_packages"],
-            ),
-            (json!({"pip_requirements_file_path": "req_options.txt"}), vec!["/pip_requirements_file_path"]),
+            (json!({"conda_packages": ["a"], "pip_packages": ["--pre"]}), vec!["/conda_packages"]),
             (json!({"conda_dependencies_file": "conda.yml"}), vec!["/conda_dependencies_file"]),
             (json!({"shm_size": "4g"}), vec!["/shm_size"]),
             (

@@ -41,7 +41,7 @@ pub(super) async fn prepare(
     log: &mut BuildLog,
 ) -> Result<ActualEnvironment, CommandError> {
     let data_dir = &backend.settings.data_dir;
-    let (locks, scratch) = (data_dir.join("environments"), layout::scratch(data_dir)?);
+    let (locks, scratch) = (layout::environments(data_dir), layout::scratch(data_dir)?);
     layout::create_private_dir(&locks)?;
     let having = Having {
         engine,

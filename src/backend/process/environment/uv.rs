@@ -108,12 +108,30 @@ pub(super) async fn install_python(
 pub(in super::super) async fn lock(
     path: &Path,
     deadline: Instant,
+    waiting: impl FnMut() -> io::Result<()>,
+) -> Result<std::fs::File, CommandError> {
+    wait_for(path, std::fs::File::try_lock, deadline, waiting).await
+}
+
+/// [`lock`], for one of many who only look.
+pub(super) async fn lock_shared(
+    path: &Path,
+    deadline: Instant,
+    waiting: impl FnMut() -> io::Result<()>,
+) -> Result<std::fs::File, CommandError> {
+    wait_for(path, std::fs::File::try_lock_shared, deadline, waiting).await
+}
+
+async fn wait_for(
+    path: &Path,
+    attempt: impl Fn(&std::fs::File) -> Result<(), TryLockError>,
+    deadline: Instant,
     mut waiting: impl FnMut() -> io::Result<()>,
 ) -> Result<std::fs::File, CommandError> {
     let file = layout::open_lock_file(path)?;
     let mut told = false;
     loop {
-        match file.try_lock() {
+        match attempt(&file) {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(error.into()),
             Err(TryLockError::WouldBlock) => {}

@@ -32,8 +32,6 @@ pub(crate) struct Line {
     pub(crate) text: String,
     /// What it is.
     pub(crate) entry: Entry,
-    /// Whether options follow its requirement.
-    pub(crate) has_options: bool,
 }
 
 /// Reads a requirements file.
@@ -42,6 +40,24 @@ pub(crate) struct Line {
 ///
 /// Says which line is wrong, and why.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
+    let mut lines = Vec::new();
+    for (number, content) in logical_lines(bytes)? {
+        let line = logical(&content).map_err(|why| {
+            let shown = crate::domain::definition::shortened(&pip::without_credentials(&content));
+            format!("line {number} ({shown:?}): {why}")
+        })?;
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
+/// The lines of a requirements file that say something: continued ones joined, comments left out, each with the number of
+/// its first.
+///
+/// # Errors
+///
+/// Says why it is no text.
+pub(crate) fn logical_lines(bytes: &[u8]) -> Result<Vec<(usize, String)>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.contains('\0') {
@@ -50,14 +66,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
     let mut lines = Vec::new();
     for (number, joined) in joined(text) {
         let content = without_comment(&joined).trim();
-        if content.is_empty() {
-            continue;
+        if !content.is_empty() {
+            lines.push((number, content.to_owned()));
         }
-        let line = logical(content).map_err(|why| {
-            let shown = crate::domain::definition::shortened(&pip::without_credentials(content));
-            format!("line {number} ({shown:?}): {why}")
-        })?;
-        lines.push(line);
     }
     Ok(lines)
 }
@@ -102,7 +113,7 @@ fn logical(content: &str) -> Result<Line, String> {
     if content.starts_with('-') {
         check_options(content, LINE_OPTIONS, "rcefi")?;
         let entry = pip::parse(content)?;
-        return Ok(Line { text: content.to_owned(), entry, has_options: false });
+        return Ok(Line { text: content.to_owned(), entry });
     }
     let (requirement, options) = split_options(content);
     // In a file pip puts the values of the environment in the place of `${NAME}`; which they are is not known here.
@@ -111,10 +122,10 @@ fn logical(content: &str) -> Result<Line, String> {
         Err(why) => return Err(why),
     };
     if options.is_empty() {
-        return Ok(Line { text: entry.text.clone(), entry, has_options: false });
+        return Ok(Line { text: entry.text.clone(), entry });
     }
     check_options(options, REQUIREMENT_OPTIONS, "C")?;
-    Ok(Line { text: format!("{} {options}", entry.text), entry, has_options: true })
+    Ok(Line { text: format!("{} {options}", entry.text), entry })
 }
 
 /// The text with a word in the place of each `${NAME}` of an address. A path of a file keeps them: it may lead anywhere.

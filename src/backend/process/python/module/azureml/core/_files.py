@@ -5,6 +5,9 @@ import shutil
 import tempfile
 import time
 
+# Copies that are not whole yet; the service leaves them out.
+PARTIAL_PREFIX = ".estimatord-"
+
 
 def below_outputs(name):
     """The path below the outputs directory that an artifact of this name has: `outputs/x` and `x` are the same."""
@@ -14,19 +17,32 @@ def below_outputs(name):
         parts = parts[1:]
     if path.startswith("/") or ".." in parts or not parts or "\0" in path:
         raise ValueError("{!r} is no name for an output: it must be a relative path without `..`".format(name))
+    if any(part.startswith(PARTIAL_PREFIX) for part in parts):
+        message = "{!r} is no name for an output: names that begin with {!r} are left out"
+        raise ValueError(message.format(name, PARTIAL_PREFIX))
     return os.path.join(*parts)
 
 
-class Outputs(object):
-    """The directory that is collected at the end of the run."""
+def file_name(text):
+    """A name for a file that reads like the text."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:100] or "_"
 
-    def __init__(self, root):
-        self.root = root
+
+class Outputs(object):
+    """The directory that is collected at the end of the run, or the part of it `below` which a child run writes."""
+
+    def __init__(self, root, below=""):
+        self._root = root
+        self._below = below
+
+    def of_child(self, child):
+        """The part for a child run: several of them may each have a `model.npz`."""
+        return Outputs(self._root, os.path.join("children", file_name(child)))
 
     def put(self, name, source):
-        """Copies a file or a stream; the path below outputs."""
-        path = below_outputs(name)
-        target = os.path.join(self.root, path)
+        """Copies a file or a stream; its path below outputs."""
+        path = os.path.join(self._below, below_outputs(name))
+        target = os.path.join(self._root, path)
         is_stream = hasattr(source, "read")
         if not is_stream:
             source = os.fspath(source) if hasattr(os, "fspath") else str(source)
@@ -34,16 +50,15 @@ class Outputs(object):
                 raise FileNotFoundError("there is no file {!r} to upload as {!r}".format(source, name))
             if os.path.exists(target) and os.path.samefile(source, target):
                 return path
-        if os.path.exists(target):
+        if os.path.lexists(target):
             raise FileExistsError("the run has an output {!r} already".format(path))
         directory = os.path.dirname(target)
         os.makedirs(directory, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=".estimatord-", dir=directory)
+        handle, partial = tempfile.mkstemp(prefix=PARTIAL_PREFIX, dir=directory)
         try:
             with os.fdopen(handle, "wb") as copy:
                 if is_stream:
-                    content = source.read()
-                    copy.write(content.encode("utf-8") if isinstance(content, str) else content)
+                    _copy_stream(source, copy)
                 else:
                     with open(source, "rb") as original:
                         shutil.copyfileobj(original, copy)
@@ -56,28 +71,38 @@ class Outputs(object):
         return path
 
     def put_folder(self, name, folder):
-        """Copies every file of a folder; the paths below outputs."""
+        """Copies every file of a folder; their paths below outputs."""
+        folder = str(folder)
         if not os.path.isdir(folder):
             raise FileNotFoundError("there is no folder {!r} to upload as {!r}".format(folder, name))
         paths = []
+        # The whole list first: the outputs may lie in the folder.
         for directory, _, files in sorted(os.walk(folder)):
             for file in sorted(files):
                 source = os.path.join(directory, file)
                 relative = os.path.relpath(source, folder)
-                paths.append(self.put("/".join([str(name).rstrip("/"), relative]), source))
+                if not file.startswith(PARTIAL_PREFIX):
+                    paths.append(self.put("/".join([str(name).rstrip("/"), relative]), source))
         return paths
 
     def put_image(self, name, path, plot):
-        """Copies an image file, or saves a plot of matplotlib; the path below outputs."""
-        safe = re.sub(r"[^A-Za-z0-9._-]", "_", name) or "image"
-        ending = os.path.splitext(str(path))[1] if plot is None else ".png"
-        stem = "images/{}_{}".format(safe, int(time.time() * 1000))
+        """Copies an image file, or saves a plot of matplotlib; its path below outputs."""
+        ending = ".png" if path is None else os.path.splitext(str(path))[1]
+        stem = "images/{}_{}".format(file_name(name), int(time.time() * 1000))
         artifact, number = stem + ending, 1
-        while os.path.exists(os.path.join(self.root, artifact)):
+        while os.path.lexists(os.path.join(self._root, self._below, artifact)):
             artifact, number = "{}_{}{}".format(stem, number, ending), number + 1
-        if plot is None:
+        if path is not None:
             return self.put(artifact, path)
         with tempfile.TemporaryDirectory() as directory:
             saved = os.path.join(directory, "plot.png")
             plot.savefig(saved, format="png")
             return self.put(artifact, saved)
+
+
+def _copy_stream(stream, copy):
+    while True:
+        part = stream.read(1024 * 1024)
+        if not part:
+            return
+        copy.write(part.encode("utf-8") if isinstance(part, str) else part)

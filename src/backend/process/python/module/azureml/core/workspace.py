@@ -1,4 +1,6 @@
-"""`from azureml.core.workspace import Workspace`."""
-from azureml.core.run import Workspace
+"""`from azureml.core.workspace import Workspace`: the name only."""
+from azureml.core._workspace_only import only_named
 
 __all__ = ["Workspace"]
+
+Workspace = only_named("Workspace")

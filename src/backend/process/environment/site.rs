@@ -1,0 +1,242 @@
+//! The place of one environment: built once, whole or not at all, and reused.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        LOOK_INTERVAL, files,
+        layout::{self, AttemptDir},
+        records::UsedEnvironment,
+    },
+    BuildLog, CommandError, build,
+    builder::Builder,
+    resolution::Lock,
+    uv,
+    wanted::Wanted,
+};
+
+/// Written last: an environment without it was never finished.
+const MARKER: &str = ".complete";
+
+/// How often removing an unfinished environment is tried.
+const CLEAR_TRIES: u32 = 50;
+
+/// What is known of a finished environment.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Complete {
+    pub(super) python_version: String,
+    pub(super) packages: Vec<String>,
+}
+
+/// One line of `uv pip list`.
+#[derive(Debug, Deserialize)]
+struct Listed {
+    name: String,
+    version: String,
+}
+
+/// The place where one environment is built, for good: the paths in it are absolute.
+pub(super) struct Site {
+    root: PathBuf,
+    key: String,
+    /// The attempt that uses it.
+    user: AttemptDir,
+}
+
+impl Site {
+    pub(super) fn new(environments: &Path, key: String, user: AttemptDir) -> Self {
+        Self { root: environments.join(&key), key, user }
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) fn interpreter(&self) -> PathBuf {
+        self.root.join("venv/bin/python")
+    }
+
+    fn sibling(&self, ending: &str) -> PathBuf {
+        self.root.with_extension(ending)
+    }
+
+    /// What is there, if it is whole and its interpreter has not been removed since.
+    fn complete(&self) -> Option<Complete> {
+        if !self.interpreter().is_file() {
+            return None;
+        }
+        layout::read_json(&self.root.join(MARKER)).ok().flatten()
+    }
+
+    /// The environment, if it is there. From before it is looked up the attempt counts as one that uses it.
+    pub(super) async fn reuse(
+        &self,
+        deadline: Instant,
+        log: &mut BuildLog,
+    ) -> Result<Option<Complete>, CommandError> {
+        layout::write_json(&self.user.environment(), &UsedEnvironment { key: self.key.clone() })?;
+        let mut waited = false;
+        // Who removes an environment holds the lock while it looks for users: either it has seen this one, or what is
+        // looked up below is gone.
+        let lock = uv::lock_shared(&self.sibling("lock"), deadline, || {
+            waited = true;
+            log.line("Another run is building this environment: waiting for it.")
+        })
+        .await?;
+        let Some(complete) = self.complete() else { return Ok(None) };
+        drop(lock);
+        if waited {
+            self.repeat_log(log)?;
+        }
+        self.note_use(log)?;
+        Ok(Some(complete))
+    }
+
+    /// Says that it is reused, and writes down when.
+    fn note_use(&self, log: &mut BuildLog) -> Result<(), CommandError> {
+        let marker = fs::File::options().append(true).open(self.root.join(MARKER))?;
+        marker.set_modified(SystemTime::now())?;
+        Ok(log.line(&format!("Reusing the environment {}, built before.", self.root.display()))?)
+    }
+
+    /// Shows to one who waited what building it said.
+    pub(super) fn repeat_log(&self, log: &mut BuildLog) -> Result<(), CommandError> {
+        if let Ok(said) = fs::read(self.sibling("log")) {
+            log.bytes(&said)?;
+        }
+        Ok(())
+    }
+
+    /// The environment, built if it is not there. Answers whether it was.
+    pub(super) async fn ensure(
+        &self,
+        wanted: &Wanted,
+        resolved: &Lock,
+        builder: &Builder<'_>,
+        log: &mut BuildLog,
+    ) -> Result<(Complete, bool), CommandError> {
+        if let Some(complete) = self.reuse(builder.deadline, log).await? {
+            return Ok((complete, true));
+        }
+        let mut waited = false;
+        let lock = uv::lock(&self.sibling("lock"), builder.deadline, || {
+            waited = true;
+            log.line("Another run is building this environment: waiting for it.")
+        })
+        .await?;
+        if let Some(complete) = self.complete() {
+            if waited {
+                self.repeat_log(log)?;
+            }
+            self.note_use(log)?;
+            return Ok((complete, true));
+        }
+        let mut log = log.also(&self.sibling("log"))?;
+        // Left behind by a build that was interrupted.
+        self.blocking(|root| files::remove_tree(&root)).await?;
+        match self.build(wanted, resolved, builder, &lock, &mut log).await {
+            Ok(complete) => Ok((complete, false)),
+            Err(error) => {
+                self.clear().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what a failed build made, under its lock. What cannot be removed is left to the next build.
+    async fn clear(&self) {
+        for _ in 0..CLEAR_TRIES {
+            if self.blocking(|root| files::remove_tree(&root)).await.is_ok() {
+                return;
+            }
+            // An installer that was killed may be writing still.
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn build(
+        &self,
+        wanted: &Wanted,
+        resolved: &Lock,
+        builder: &Builder<'_>,
+        lock: &fs::File,
+        log: &mut BuildLog,
+    ) -> Result<Complete, CommandError> {
+        let uv = builder.uv(log).await?;
+        layout::create_private_dir(&self.root)?;
+        let placed = wanted.place(&self.root).await?;
+        let versions = self.root.join("lock.txt");
+        fs::write(&versions, resolved.constraints())?;
+        let version = wanted.python.version_text();
+        log.line(&format!("Building {} with Python {version}.", self.root.display()))?;
+        let command = |arguments: &[&str]| {
+            let mut command = builder.installer(&uv, &placed.directory);
+            command.args(arguments);
+            command
+        };
+        let mut make = command(&["venv", "--no-project", "--no-python-downloads", "--python"]);
+        make.arg(&wanted.python.path).arg(self.root.join("venv"));
+        build::run(make, lock, log, builder.deadline).await?;
+        if !wanted.is_empty() {
+            let mut install = command(&["pip", "install", "--python"]);
+            install.arg(self.interpreter());
+            for file in &placed.requirements {
+                install.arg("-r").arg(file);
+            }
+            // The definition's own lists once more, and not the resolved versions alone, for the sake of the digests in them.
+            install.arg("-c").arg(&versions).arg("-b").arg(&placed.constraints);
+            install.arg("--override").arg(&placed.overrides).args(&wanted.found.arguments);
+            build::run(install, lock, log, builder.deadline).await?;
+        }
+        let mut list = command(&["pip", "list", "--quiet", "--format", "json", "--python"]);
+        list.arg(self.interpreter());
+        let mut silent = BuildLog::open(Path::new("/dev/null"))?;
+        let listed = build::run(list, lock, &mut silent, builder.deadline).await?;
+        let complete = Complete { python_version: version, packages: packages(&listed)? };
+        self.finish(&complete).await?;
+        log.line("The environment is complete.")?;
+        Ok(complete)
+    }
+
+    /// Writes the marker once all of it is on the disk: a power failure must not leave a marker without its packages.
+    async fn finish(&self, complete: &Complete) -> Result<(), CommandError> {
+        self.blocking(|root| Ok(nix::unistd::syncfs(fs::File::open(root)?)?)).await?;
+        Ok(layout::write_json(&self.root.join(MARKER), complete)?)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, CommandError> {
+        let root = self.root.clone();
+        Ok(tokio::task::spawn_blocking(move || work(root)).await.map_err(io::Error::other)??)
+    }
+}
+
+fn packages(listed: &str) -> Result<Vec<String>, CommandError> {
+    let listed: Vec<Listed> = serde_json::from_str(listed.trim())
+        .map_err(|error| CommandError::Failed(format!("cannot read the list of packages: {error}")))?;
+    let mut packages: Vec<String> =
+        listed.into_iter().map(|package| format!("{}=={}", package.name, package.version)).collect();
+    packages.sort();
+    Ok(packages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_listed_in_order() {
+        let listed = r#"[{"name":"numpy","version":"1.23.5"},{"name":"chainer","version":"7.0.0"}]"#;
+        assert_eq!(packages(listed).unwrap(), ["chainer==7.0.0", "numpy==1.23.5"]);
+        assert!(packages("no").is_err());
+    }
+}
