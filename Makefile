@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 # They install what is missing (as root, or with sudo) or say in one line what to install.
 
-.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings check-containers clean
+.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings check-containers check-datastores clean
 
 demo: ## build, start, train both examples, show what came out, stop
 	@scripts/setup.sh build run
@@ -51,6 +51,9 @@ check-renderings: ## every rendering, read by the SDK or tool that it is written
 
 check-containers: ## the process backend in real containers: a Docker of its own, as root
 	scripts/with-docker.sh cargo nextest run --locked --test backends --run-ignored only -E 'test(/^containers::/)'
+
+check-datastores: ## datastores that speak the protocols of S3 and Azure Blob Storage
+	scripts/with-stores.sh cargo nextest run --locked --test stores --run-ignored only
 
 clean:
 	cargo clean

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use object_store::{
-    ObjectStore, RetryConfig,
+    ClientOptions, ObjectStore, RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
@@ -157,7 +157,10 @@ fn az(container: &str, options: &DatastoreOptions, credentials: Option<&Credenti
 }
 
 fn gs(bucket: &str, options: &DatastoreOptions, credentials: Option<&Credentials>) -> Opened {
-    let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket).with_retry(retry());
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(bucket)
+        .with_client_options(ClientOptions::new().with_allow_http(is_plain_http(options)))
+        .with_retry(retry());
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_base_url(endpoint);
     }
