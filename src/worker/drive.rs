@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::{
     Context,
     collect::{CollectError, LogProgress, collect_outputs},
-    jittered,
+    environments, jittered,
     leases::{HeldLease, Signal},
     random_fraction,
 };
@@ -204,21 +204,23 @@ impl<B: Backend> Driver<'_, B> {
         match prepared {
             Ok(actual) => {
                 self.note_differences(&actual).await?;
-                let actual = match serde_json::to_value(&actual) {
+                let value = match serde_json::to_value(&actual) {
                     Ok(value) => Some(value),
                     Err(error) => {
                         let detail = format!("the environment cannot be recorded: {error}");
                         return self.fail(status, Cause::Internal, detail).await;
                     }
                 };
-                self.run.actual_environment.clone_from(&actual);
+                self.run.actual_environment.clone_from(&value);
                 let step = Move::To {
                     status: Status::Starting,
                     detail: None,
                     started_at: None,
-                    actual_environment: actual,
+                    actual_environment: value,
                 };
-                self.write(status, step).await
+                let turn = self.write(status, step).await?;
+                environments::count_use(self.context, &actual).await;
+                Ok(turn)
             }
             Err(error @ PrepareError::EnvironmentBuild { .. }) => {
                 self.fail(status, Cause::EnvironmentBuildFailed, error.to_string()).await

@@ -3,6 +3,7 @@
 #[path = "../support/values.rs"]
 mod support;
 
+mod environments;
 mod scripted;
 
 use std::{sync::Arc, time::Duration};
