@@ -6,6 +6,7 @@ mod auth;
 pub mod compute_targets;
 pub mod datastores;
 mod docs;
+pub mod environments;
 pub mod error;
 pub mod estimators;
 mod etag;
@@ -87,6 +88,8 @@ fn prompt_operations() -> OpenApiRouter<Shared> {
             datastores::put::put_datastore,
             datastores::delete::delete_datastore
         ))
+        .routes(routes!(environments::list::list_environments))
+        .routes(routes!(environments::get::get_environment))
         .routes(routes!(estimators::list::list_estimators, estimators::create::create_estimator))
         .routes(routes!(estimators::validate::validate_estimator))
         .routes(routes!(estimators::parse::parse_estimator))

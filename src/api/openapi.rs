@@ -39,6 +39,7 @@ pub(in crate::api) struct Binary(#[expect(dead_code, reason = "it only describes
         (name = "snapshots", description = "Source directories, addressed by their content"),
         (name = "compute-targets", description = "Where runs go"),
         (name = "datastores", description = "Where data lies"),
+        (name = "environments", description = "What was built for runs, and is kept"),
         (name = "estimators", description = "Definitions: judged, stored"),
         (name = "runs", description = "Runs: started, looked at, followed, cancelled"),
         (name = "service", description = "Probes, figures and this document"),

@@ -12,11 +12,12 @@ use std::{
 };
 
 pub use self::attempt_file::AttemptFile;
-use crate::domain::{compute_target, ids::RunId, plan::Plan, secret::Secret, staging::Place};
 pub use crate::domain::{
+    built_environment::BuiltEnvironment,
     environment::{ActualEnvironment, Substitution},
     run::{Exit, ExitReason, Observation},
 };
+use crate::domain::{compute_target, ids::RunId, plan::Plan, secret::Secret, staging::Place};
 
 /// One attempt of a run, as a backend needs to know it. Its external name is made of `run_id` and `number`.
 #[derive(Clone, Debug)]
@@ -164,6 +165,10 @@ pub trait Backend: Send + Sync {
 
     /// Removes what the attempt left on the compute, once everything was collected.
     fn remove(&self, attempt: &Attempt) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Removes built environments that are over the limit and that no attempt uses, the longest unused first, and what
+    /// interrupted removals left. Answers which are kept on this worker's part of the compute.
+    fn tidy_environments(&self) -> impl Future<Output = io::Result<Vec<BuiltEnvironment>>> + Send;
 
     /// The runs that have something left on this worker's part of the compute, whatever their status.
     fn remaining_runs(&self) -> impl Future<Output = io::Result<Vec<RunId>>> + Send;

@@ -103,6 +103,11 @@ pub struct Environment {
     #[serde(default, skip_serializing_if = "ContainerDetails::is_empty")]
     #[schema(required = false)]
     pub container: ContainerDetails,
+    /// The framework's packages that are in its prebuilt image, which the environment is based on
+    /// (`_enable_optimized_mode`); absent where it is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub prebuilt_packages: Vec<String>,
     /// pip requirements in order: the framework's first, unless a package of the user's replaces one by name.
     pub pip_packages: Vec<String>,
     /// Whose they are; absent when all are the definition's own, and none stands in a file.
@@ -227,6 +232,7 @@ fn framework_based(draft: &Draft) -> Environment {
         container: registry_of(
             draft.image_registry_details.value().filter(|_| docker && draft.image().is_given()),
         ),
+        prebuilt_packages: Vec::new(),
         pip_packages: Vec::new(),
         pip_origins: PipOrigins::default(),
         conda_packages: Vec::new(),
@@ -269,13 +275,12 @@ fn managed(draft: &Draft, file: Option<&Vec<Line>>) -> Environment {
         user.push(line.text.clone());
     }
 
-    if !draft.enable_optimized_mode.is_true() {
-        for package in framework::builder_packages(version, draft.use_gpu.is_true()) {
-            let name = package.split("==").next().unwrap_or(&package);
-            if !names.contains(name) {
-                environment.pip_packages.push(package);
-            }
-        }
+    let mut framework = framework::builder_packages(version, draft.use_gpu.is_true());
+    framework.retain(|package| !names.contains(package.split("==").next().unwrap_or(package)));
+    if draft.enable_optimized_mode.is_true() {
+        environment.prebuilt_packages = framework;
+    } else {
+        environment.pip_packages = framework;
     }
     environment.pip_origins = PipOrigins {
         framework: count(environment.pip_packages.len()),
@@ -301,13 +306,14 @@ fn own(definition: &EnvironmentDefinition) -> Environment {
     };
     let mut environment = Environment {
         kind: EnvironmentKind::Managed,
-        interpreter_path: definition.interpreter_path.text().map(ToOwned::to_owned),
+        interpreter_path: None,
         framework: framework::NAME.to_owned(),
         framework_version: None,
         python_version: None,
         docker: in_container,
         image: docker.base_image.text().filter(|_| in_container).map(ToOwned::to_owned),
         container: if in_container { container_of(docker) } else { ContainerDetails::default() },
+        prebuilt_packages: Vec::new(),
         pip_packages: Vec::new(),
         pip_origins: PipOrigins::default(),
         conda_packages: Vec::new(),
@@ -319,6 +325,7 @@ fn own(definition: &EnvironmentDefinition) -> Environment {
     };
     if definition.user_managed_dependencies.is_true() {
         environment.kind = EnvironmentKind::UserManaged;
+        environment.interpreter_path = definition.interpreter_path.text().map(ToOwned::to_owned);
         return environment;
     }
     if let Some(map) = definition.conda_dependencies.value()
@@ -409,6 +416,7 @@ mod tests {
         assert_eq!(resolved(&json!({"conda_packages": ["python"]})).python_version, None);
         let optimized = resolved(&json!({"_enable_optimized_mode": true, "pip_packages": ["numpy"]}));
         assert_eq!(optimized.pip_packages, ["numpy"]);
+        assert_eq!(optimized.prebuilt_packages, ["azureml-defaults", "chainer==7.0.0", "mpi4py==3.0.0"]);
     }
 
     #[test]
@@ -445,11 +453,12 @@ mod tests {
         assert!(!environment.docker && environment.environment_variables.len() == 1);
         let environment = resolved(&json!({"environment_definition": {
             "docker": {"base_image": "img:2"},
-            "python": {"conda_dependencies": {"channels": ["c"], "dependencies": ["python=3.8", {"pip": ["a"]}]}},
+            "python": {"interpreter_path": "python", "conda_dependencies": {"channels": ["c"], "dependencies": ["python=3.8", {"pip": ["a"]}]}},
         }}));
         assert_eq!((environment.docker, environment.image.as_deref()), (true, Some("img:2")));
         assert_eq!(environment.python_version.as_deref(), Some("3.8"));
         assert_eq!(environment.pip_packages, ["a"]);
+        assert_eq!(environment.interpreter_path, None, "it is for those who manage their own");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod compute_targets;
 pub mod datastores;
+pub mod environments;
 pub mod error;
 pub mod estimators;
 pub mod events;

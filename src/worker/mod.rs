@@ -13,6 +13,7 @@
 
 mod collect;
 mod drive;
+mod environments;
 mod leases;
 mod node;
 mod records;
@@ -226,6 +227,7 @@ async fn keep_house<B: Backend>(context: Arc<Context<B>>) {
             warn!("could not forget old idempotency keys: {error}");
         }
         sweep(&context).await;
+        environments::record(&context).await;
         tokio::select! {
             () = tokio::time::sleep(jittered(HOUSEKEEPING_INTERVAL)) => {}
             () = context.shutdown.cancelled() => {}

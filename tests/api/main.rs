@@ -6,6 +6,7 @@ mod compute_targets;
 mod contract;
 mod conventions;
 mod datastores;
+mod environments;
 mod errors;
 mod estimators;
 #[path = "../support/golden.rs"]

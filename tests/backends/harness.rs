@@ -147,6 +147,7 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
                 docker: false,
                 image: None,
                 container: Default::default(),
+                prebuilt_packages: Vec::new(),
                 pip_packages: Vec::new(),
                 pip_origins: Default::default(),
                 conda_packages: Vec::new(),

@@ -30,6 +30,7 @@ fn environment() -> Environment {
         docker: false,
         image: None,
         container: Default::default(),
+        prebuilt_packages: Vec::new(),
         pip_packages: Vec::new(),
         pip_origins: Default::default(),
         conda_packages: Vec::new(),

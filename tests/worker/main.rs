@@ -5,6 +5,7 @@ mod support;
 
 mod collecting;
 mod data;
+mod environments;
 mod scripted;
 
 use std::{sync::Arc, time::Duration};

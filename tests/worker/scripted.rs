@@ -10,8 +10,8 @@ use std::{
 
 use estimatord::{
     backend::{
-        ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, PrepareError, ProvisionError,
-        SourceTree, StagingArea, Substitution,
+        ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, BuiltEnvironment, PrepareError,
+        ProvisionError, SourceTree, StagingArea, Substitution,
     },
     domain::{
         ids::RunId,
@@ -24,6 +24,8 @@ use estimatord::{
 #[derive(Clone, Debug)]
 pub enum Prepare {
     Succeed,
+    /// With the environment of this key, which was there already or not.
+    SucceedWith(String, bool),
     Fail(String),
     Hang,
 }
@@ -39,6 +41,7 @@ struct State {
     removed: HashSet<RunId>,
     leftovers: HashSet<RunId>,
     deaf: bool,
+    environments: Vec<BuiltEnvironment>,
 }
 
 #[derive(Clone)]
@@ -59,6 +62,7 @@ impl ScriptedBackend {
             removed: HashSet::new(),
             leftovers: HashSet::new(),
             deaf: false,
+            environments: Vec::new(),
         };
         Self { dir, state: Arc::new(Mutex::new(state)) }
     }
@@ -77,6 +81,10 @@ impl ScriptedBackend {
 
     pub fn set_for_all(&self, observation: Observation) {
         self.state().for_all = Some(observation);
+    }
+
+    pub fn keep(&self, environments: Vec<BuiltEnvironment>) {
+        self.state().environments = environments;
     }
 
     pub fn be_deaf(&self, deaf: bool) {
@@ -156,8 +164,12 @@ impl Backend for ScriptedBackend {
 
     async fn prepare(&self, _: &Attempt, _: &impl SourceTree) -> Result<ActualEnvironment, PrepareError> {
         let prepare = self.state().prepare.clone();
+        let (build_key, reused) = match &prepare {
+            Prepare::SucceedWith(key, reused) => (Some(key.clone()), *reused),
+            _ => (None, false),
+        };
         match prepare {
-            Prepare::Succeed => Ok(ActualEnvironment {
+            Prepare::Succeed | Prepare::SucceedWith(..) => Ok(ActualEnvironment {
                 kind: "virtual_environment".to_owned(),
                 interpreter: "/venv/bin/python".to_owned(),
                 python_version: "3.11.2".to_owned(),
@@ -167,8 +179,8 @@ impl Backend for ScriptedBackend {
                     used: Some("python 3.11.2".to_owned()),
                     reason: "nearest that works".to_owned(),
                 }],
-                build_key: None,
-                reused: false,
+                build_key,
+                reused,
                 container: None,
             }),
             Prepare::Fail(message) => Err(PrepareError::EnvironmentBuild { message }),
@@ -231,6 +243,10 @@ impl Backend for ScriptedBackend {
     async fn remove(&self, attempt: &Attempt) -> io::Result<()> {
         self.state().removed.insert(attempt.run_id);
         Ok(())
+    }
+
+    async fn tidy_environments(&self) -> io::Result<Vec<BuiltEnvironment>> {
+        Ok(self.state().environments.clone())
     }
 
     async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {

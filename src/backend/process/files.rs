@@ -4,7 +4,10 @@ use std::{
     collections::HashSet,
     ffi::OsString,
     fs, io,
-    os::{fd::AsRawFd as _, unix::ffi::OsStringExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -83,6 +86,36 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The entries of a directory; none when it is not there.
+pub(super) fn entries(directory: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a tree takes of the disk, in bytes: a file with several names in it counts once.
+pub(super) fn disk_usage(root: &Path) -> io::Result<u64> {
+    /// In what `st_blocks` counts, whatever the file system's own blocks are.
+    const BLOCK: u64 = 512;
+    let mut seen = HashSet::new();
+    let mut blocks = fs::symlink_metadata(root)?.blocks();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in entries(&directory)? {
+            let metadata = entry.metadata()?;
+            if metadata.nlink() == 1 || metadata.is_dir() || seen.insert((metadata.dev(), metadata.ino())) {
+                blocks += metadata.blocks();
+            }
+            if metadata.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(blocks * BLOCK)
+}
+
 /// Copies a tree, links as links.
 pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
@@ -128,6 +161,21 @@ mod tests {
         let files = list(directory.path(), "outputs", "x/").unwrap();
         let names: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
         assert_eq!(names, [("x/a.txt", 1), ("x/b/c/deep.txt", 5)]);
+    }
+
+    #[test]
+    fn what_has_several_names_takes_its_place_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("tree");
+        fs::create_dir_all(root.join("sub")).unwrap();
+        fs::write(root.join("file"), vec![1; 100_000]).unwrap();
+        let once = disk_usage(&root).unwrap();
+        assert!((100_000..200_000).contains(&once), "{once}");
+        fs::hard_link(root.join("file"), root.join("sub/again")).unwrap();
+        std::os::unix::fs::symlink("/", root.join("elsewhere")).unwrap();
+        assert!(disk_usage(&root).unwrap() < once + 50_000);
+        fs::copy(root.join("file"), root.join("copy")).unwrap();
+        assert!(disk_usage(&root).unwrap() >= once + 100_000);
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(crate) fn attempt() -> Attempt {
                 docker: false,
                 image: None,
                 container: Default::default(),
+                prebuilt_packages: Vec::new(),
                 pip_packages: Vec::new(),
                 pip_origins: Default::default(),
                 conda_packages: Vec::new(),

@@ -34,8 +34,8 @@ use self::{
     records::{CancelRequest, Loss, Started, Supervisor},
 };
 use super::{
-    ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, Exit, Observation, PrepareError,
-    ProvisionError, SourceTree, StagingArea,
+    ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, BuiltEnvironment, Exit, Observation,
+    PrepareError, ProvisionError, SourceTree, StagingArea,
 };
 use crate::{
     clock::{Clock as _, SystemClock},
@@ -339,6 +339,10 @@ impl Backend for ProcessBackend {
         })
         .await
         .map_err(io::Error::other)?
+    }
+
+    async fn tidy_environments(&self) -> io::Result<Vec<BuiltEnvironment>> {
+        environment::tidy(&self.settings).await
     }
 
     async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {

