@@ -236,6 +236,7 @@ fn make_worker(
         supervisor: own_executable()?,
         cancel_grace: settings.cancel_grace(),
         build_timeout: settings.build_timeout(),
+        max_environments_bytes: settings.max_environments_bytes,
         uv: settings.uv.clone(),
     })
     .context("cannot use the data directory for runs")?;

@@ -7,14 +7,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::layout,
+    super::{files, layout},
     BuildLog, CommandError, build,
     builder::Builder,
     digest,
@@ -170,6 +170,9 @@ pub(super) async fn resolve(
     Ok(lock)
 }
 
+/// What the names of memories end with.
+const REQUEST: &str = "request";
+
 /// Where it is remembered which environment a request led to.
 pub(super) struct Memory {
     environments: PathBuf,
@@ -192,7 +195,7 @@ impl Memory {
     }
 
     fn path(&self) -> PathBuf {
-        self.environments.join(format!("{}.request", self.request))
+        self.environments.join(format!("{}.{REQUEST}", self.request))
     }
 
     /// The key of the environment that the request led to. Whether that still exists is for the caller to see.
@@ -204,6 +207,19 @@ impl Memory {
     pub(super) fn keep(&self, key: &str) -> Result<(), CommandError> {
         Ok(layout::write_json(&self.path(), &Remembered { key: key.to_owned() })?)
     }
+}
+
+/// Forgets every request that led to an environment.
+pub(super) fn forget(environments: &Path, key: &str) -> io::Result<()> {
+    for entry in files::entries(environments)? {
+        let path = entry.path();
+        if path.extension().is_some_and(|ending| ending == REQUEST)
+            && fs::read_to_string(&path).is_ok_and(|remembered| remembered.contains(key))
+        {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
