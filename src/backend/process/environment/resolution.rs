@@ -152,6 +152,10 @@ pub(super) async fn resolve(
     if let Some(file) = &wanted.asks.file {
         log.line(&format!("Asked for: what {file} lists"))?;
     }
+    // In files uv warns of them, and takes them here only.
+    for argument in &wanted.found.arguments {
+        log.line(&format!("Asked for: {argument}, in the installer's words"))?;
+    }
     let uv = builder.uv(log).await?;
     let placed = wanted.place(directory).await?;
     let output = directory.join("lock.txt");
@@ -160,7 +164,8 @@ pub(super) async fn resolve(
     compile.args(["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]);
     compile.arg("--no-python-downloads").arg("--python").arg(&wanted.python.path);
     compile.arg("-c").arg(&placed.constraints).arg("-b").arg(&placed.constraints);
-    compile.arg("--override").arg(&placed.overrides).args(&wanted.found.arguments);
+    placed.override_with(&mut compile);
+    compile.args(&wanted.found.arguments);
     compile.arg("--output-file").arg(&output).args(&placed.requirements);
     build::run(compile, held, log, builder.deadline).await?;
     let lock = Lock::parse(&fs::read_to_string(&output)?, &placed.directory)?;
