@@ -150,6 +150,10 @@ pub struct Serve {
     #[arg(long, env = "ESTIMATORD_BUILD_TIMEOUT_SECONDS", default_value_t = 1800, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub build_timeout_seconds: u64,
+    /// What built environments may take of the disk before the longest unused are removed; never one that a run uses
+    #[arg(long, env = "ESTIMATORD_MAX_ENVIRONMENTS_BYTES", default_value_t = 20 * 1024 * 1024 * 1024,
+          value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 50))]
+    pub max_environments_bytes: u64,
     /// The `uv` that builds environments [default: the one on PATH, else one installed into the data directory]
     #[arg(long, env = "ESTIMATORD_UV", value_name = "FILE")]
     pub uv: Option<PathBuf>,

@@ -257,6 +257,7 @@ fn make_backend(settings: &Serve, data_dir: &Path) -> anyhow::Result<ProcessBack
         supervisor: own_executable()?,
         cancel_grace: settings.cancel_grace(),
         build_timeout: settings.build_timeout(),
+        max_environments_bytes: settings.max_environments_bytes,
         uv: settings.uv.clone(),
     })
     .context("cannot use the data directory for runs")

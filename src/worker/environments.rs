@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, io};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Context;
 use crate::{
@@ -59,5 +59,8 @@ async fn try_to_record<B: Backend>(context: &Context<B>) -> Result<(), RecordErr
     let kept = context.backend.tidy_environments().await?;
     let there: HashSet<&str> = kept.iter().map(|environment| environment.key.as_str()).collect();
     let gone: Vec<String> = recorded.into_iter().filter(|key| !there.contains(key.as_str())).collect();
+    if !gone.is_empty() {
+        info!("these environments are gone from this node: {}", gone.join(", "));
+    }
     Ok(context.storage.record_environments(node, &gone, &kept, context.clock.now()).await?)
 }

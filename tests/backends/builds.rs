@@ -25,6 +25,7 @@ fn with_uv(machine: &Machine, script: &str) -> (ProcessBackend, Attempt) {
         supervisor: env!("CARGO_BIN_EXE_estimatord").into(),
         cancel_grace: Duration::from_secs(1),
         build_timeout: Duration::from_secs(60),
+        max_environments_bytes: 0,
         uv: Some(uv.into()),
     })
     .unwrap();
@@ -69,14 +70,15 @@ async fn the_installer_trusts_the_system_and_leaves_nothing_behind() {
     assert!(left.iter().all(|name| name.ends_with(".log") || name.ends_with(".lock")), "{left:?}");
 }
 
-/// A uv that resolves everything to one version and writes down what it is asked.
+/// A uv that resolves every package to one version and writes down what it is asked.
 fn noting_uv(machine: &Machine) -> String {
     let calls = machine.note("calls");
     format!(
         r#"echo "$*" >> {calls}
 case "$*" in
     *" venv "*) for last; do :; done; mkdir -p "$last/bin" && : > "$last/bin/python" ;;
-    *" pip compile "*) while [ "$1" != --output-file ]; do shift; done; echo 'six==1.16.0' > "$2" ;;
+    *" pip compile "*) while [ "$1" != --output-file ]; do shift; done; for last; do :; done
+        sed 's/[>=].*//; s/$/==1.16.0/' "$last" > "$2" ;;
     *" pip list "*) echo '[{{"name":"six","version":"1.16.0"}}]' ;;
 esac"#
     )
@@ -137,4 +139,76 @@ async fn definitions_that_resolve_to_the_same_share_what_is_built() {
     let (again, built) = prepare_all(&machine, vec![asking_for(another(&machine), "six")]).await;
     assert_eq!((&again, built), (&keys, 1));
     assert_eq!(count(&machine, "pip compile"), 3);
+}
+
+/// The keys of what a backend keeps after tidying.
+async fn kept(backend: &ProcessBackend) -> BTreeSet<String> {
+    backend.tidy_environments().await.unwrap().into_iter().map(|kept| kept.key.into()).collect()
+}
+
+#[tokio::test]
+async fn what_no_attempt_uses_any_more_is_evicted() {
+    let machine = Machine::new();
+    let (backend, _) = with_uv(&machine, &noting_uv(&machine));
+    let attempts = ["six", "tqdm"].map(|package| asking_for(another(&machine), package));
+    let mut keys = Vec::new();
+    for attempt in &attempts {
+        keys.extend(backend.prepare(attempt, &scripts()).await.unwrap().build_key);
+    }
+    assert_eq!(kept(&backend).await, keys.iter().cloned().collect());
+    backend.remove(&attempts[0]).await.unwrap();
+    assert_eq!(kept(&backend).await, BTreeSet::from([keys[1].clone()]));
+    // As after a restart of the service: the attempt's directory is all that there is to know.
+    let (restarted, _) = with_uv(&machine, &noting_uv(&machine));
+    assert_eq!(kept(&restarted).await, BTreeSet::from([keys[1].clone()]));
+    restarted.remove_run(attempts[1].run_id).await.unwrap();
+    assert_eq!(kept(&restarted).await, BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_kill_between_renaming_and_removing_leaves_nothing_to_be_used() {
+    let machine = Machine::new();
+    let (backend, _) = with_uv(&machine, &noting_uv(&machine));
+    let attempt = asking_for(another(&machine), "six");
+    let built = backend.prepare(&attempt, &scripts()).await.unwrap();
+    let key = built.build_key.unwrap();
+    backend.remove(&attempt).await.unwrap();
+    // What the one that was killed had done: another name, and half of it gone.
+    let root = machine.data_dir().join("environments").join(&key);
+    let doomed = root.with_extension("0123456789abcdef.doomed");
+    fs::rename(&root, &doomed).unwrap();
+    fs::remove_dir_all(doomed.join("venv/bin")).unwrap();
+    let attempt = asking_for(another(&machine), "six");
+    let again = backend.prepare(&attempt, &scripts()).await.unwrap();
+    assert!(!again.reused && again.build_key.as_ref() == Some(&key));
+    assert!(Path::new(&again.interpreter).is_file());
+    assert_eq!(kept(&backend).await, BTreeSet::from([key]));
+    assert!(!doomed.exists() && Path::new(&again.interpreter).is_file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_is_there_for_as_long_as_an_attempt_uses_it() {
+    let machine = Machine::new();
+    let backends = [(); 3].map(|()| with_uv(&machine, &noting_uv(&machine)).0);
+    let calls: Vec<_> = (0..30)
+        .zip(backends.iter().cycle())
+        .map(|(index, backend)| {
+            let attempt = asking_for(another(&machine), ["six", "tqdm"][index % 2]);
+            let backend = backend.clone();
+            tokio::spawn(async move {
+                let environment = backend.prepare(&attempt, &scripts()).await.unwrap();
+                for _ in 0..3 {
+                    let kept = kept(&backend).await;
+                    assert!(environment.build_key.as_ref().is_some_and(|key| kept.contains(key)), "{kept:?}");
+                    assert!(Path::new(&environment.interpreter).is_file());
+                }
+                backend.remove(&attempt).await.unwrap();
+                kept(&backend).await;
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    assert_eq!(kept(&backends[0]).await, BTreeSet::new());
 }

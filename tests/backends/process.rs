@@ -75,6 +75,7 @@ impl Lab for Machine {
             supervisor: env!("CARGO_BIN_EXE_estimatord").into(),
             cancel_grace: self.grace,
             build_timeout: Duration::from_secs(600),
+            max_environments_bytes: u64::MAX,
             uv: None,
         })
         .unwrap()

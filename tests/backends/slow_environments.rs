@@ -59,7 +59,16 @@ pub fn backend(data_dir: PathBuf, build_timeout: Duration) -> ProcessBackend {
     let cancel_grace = Duration::from_secs(10);
     // Where it was installed before, it need not be installed again for every fresh data directory.
     let uv = Some(Kept::data_dir().join("tools/uv/bin/uv")).filter(|uv| uv.is_file());
-    ProcessBackend::new(Settings { data_dir, supervisor, cancel_grace, build_timeout, uv }).unwrap()
+    let max_environments_bytes = u64::MAX;
+    ProcessBackend::new(Settings {
+        data_dir,
+        supervisor,
+        cancel_grace,
+        build_timeout,
+        max_environments_bytes,
+        uv,
+    })
+    .unwrap()
 }
 
 pub fn managed(mut attempt: Attempt, packages: &[&str]) -> Attempt {

@@ -69,6 +69,8 @@ pub struct Settings {
     pub cancel_grace: Duration,
     /// How long building an environment may take, waiting for another run's build included.
     pub build_timeout: Duration,
+    /// What built environments may take of the disk before those that nobody uses are removed.
+    pub max_environments_bytes: u64,
     /// The uv to build with; looked up on `PATH`, else installed once with pip, when not given.
     pub uv: Option<PathBuf>,
 }

@@ -145,6 +145,7 @@ mod tests {
             supervisor: "/nowhere".into(),
             cancel_grace: std::time::Duration::ZERO,
             build_timeout: std::time::Duration::ZERO,
+            max_environments_bytes: u64::MAX,
             uv: Some(uv.clone()),
         };
         let known = interpreters::Known::default();

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::super::{files, layout};
-use crate::domain::built_environment::BuiltEnvironment;
+use crate::domain::built_environment::{BuiltEnvironment, EnvironmentKey};
 
 /// Written last: an environment without it was never finished. When it was changed is when the environment was last used.
 pub(super) const MARKER: &str = ".complete";
@@ -38,6 +38,11 @@ impl Complete {
 pub(super) struct Kept {
     pub(super) built: BuiltEnvironment,
     pub(super) last_used: SystemTime,
+}
+
+/// Whether a name is that of an environment.
+pub(super) fn is_key(name: &str) -> bool {
+    name.parse::<EnvironmentKey>().is_ok()
 }
 
 /// The finished environments below a directory, in no order.

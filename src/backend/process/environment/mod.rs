@@ -3,6 +3,7 @@
 pub(super) mod build;
 mod builder;
 mod contained;
+mod evict;
 mod interpreters;
 mod kept;
 mod requirements;
@@ -160,14 +161,10 @@ async fn ensure(
     Ok((site, complete, reused))
 }
 
-/// Answers which environments are kept.
+/// Removes environments over the limit that nobody uses, and answers which are kept.
 pub(super) async fn tidy(settings: &Settings) -> io::Result<Vec<BuiltEnvironment>> {
-    let environments = layout::environments(&settings.data_dir);
-    tokio::task::spawn_blocking(move || {
-        Ok(kept::list(&environments)?.into_iter().map(|kept| kept.built).collect())
-    })
-    .await
-    .map_err(io::Error::other)?
+    let (data_dir, limit) = (settings.data_dir.clone(), settings.max_environments_bytes);
+    tokio::task::spawn_blocking(move || evict::tidy(&data_dir, limit)).await.map_err(io::Error::other)?
 }
 
 /// The SHA-256 of some content, in hexadecimal digits.

@@ -7,14 +7,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::layout,
+    super::{files, layout},
     BuildLog, CommandError, build,
     builder::Builder,
     digest,
@@ -152,6 +152,10 @@ pub(super) async fn resolve(
     if let Some(file) = &wanted.asks.file {
         log.line(&format!("Asked for: what {file} lists"))?;
     }
+    // In files uv warns of them, and takes them here only.
+    for argument in &wanted.found.arguments {
+        log.line(&format!("Asked for: {argument}, in the installer's words"))?;
+    }
     let uv = builder.uv(log).await?;
     let placed = wanted.place(directory).await?;
     let output = directory.join("lock.txt");
@@ -160,7 +164,8 @@ pub(super) async fn resolve(
     compile.args(["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]);
     compile.arg("--no-python-downloads").arg("--python").arg(&wanted.python.path);
     compile.arg("-c").arg(&placed.constraints).arg("-b").arg(&placed.constraints);
-    compile.arg("--override").arg(&placed.overrides).args(&wanted.found.arguments);
+    placed.override_with(&mut compile);
+    compile.args(&wanted.found.arguments);
     compile.arg("--output-file").arg(&output).args(&placed.requirements);
     build::run(compile, held, log, builder.deadline).await?;
     let lock = Lock::parse(&fs::read_to_string(&output)?, &placed.directory)?;
@@ -169,6 +174,9 @@ pub(super) async fn resolve(
     }
     Ok(lock)
 }
+
+/// What the names of memories end with.
+const REQUEST: &str = "request";
 
 /// Where it is remembered which environment a request led to.
 pub(super) struct Memory {
@@ -192,7 +200,7 @@ impl Memory {
     }
 
     fn path(&self) -> PathBuf {
-        self.environments.join(format!("{}.request", self.request))
+        self.environments.join(format!("{}.{REQUEST}", self.request))
     }
 
     /// The key of the environment that the request led to. Whether that still exists is for the caller to see.
@@ -204,6 +212,19 @@ impl Memory {
     pub(super) fn keep(&self, key: &str) -> Result<(), CommandError> {
         Ok(layout::write_json(&self.path(), &Remembered { key: key.to_owned() })?)
     }
+}
+
+/// Forgets every request that led to an environment.
+pub(super) fn forget(environments: &Path, key: &str) -> io::Result<()> {
+    for entry in files::entries(environments)? {
+        let path = entry.path();
+        if path.extension().is_some_and(|ending| ending == REQUEST)
+            && fs::read_to_string(&path).is_ok_and(|remembered| remembered.contains(key))
+        {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -183,7 +183,8 @@ impl Site {
             }
             // The definition's own lists once more, and not the resolved versions alone, for the sake of the digests in them.
             install.arg("-c").arg(&versions).arg("-b").arg(&placed.constraints);
-            install.arg("--override").arg(&placed.overrides).args(&wanted.found.arguments);
+            placed.override_with(&mut install);
+            install.args(&wanted.found.arguments);
             build::run(install, lock, log, builder.deadline).await?;
         }
         let mut list = command(&["pip", "list", "--quiet", "--format", "json", "--python"]);

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tokio::process::Command;
+
 use super::{
     super::{files, layout},
     CommandError,
@@ -29,7 +31,17 @@ pub(super) struct Placed {
     /// Relative to that.
     pub(super) requirements: Vec<PathBuf>,
     pub(super) constraints: PathBuf,
-    pub(super) overrides: PathBuf,
+    /// The installer complains of an empty one.
+    overrides: Option<PathBuf>,
+}
+
+impl Placed {
+    /// Says to the installer what takes the place of requirements.
+    pub(super) fn override_with(&self, command: &mut Command) {
+        if let Some(overrides) = &self.overrides {
+            command.arg("--override").arg(overrides);
+        }
+    }
 }
 
 impl Wanted {
@@ -56,6 +68,7 @@ impl Wanted {
         let mut requirements = vec![PathBuf::from("./.estimatord-requirements.txt")];
         fs::write(directory.join(&requirements[0]), lines(&self.asks.requirements))?;
         requirements.extend(self.asks.file.iter().map(|file| Path::new(".").join(file)));
+        let overrides = (!self.asks.overrides.is_empty()).then_some(overrides);
         Ok(Placed { directory, requirements, constraints, overrides })
     }
 }
