@@ -157,6 +157,12 @@ pub struct Serve {
     /// The `uv` that builds environments [default: the one on PATH, else one installed into the data directory]
     #[arg(long, env = "ESTIMATORD_UV", value_name = "FILE")]
     pub uv: Option<PathBuf>,
+    /// The micromamba, mamba or conda that builds environments with conda packages [default: the first on PATH]
+    #[arg(long, env = "ESTIMATORD_CONDA", value_name = "FILE")]
+    pub conda: Option<PathBuf>,
+    /// Where conda channels that are given by name are, e.g. a mirror or `file:///srv/channels`
+    #[arg(long, env = "ESTIMATORD_CONDA_CHANNEL_ALIAS", value_name = "URL")]
+    pub conda_channel_alias: Option<String>,
     /// How log lines are written
     #[arg(long, env = "ESTIMATORD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

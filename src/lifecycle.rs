@@ -259,6 +259,8 @@ fn make_backend(settings: &Serve, data_dir: &Path) -> anyhow::Result<ProcessBack
         build_timeout: settings.build_timeout(),
         max_environments_bytes: settings.max_environments_bytes,
         uv: settings.uv.clone(),
+        conda: settings.conda.clone(),
+        conda_channel_alias: settings.conda_channel_alias.clone(),
     })
     .context("cannot use the data directory for runs")
 }

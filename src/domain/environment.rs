@@ -156,7 +156,7 @@ pub struct ActualContainer {
 /// The environment that a run really got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActualEnvironment {
-    /// `virtual_environment` or `user_managed`.
+    /// `virtual_environment`, `conda` or `user_managed`.
     pub kind: String,
     /// The interpreter's path on the compute.
     pub interpreter: String,

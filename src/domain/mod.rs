@@ -5,6 +5,7 @@
 pub mod built_environment;
 pub mod collection;
 pub mod compute_target;
+pub mod conda;
 pub mod container;
 pub mod datastore;
 pub mod datastore_access;

@@ -27,6 +27,8 @@ fn with_uv(machine: &Machine, script: &str) -> (ProcessBackend, Attempt) {
         build_timeout: Duration::from_secs(60),
         max_environments_bytes: 0,
         uv: Some(uv.into()),
+        conda: None,
+        conda_channel_alias: None,
     })
     .unwrap();
     (backend, another(machine))

@@ -77,6 +77,8 @@ impl Lab for Machine {
             build_timeout: Duration::from_secs(600),
             max_environments_bytes: u64::MAX,
             uv: None,
+            conda: None,
+            conda_channel_alias: None,
         })
         .unwrap()
     }

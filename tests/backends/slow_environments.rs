@@ -67,6 +67,8 @@ pub fn backend(data_dir: PathBuf, build_timeout: Duration) -> ProcessBackend {
         build_timeout,
         max_environments_bytes,
         uv,
+        conda: None,
+        conda_channel_alias: None,
     })
     .unwrap()
 }

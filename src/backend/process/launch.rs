@@ -86,6 +86,8 @@ pub(super) struct Machine<'a> {
     pub(super) interpreter: &'a Path,
     /// The virtual environment it belongs to, if the service built one.
     pub(super) virtual_environment: Option<&'a Path>,
+    /// Whether that is one of conda.
+    pub(super) is_conda: bool,
     /// `mpirun` and its kind; needed for [`Launcher::Mpi`] only.
     pub(super) mpirun: Option<(&'a Path, MpiFlavor)>,
     /// The service's own environment.
@@ -340,7 +342,9 @@ fn environment(
         .cloned()
         .collect();
     if let Some(root) = machine.virtual_environment {
-        environment.insert("VIRTUAL_ENV".to_owned(), text(root));
+        // Each kind of environment is known by a variable of its own.
+        let variable = if machine.is_conda { "CONDA_PREFIX" } else { "VIRTUAL_ENV" };
+        environment.insert(variable.to_owned(), text(root));
     }
     if !in_container {
         let path = environment.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
@@ -406,6 +410,7 @@ mod tests {
             own_binary: Path::new("/opt/estimatord"),
             interpreter: Path::new("/env/bin/python"),
             virtual_environment: Some(Path::new("/env")),
+            is_conda: false,
             mpirun: Some((Path::new("/env/bin/mpirun"), MpiFlavor::OpenMpi)),
             service_environment,
             work: Path::new("/a/work"),
@@ -528,6 +533,14 @@ mod tests {
         assert_eq!(variable(&launch, "ESTIMATORD_TAGS"), Some(r#"{"team":"vision \"2\""}"#));
         assert_eq!(variable(&launch, "ESTIMATORD_RECORDS"), Some("/a/records"));
         assert_eq!(variable(&launch, "ESTIMATORD_OUTPUTS"), Some("/a/work/outputs"));
+    }
+
+    #[test]
+    fn an_environment_of_conda_is_known_as_one() {
+        let machine = Machine { is_conda: true, ..machine(&[]) };
+        let launch = launch(&fixtures::attempt(), &machine).unwrap();
+        assert_eq!(variable(&launch, "CONDA_PREFIX"), Some("/env"));
+        assert_eq!(variable(&launch, "VIRTUAL_ENV"), None);
     }
 
     #[test]

@@ -73,6 +73,10 @@ pub struct Settings {
     pub max_environments_bytes: u64,
     /// The uv to build with; looked up on `PATH`, else installed once with pip, when not given.
     pub uv: Option<PathBuf>,
+    /// The micromamba, mamba or conda to build with; looked up on `PATH` when not given.
+    pub conda: Option<PathBuf>,
+    /// What the names of conda channels are relative to, instead of what the program has built in.
+    pub conda_channel_alias: Option<String>,
 }
 
 /// Why the source tree could not be put in place.

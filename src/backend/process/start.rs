@@ -112,6 +112,7 @@ async fn plan_launch(
         own_binary: &backend.settings.supervisor,
         interpreter: &interpreter,
         virtual_environment,
+        is_conda: environment.kind == "conda",
         mpirun: mpirun.as_ref().map(|(path, flavor)| (path.as_path(), *flavor)),
         service_environment: variables,
         work: &directory.work(),

@@ -2,11 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    CHAINER_PAGE, Context, Rule, Sink,
-    grammar::{conda, shm},
-    words,
-};
+use super::{CHAINER_PAGE, Context, Rule, Sink, grammar::shm, words};
 use crate::domain::{
     definition::Draft,
     finding::{Finding, Severity},
@@ -46,8 +42,6 @@ fn used(context: &Context<'_>, sink: &mut Sink<'_>) {
         ("use_gpu", built && draft.use_gpu.is_true()),
         ("custom_docker_base_image", built && old_image),
         ("custom_docker_image", built && draft.custom_docker_image.is_given()),
-        ("conda_packages", draft.conda_packages.is_given()),
-        (draft.conda_file().0, draft.conda_file().1.is_given()),
         ("environment_definition", environment && environment_needs_more(draft, context.body)),
         ("shm_size", shm_size && (built || !image) && !draft.use_docker.is_false()),
     ];
@@ -74,7 +68,7 @@ fn environment_needs_more(draft: &Draft, body: &Map<String, Value>) -> bool {
         "python" => members(value).any(|(key, value)| match key.as_str() {
             "user_managed_dependencies" | "userManagedDependencies" => false,
             "interpreter_path" | "interpreterPath" => false,
-            "conda_dependencies" | "condaDependencies" if !self_managed => needs_conda(value),
+            "conda_dependencies" | "condaDependencies" if !self_managed => false,
             _ => !is_empty(value),
         }),
         "docker" => members(value).any(|(key, value)| match key.as_str() {
@@ -88,15 +82,6 @@ fn environment_needs_more(draft: &Draft, body: &Map<String, Value>) -> bool {
 
 fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
-}
-
-/// Whether more is asked of conda than a Python and pip.
-fn needs_conda(dependencies: &Value) -> bool {
-    let Some(Ok(spec)) = dependencies.as_object().map(conda::from_json) else {
-        return !is_empty(dependencies);
-    };
-    let (packages, _) = spec.split_python();
-    packages.iter().any(|package| conda::package_name(package).as_deref() != Some("pip"))
 }
 
 /// Whether a value says nothing: null, an empty text, or an object or list of such.
@@ -148,6 +133,9 @@ mod tests {
             json!({"user_managed": true, "custom_docker_image": "a",
                 "image_registry_details": {"address": "a", "username": "u", "password": "p"}}),
             json!({"_enable_optimized_mode": true, "pip_packages": ["numpy"]}),
+            json!({"conda_packages": ["a"], "pip_packages": ["--pre"]}),
+            json!({"conda_dependencies_file": "conda.yml"}),
+            json!({"environment_definition": {"python": {"conda_dependencies": {"dependencies": ["python=3.8", "scipy"]}}}}),
             json!({"environment_definition": {"name": "e"}}),
             json!({"environment_definition": {"docker": {"enabled": true}, "python": {"interpreter_path": "python",
                 "condaDependencies": {"name": "x", "channels": ["c"], "dependencies": ["python=3.8", "pip=20", {"pip": ["a", "-r req.txt"]}]}}}}),
@@ -169,13 +157,7 @@ mod tests {
                 json!({"custom_docker_image": "a", "image_registry_details": {"address": "a"}}),
                 vec!["/custom_docker_image"],
             ),
-            (json!({"conda_packages": ["a"], "pip_packages": ["--pre"]}), vec!["/conda_packages"]),
-            (json!({"conda_dependencies_file": "conda.yml"}), vec!["/conda_dependencies_file"]),
             (json!({"shm_size": "4g"}), vec!["/shm_size"]),
-            (
-                json!({"environment_definition": {"python": {"conda_dependencies": {"dependencies": ["python=3.8", "scipy"]}}}}),
-                vec!["/environment_definition"],
-            ),
             (
                 json!({"environment_definition": {"docker": {"base_image": "a"}}}),
                 vec!["/environment_definition"],

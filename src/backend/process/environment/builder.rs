@@ -147,6 +147,8 @@ mod tests {
             build_timeout: std::time::Duration::ZERO,
             max_environments_bytes: u64::MAX,
             uv: Some(uv.clone()),
+            conda: None,
+            conda_channel_alias: None,
         };
         let known = interpreters::Known::default();
         let builder = || Builder {

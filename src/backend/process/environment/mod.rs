@@ -2,6 +2,7 @@
 
 pub(super) mod build;
 mod builder;
+mod conda;
 mod contained;
 mod evict;
 mod interpreters;
@@ -40,7 +41,7 @@ use super::{
     ProcessBackend, Settings, container,
     layout::{self, AttemptDir, BUILD_LOG},
 };
-use crate::domain::{environment::EnvironmentKind, plan::Launcher};
+use crate::domain::{self, environment::EnvironmentKind, plan::Launcher};
 
 /// Makes the environment of an attempt whose source tree is in place.
 pub(super) async fn prepare(
@@ -99,6 +100,9 @@ async fn managed(
         present: Vec::new(),
         deadline: build::deadline(backend.settings.build_timeout),
     };
+    if domain::conda::is_needed(environment) {
+        return conda::prepare(attempt, directory, &builder, asks, found, log).await;
+    }
     let (python, python_substitution) =
         builder.interpreter(environment.python_version.as_deref(), asks.chainer, log).await?;
     let wanted = Wanted { asks, found, python, source: directory.work() };

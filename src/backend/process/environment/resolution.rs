@@ -60,7 +60,7 @@ struct Key<'a> {
     snapshot: Option<&'a str>,
 }
 
-const PLATFORM: [&str; 2] = [std::env::consts::OS, std::env::consts::ARCH];
+pub(super) const PLATFORM: [&str; 2] = [std::env::consts::OS, std::env::consts::ARCH];
 
 /// The key of a request; `snapshot` is that of the source tree.
 pub(super) fn request_key(wanted: &Wanted, variables: &[(String, String)], snapshot: &str) -> String {
@@ -82,7 +82,7 @@ pub(super) fn request_key(wanted: &Wanted, variables: &[(String, String)], snaps
     })
 }
 
-fn content_key(content: &impl Serialize) -> String {
+pub(super) fn content_key(content: &impl Serialize) -> String {
     // A struct of texts and numbers always serialises.
     digest(&serde_json::to_vec(content).unwrap_or_default())
 }

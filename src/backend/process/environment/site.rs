@@ -33,6 +33,21 @@ struct Listed {
     version: String,
 }
 
+/// What was found at the place of an environment.
+pub(super) enum Claim {
+    /// It is whole.
+    There(Complete),
+    /// Nothing: whoever holds the lock builds it, and says to the log what happens.
+    Vacant { lock: fs::File, log: BuildLog },
+}
+
+/// What was built.
+pub(super) struct Built {
+    pub(super) kind: &'static str,
+    pub(super) python_version: String,
+    pub(super) packages: Vec<String>,
+}
+
 /// The place where one environment is built, for good: the paths in it are absolute.
 pub(super) struct Site {
     root: PathBuf,
@@ -50,8 +65,18 @@ impl Site {
         &self.key
     }
 
+    /// Where it is, with what it was built of beside it.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where its `bin` is.
+    pub(super) fn prefix(&self) -> PathBuf {
+        self.root.join("venv")
+    }
+
     pub(super) fn interpreter(&self) -> PathBuf {
-        self.root.join("venv/bin/python")
+        self.prefix().join("bin/python")
     }
 
     fn sibling(&self, ending: &str) -> PathBuf {
@@ -113,11 +138,22 @@ impl Site {
         builder: &Builder<'_>,
         log: &mut BuildLog,
     ) -> Result<(Complete, bool), CommandError> {
-        if let Some(complete) = self.reuse(builder.deadline, log).await? {
-            return Ok((complete, true));
+        match self.claim(builder.deadline, log).await? {
+            Claim::There(complete) => Ok((complete, true)),
+            Claim::Vacant { lock, mut log } => {
+                let built = self.build(wanted, resolved, builder, &lock, &mut log).await;
+                Ok((self.conclude(built, &mut log).await?, false))
+            }
+        }
+    }
+
+    /// The environment if it is there, else the right to build it.
+    pub(super) async fn claim(&self, deadline: Instant, log: &mut BuildLog) -> Result<Claim, CommandError> {
+        if let Some(complete) = self.reuse(deadline, log).await? {
+            return Ok(Claim::There(complete));
         }
         let mut waited = false;
-        let lock = uv::lock(&self.sibling("lock"), builder.deadline, || {
+        let lock = uv::lock(&self.sibling("lock"), deadline, || {
             waited = true;
             log.line("Another run is building this environment: waiting for it.")
         })
@@ -127,18 +163,40 @@ impl Site {
                 self.repeat_log(log)?;
             }
             self.note_use(log)?;
-            return Ok((complete, true));
+            return Ok(Claim::There(complete));
         }
-        let mut log = log.also(&self.sibling("log"))?;
+        let log = log.also(&self.sibling("log"))?;
         // Left behind by a build that was interrupted.
         self.blocking(|root| files::remove_tree(&root)).await?;
-        match self.build(wanted, resolved, builder, &lock, &mut log).await {
-            Ok(complete) => Ok((complete, false)),
+        layout::create_private_dir(&self.root)?;
+        Ok(Claim::Vacant { lock, log })
+    }
+
+    /// Says that what was built is whole, or removes what a failed build made.
+    pub(super) async fn conclude(
+        &self,
+        built: Result<Built, CommandError>,
+        log: &mut BuildLog,
+    ) -> Result<Complete, CommandError> {
+        let Built { kind, python_version, packages } = match built {
+            Ok(built) => built,
             Err(error) => {
                 self.clear().await;
-                Err(error)
+                return Err(error);
             }
-        }
+        };
+        let complete = self
+            .blocking(move |root| {
+                let bytes = files::disk_usage(&root)?;
+                let complete = Complete { kind: kind.to_owned(), python_version, packages, bytes };
+                // All of it first: a power failure must not leave a marker without its packages.
+                nix::unistd::syncfs(fs::File::open(&root)?)?;
+                complete.write(&root)?;
+                Ok(complete)
+            })
+            .await?;
+        log.line("The environment is complete.")?;
+        Ok(complete)
     }
 
     /// Removes what a failed build made, under its lock. What cannot be removed is left to the next build.
@@ -159,9 +217,8 @@ impl Site {
         builder: &Builder<'_>,
         lock: &fs::File,
         log: &mut BuildLog,
-    ) -> Result<Complete, CommandError> {
+    ) -> Result<Built, CommandError> {
         let uv = builder.uv(log).await?;
-        layout::create_private_dir(&self.root)?;
         let placed = wanted.place(&self.root).await?;
         let versions = self.root.join("lock.txt");
         fs::write(&versions, resolved.constraints())?;
@@ -187,24 +244,21 @@ impl Site {
             install.args(&wanted.found.arguments);
             build::run(install, lock, log, builder.deadline).await?;
         }
-        let mut list = command(&["pip", "list", "--quiet", "--format", "json", "--python"]);
-        list.arg(self.interpreter());
+        let packages = self.installed(builder, lock).await?;
+        Ok(Built { kind: "virtual_environment", python_version: version, packages })
+    }
+
+    /// What is installed in it, as `name==version`, in order.
+    pub(super) async fn installed(
+        &self,
+        builder: &Builder<'_>,
+        lock: &fs::File,
+    ) -> Result<Vec<String>, CommandError> {
         let mut silent = BuildLog::open(Path::new("/dev/null"))?;
-        let listed = build::run(list, lock, &mut silent, builder.deadline).await?;
-        let packages = packages(&listed)?;
-        let complete = self
-            .blocking(|root| {
-                let bytes = files::disk_usage(&root)?;
-                let kind = "virtual_environment".to_owned();
-                let complete = Complete { kind, python_version: version, packages, bytes };
-                // All of it first: a power failure must not leave a marker without its packages.
-                nix::unistd::syncfs(fs::File::open(&root)?)?;
-                complete.write(&root)?;
-                Ok(complete)
-            })
-            .await?;
-        log.line("The environment is complete.")?;
-        Ok(complete)
+        let uv = builder.uv(&mut silent).await?;
+        let mut list = builder.installer(&uv, &self.root);
+        list.args(["pip", "list", "--quiet", "--format", "json", "--python"]).arg(self.interpreter());
+        packages(&build::run(list, lock, &mut silent, builder.deadline).await?)
     }
 
     async fn blocking<T: Send + 'static>(

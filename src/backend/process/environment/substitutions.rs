@@ -39,7 +39,6 @@ pub(super) fn listed(environment: &Environment) -> &[String] {
 /// Resolves what was asked into what will be installed. `mpi` says whether ranks will be started.
 pub(super) fn resolve(environment: &Environment, found: &Found, mpi: bool) -> Result<Asks, String> {
     let mut substitutions: Vec<Substitution> = image(environment).into_iter().collect();
-    refuse_conda(environment)?;
     let mut requirements = Vec::new();
     let mut overrides = Vec::new();
     let mut constraints: Vec<String> = PIP_CONSTRAINTS.lines().map(str::to_owned).collect();
@@ -157,24 +156,6 @@ pub(super) fn image(environment: &Environment) -> Option<Substitution> {
         used: Some(used.to_owned()),
         reason: "there is no container runtime on this compute target".to_owned(),
     })
-}
-
-fn refuse_conda(environment: &Environment) -> Result<(), String> {
-    let conda: Vec<&str> = environment
-        .conda_packages
-        .iter()
-        .map(String::as_str)
-        // pip is there in the shape of uv.
-        .filter(|package| requirement_name(package).as_deref() != Some("pip"))
-        .collect();
-    if !conda.is_empty() {
-        return Err(format!(
-            "there is no conda on this compute target, which the packages {} are asked from. Ask for them in \
-             pip_packages instead",
-            conda.join(", ")
-        ));
-    }
-    Ok(())
 }
 
 /// Fills in the versions that were really installed (`name==version` lines) for what was replaced.

@@ -233,9 +233,12 @@ class Run(object):
             return self._refuse(name, error)
 
     def _step(self, name, step):
+        if step is None:
+            return None
         try:
-            if step is None or int(step) == step and -2 ** 63 <= step < 2 ** 63:
-                return None if step is None else int(step)
+            number = plain(step)
+            if number == int(number) and -2 ** 63 <= number < 2 ** 63:
+                return int(number)
         except Exception:  # As above; what follows says it.
             pass
         message = "`{}` is recorded without its step: {!r} is no 64-bit integer"
