@@ -89,8 +89,7 @@ async fn managed(
     let file = environment.pip_origins.file.as_deref();
     let listed = substitutions::listed(environment);
     let found = requirements::inspect(&directory.work(), listed, file).map_err(CommandError::Failed)?;
-    let asks = substitutions::resolve(environment, &found, attempt.plan.launcher == Launcher::Mpi)
-        .map_err(CommandError::Failed)?;
+    let asks = substitutions::resolve(environment, &found, attempt.plan.launcher == Launcher::Mpi);
     // One of its own for each build: installers leave locks and the like in there, and all of it goes in the end.
     let temporary = tempfile::tempdir_in(layout::scratch(&backend.settings.data_dir)?)?;
     let mut builder = Builder {
