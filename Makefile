@@ -50,7 +50,7 @@ check-renderings: ## every rendering, read by the SDK or tool that it is written
 	scripts/check-renderings.sh
 
 check-containers: ## the process backend in real containers: a Docker of its own, as root
-	scripts/with-docker.sh cargo nextest run --locked --test backends --run-ignored only -E 'test(/^containers::/)'
+	scripts/with-docker.sh cargo nextest run --locked --test backends --test service --run-ignored only -E 'test(/^(containers|images)::/)'
 
 check-datastores: ## datastores that speak the protocols of S3 and Azure Blob Storage
 	scripts/with-stores.sh cargo nextest run --locked --test stores --run-ignored only

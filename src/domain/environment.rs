@@ -304,6 +304,11 @@ fn own(definition: &EnvironmentDefinition) -> Environment {
         Some(enabled) => *enabled,
         None => named,
     };
+    let image = match docker.base_image.text() {
+        // Of neither a name nor a Dockerfile the SDK makes this one.
+        None if !docker.base_dockerfile.is_given() => Some(framework::BASE_IMAGE_CPU),
+        named => named,
+    };
     let mut environment = Environment {
         kind: EnvironmentKind::Managed,
         interpreter_path: None,
@@ -311,7 +316,7 @@ fn own(definition: &EnvironmentDefinition) -> Environment {
         framework_version: None,
         python_version: None,
         docker: in_container,
-        image: docker.base_image.text().filter(|_| in_container).map(ToOwned::to_owned),
+        image: image.filter(|_| in_container).map(ToOwned::to_owned),
         container: if in_container { container_of(docker) } else { ContainerDetails::default() },
         prebuilt_packages: Vec::new(),
         pip_packages: Vec::new(),

@@ -82,14 +82,6 @@ pub fn judge(body: &Map<String, Value>, facts: &Facts) -> Verdict {
     Verdict { findings, accepted }
 }
 
-/// Findings for parameters that the definition uses and this version cannot put into effect yet
-/// (`parameter-not-yet-effective`, severity error). Only starting a run asks; empty means that it may start.
-#[must_use]
-pub fn not_yet_effective(accepted: &Accepted, facts: &Facts) -> Vec<Finding> {
-    let definition = &accepted.definition;
-    rules::not_yet_effective(&Context::new(definition.body(), definition.draft(), facts))
-}
-
 /// The plan of a run of an accepted definition.
 #[must_use]
 pub fn plan(accepted: &Accepted) -> Plan {

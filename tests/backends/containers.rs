@@ -19,7 +19,7 @@ use crate::{
     process::Machine,
 };
 
-fn variable(name: &str) -> String {
+pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make check-containers`"))
 }
 
@@ -51,7 +51,7 @@ impl Lab for Contained {
 }
 
 /// The containers of an attempt, running or not.
-fn containers(attempt: &Attempt) -> usize {
+pub fn containers(attempt: &Attempt) -> usize {
     let label = format!("label=estimatord.attempt={}.{}", attempt.run_id, attempt.number);
     let output = Command::new("docker").args(["ps", "-aq", "--filter", &label]).output().unwrap();
     assert!(output.status.success());

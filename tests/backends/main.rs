@@ -5,6 +5,7 @@ mod conda;
 mod conformance;
 mod containers;
 mod harness;
+mod images;
 mod process;
 mod slow_environments;
 mod slow_pip_files;

@@ -1,7 +1,9 @@
 //! The whole service from outside: the real binary with its own database, over HTTP, as a user sees it.
 
+mod containers;
 mod data;
 mod end_to_end;
+mod parameters;
 mod refusals;
 mod service;
 mod survival;

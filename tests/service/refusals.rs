@@ -66,21 +66,6 @@ fn the_rules_answer_as_the_contract_says() {
 }
 
 #[test]
-fn a_parameter_without_effect_is_stored_but_not_run() {
-    let dir = data_dir();
-    let service = Service::start(dir.path());
-    let mut definition = service.definition("print('x')\n");
-    definition["user_managed"] = json!(false);
-    definition["shm_size"] = json!("4g");
-    assert_eq!(service.call("POST", "/v1/estimators", Some(&definition)).status, 201);
-    let body = json!({"experiment_name": "tests", "estimator": definition});
-    let answer = service.call("POST", "/v1/runs", Some(&body));
-    assert_eq!((answer.status, answer.content_type.as_str()), (422, "application/problem+json"));
-    assert_eq!(errors(&answer.json()), [pair("parameter-not-yet-effective", "/estimator/shm_size")]);
-    assert_eq!(service.call("GET", "/v1/runs", None).json()["items"], json!([]));
-}
-
-#[test]
 fn a_second_service_on_the_same_directory_is_refused_in_one_clear_line() {
     let dir = data_dir();
     let service = Service::start(dir.path());

@@ -76,11 +76,16 @@ pub fn command(data_dir: &Path) -> Command {
 
 impl Service {
     pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    pub fn start_with(data_dir: &Path, options: &[&str]) -> Self {
         let log = data_dir.join("service-test.log");
         // A log of its own per start: what an earlier service said must not be read as this one's.
         let _ = std::fs::remove_file(&log);
         let sink = File::create(&log).expect("a log");
         let process = command(data_dir)
+            .args(options)
             .stdout(sink.try_clone().expect("cloned"))
             .stderr(sink)
             .spawn()
@@ -164,7 +169,9 @@ impl Service {
     /// A definition that runs `train.py` with the interpreter that is there.
     pub fn definition(&self, script: &str) -> Value {
         let snapshot = self.upload(&[("train.py", script)]);
-        json!({"source_directory": snapshot, "compute_target": "local", "entry_script": "train.py", "user_managed": true})
+        json!({"source_directory": snapshot, "compute_target": "local", "entry_script": "train.py", "user_managed": true,
+            // Also where Docker answers.
+            "use_docker": false})
     }
 
     /// Submits; answers the run's id.

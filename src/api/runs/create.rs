@@ -22,7 +22,6 @@ use crate::{
     },
     clock::entropy,
     domain::{
-        definition::rank,
         finding::Finding,
         ids::{EstimatorId, RunId},
         judge::{self, Accepted},
@@ -104,7 +103,7 @@ async fn accepted(
         is_inline: estimator_id.is_none(),
         overrides: &request.overrides,
     };
-    findings.extend(placement.place(everything_found(&judged)));
+    findings.extend(placement.place(judged.verdict.findings.clone()));
     let (Some(accepted), false) = (&judged.verdict.accepted, has_error(&findings)) else {
         return Err(refused(findings));
     };
@@ -149,22 +148,6 @@ async fn definition(
             Ok(None)
         }
     }
-}
-
-/// The verdict's findings, and what this version cannot put into effect yet, in the order of the signature.
-fn everything_found(judged: &Judged) -> Vec<Finding> {
-    let mut findings = judged.verdict.findings.clone();
-    let Some(accepted) = &judged.verdict.accepted else { return findings };
-    let not_yet = judge::not_yet_effective(accepted, &judged.facts);
-    if not_yet.is_empty() {
-        return findings;
-    }
-    findings.extend(not_yet);
-    // Stable: findings of one parameter keep their order. What points at the whole body comes first, unknown names last.
-    findings.sort_by_key(|finding| {
-        finding.pointer.split('/').nth(1).map(|name| rank(name).unwrap_or(usize::MAX))
-    });
-    findings
 }
 
 fn run(

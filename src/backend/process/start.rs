@@ -94,7 +94,7 @@ async fn plan_launch(
                 image: &used.image_id,
                 records: &records,
                 user: container::user(engine.runtime),
-                mounts: mounts(virtual_environment),
+                mounts: mounts(virtual_environment, &environment::own_pythons(&backend.settings.data_dir)),
             })
         }
         _ => None,
@@ -138,13 +138,12 @@ fn data_links(attempt: &Attempt, directory: &AttemptDir) -> Vec<(String, String)
     links.collect()
 }
 
-/// What a container sees of the machine: what was built for it, where it was built.
-fn mounts(virtual_environment: Option<&Path>) -> Vec<Mount> {
-    virtual_environment
-        .and_then(Path::parent)
-        .map(|root| Mount::same(launch::text(root), true))
-        .into_iter()
-        .collect()
+/// What a container sees of the machine: what was built for it, where it was built, with the interpreters that it may
+/// have been built with.
+fn mounts(virtual_environment: Option<&Path>, pythons: &Path) -> Vec<Mount> {
+    let Some(root) = virtual_environment.and_then(Path::parent) else { return Vec::new() };
+    let places = [Some(root), pythons.is_dir().then_some(pythons)];
+    places.into_iter().flatten().map(|place| Mount::same(launch::text(place), true)).collect()
 }
 
 fn temporary_base() -> PathBuf {

@@ -6,7 +6,8 @@ use super::{Rule, data, distributed, environment, files, general, images, packag
 /// which rules it was accepted.
 ///
 /// 1 had no `script-syntax-error`, `package-not-declared`, `container-not-available` and `conda-not-available`.
-pub const RULE_SET_VERSION: &str = "2";
+/// 2 had no `environment-section-ignored`, and runs were refused by a `parameter-not-yet-effective`.
+pub const RULE_SET_VERSION: &str = "3";
 
 /// The files with rules. What is found about one parameter comes in this order.
 static FILES: [&[Rule]; 10] = [
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     /// What the rules of the present version are, as a digest.
-    const DIGEST: &str = "7c8e088774e4836b";
+    const DIGEST: &str = "4ce9fa1f67fd7468";
 
     #[test]
     fn the_version_changes_with_the_rules() {

@@ -92,6 +92,19 @@ pub(super) static RULES: &[Rule] = &[
         check: overridden_by_environment_definition,
     },
     Rule {
+        slug: "environment-section-ignored",
+        severity: Severity::Warning,
+        parameters: &["environment_definition"],
+        summary: "Of an environment counts what concerns a Python script: other sections have no effect when they say something.",
+        doc: "An environment also describes Spark, Databricks and R, which an estimator's script does not run on.",
+        url: "https://learn.microsoft.com/en-us/python/api/azureml-core/azureml.core.environment.environment?view=azure-ml-py",
+        refused: r#"{"environment_definition": {"name": "chainer", "spark": {"packages": [{"group": "com.example"}]}}}"#,
+        accepted: Some(
+            r#"{"environment_definition": {"name": "chainer", "spark": {"packages": [], "precachePackages": true}}}"#,
+        ),
+        check: super::environment_sections::ignored,
+    },
+    Rule {
         slug: "framework-version-unsupported",
         severity: Severity::Error,
         parameters: &["framework_version"],

@@ -19,7 +19,7 @@ use crate::domain::{
     definition::SIGNATURE,
     facts::Facts,
     json,
-    judge::{judge, not_yet_effective, plan, wanted},
+    judge::{judge, plan, wanted},
     render::{Format, Subject, render},
 };
 
@@ -106,7 +106,6 @@ fn answer(seed: u64) -> bool {
     assert!(serde_json::to_string(&verdict.findings).is_ok_and(|text| text.len() > 2), "seed {seed}");
     let Some(accepted) = &verdict.accepted else { return true };
     let plan = plan(accepted);
-    let _ = not_yet_effective(accepted, facts);
     let subject = Subject { plan: &plan, definition: &accepted.definition, target: None };
     let format = Format::ALL[usize::try_from(seed % 4).expect("small")];
     assert!(!render(format, &subject).text.is_empty(), "seed {seed}");

@@ -8,8 +8,8 @@ mod context;
 mod data;
 mod disagreements;
 mod distributed;
-mod effect;
 mod environment;
+mod environment_sections;
 pub mod examples;
 mod files;
 #[cfg(test)]
@@ -38,7 +38,6 @@ pub use catalogue::RULE_SET_VERSION;
 pub(crate) use catalogue::catalogue;
 pub(crate) use context::{Context, FileState};
 pub use disagreements::{DISAGREEMENTS, Disagreement};
-pub(crate) use effect::{EFFECT, not_yet_effective};
 
 use super::{
     definition::{SIGNATURE, rank},
@@ -118,9 +117,9 @@ impl Rule {
     }
 }
 
-/// Every rule, the one that only runs ask about included.
+/// Every rule.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
-    catalogue().chain([&EFFECT])
+    catalogue()
 }
 
 /// The rule of that name.
@@ -244,7 +243,6 @@ mod tests {
     fn rules_are_found_by_name() {
         let rule = find("distributed-requires-mpi").unwrap();
         assert_eq!(rule.view().rule, "distributed-requires-mpi");
-        assert!(find("parameter-not-yet-effective").is_some());
         assert!(find("no-such-rule").is_none());
     }
 }

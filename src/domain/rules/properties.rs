@@ -10,7 +10,7 @@ use crate::domain::{
     definition::{SIGNATURE, rank},
     facts::Facts,
     json,
-    judge::{judge, not_yet_effective, plan, redacted, wanted},
+    judge::{judge, plan, redacted, wanted},
     rules::grammar::{conda, image, pip, requirements},
 };
 
@@ -144,7 +144,6 @@ proptest! {
         prop_assert_eq!(verdict.is_valid(), !refused);
         if let Some(accepted) = &verdict.accepted {
             let _ = plan(accepted);
-            let _ = not_yet_effective(accepted, &facts);
         }
         for path in wanted(&body).contents {
             prop_assert!(!path.starts_with('/') && path.split('/').all(|part| part != ".."));

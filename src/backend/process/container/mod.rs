@@ -12,6 +12,7 @@ use crate::domain::{
     compute_target::Containers,
     container::{ContainerRuntime, check_arguments},
     environment::Environment,
+    framework::{BASE_IMAGE_CPU, BASE_IMAGE_GPU},
 };
 
 pub use self::credentials::{HELPER, credential_helper};
@@ -20,45 +21,68 @@ pub(super) use self::{
     image::{Having, Image, ensure},
 };
 
-/// Microsoft's base images: nothing in them but an MPI and a miniconda, which a virtual environment can replace.
-const BASE_IMAGES: &str = "mcr.microsoft.com/azureml/";
+/// Where an attempt runs.
+pub(super) enum Choice {
+    /// In a container, started by this runtime.
+    Container {
+        engine: Engine,
+        /// Whether it can run nowhere else. The documented base images have nothing in them but an MPI and a miniconda,
+        /// which the machine itself can stand in for where the target does not promise containers.
+        is_required: bool,
+    },
+    /// Without one, and why there is none where one was asked for.
+    Machine { instead_because: Option<String> },
+}
 
-/// The runtime that the attempt's container is started with; none where it runs without one.
+/// Decides where an attempt runs.
 ///
 /// # Errors
 /// When the definition cannot do without a container, or the target promises a runtime, and none answers.
-pub(super) async fn engine(
+pub(super) async fn choose(
     attempt: &Attempt,
     service_environment: &[(String, String)],
-) -> Result<Option<Engine>, String> {
+) -> Result<Choice, String> {
     let environment = &attempt.plan.environment;
     if !environment.docker {
-        return Ok(None);
+        return Ok(Choice::Machine { instead_because: None });
     }
-    // The documented base images are replaced by an environment of the machine's.
-    let Some(image) = named_image(environment) else { return Ok(None) };
     check_arguments(&environment.container.arguments).map_err(|stray| stray.to_string())?;
     let containers = attempt.plan.containers;
-    Engine::find(containers, service_environment).await.map(Some).map_err(|found| match containers {
-        Containers::Docker | Containers::Podman => {
+    let promised = matches!(containers, Containers::Docker | Containers::Podman);
+    let needed = needed(environment);
+    match Engine::find(containers, service_environment).await {
+        Ok(engine) => Ok(Choice::Container { engine, is_required: promised || needed.is_some() }),
+        Err(found) if promised => {
             let runtime = containers.as_str();
-            format!("this compute target runs containers with {runtime}, which does not answer: {found}")
+            Err(format!("this compute target runs containers with {runtime}, which does not answer: {found}"))
         }
-        Containers::Auto | Containers::Never => format!(
-            "the definition names {image}, and there is no container runtime on this compute target: {found}. Install \
-             Docker or Podman there, or leave the image out: framework and packages are then installed into a virtual \
-             environment, or, with user_managed, an interpreter of the machine is used"
-        ),
-    })
+        Err(found) => match needed {
+            None => Ok(Choice::Machine {
+                instead_because: Some(format!(
+                    "there is no container runtime on this compute target: {found}"
+                )),
+            }),
+            Some(what) => Err(format!(
+                "the definition {what}, and there is no container runtime on this compute target: {found}. Install \
+                 Docker or Podman there, or leave it out: framework and packages are then installed into a virtual \
+                 environment, or, with user_managed, an interpreter of the machine is used"
+            )),
+        },
+    }
 }
 
-/// What only a container can give: an image that is none of the documented base images.
-fn named_image(environment: &Environment) -> Option<String> {
-    if environment.container.base_dockerfile.is_some() {
-        return Some("an image of its own Dockerfile".to_owned());
+/// What only a container can give, if anything: an image that is none of the documented ones, arguments of its own.
+fn needed(environment: &Environment) -> Option<String> {
+    let container = &environment.container;
+    if container.base_dockerfile.is_some() {
+        return Some("has a Dockerfile of its own".to_owned());
     }
-    let image = environment.image.as_ref()?;
-    (!image.starts_with(BASE_IMAGES)).then(|| format!("the image {image}"))
+    if !container.arguments.is_empty() {
+        return Some("has docker arguments".to_owned());
+    }
+    let image = environment.image.as_deref()?;
+    let is_documented = [BASE_IMAGE_CPU, BASE_IMAGE_GPU].contains(&image);
+    (!is_documented).then(|| format!("names the image {image}"))
 }
 
 /// The name of an attempt's container.

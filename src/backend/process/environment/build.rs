@@ -13,9 +13,12 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
-use tokio::{io::AsyncReadExt as _, net::unix::pipe, process::Command, time::Instant};
+use tokio::{io::AsyncReadExt as _, net::unix::pipe, time::Instant};
 
-use super::super::layout;
+use super::{
+    super::{container::ContainerControl, layout},
+    workshop::Installer,
+};
 
 /// How much of a command's output is kept to explain a failure.
 const KEPT_OUTPUT: usize = 64 * 1024;
@@ -73,14 +76,35 @@ impl Drop for Group {
     }
 }
 
+/// Ends a container when it goes out of scope: it does not end with the program that started it.
+struct Contained(Option<ContainerControl>);
+
+impl Drop for Contained {
+    fn drop(&mut self) {
+        if let Some(container) = self.0.take() {
+            // Waited for, because whoever gets the lock next writes to the same place. When it cannot be ended, the one
+            // who builds there next is told.
+            let _ = container.end();
+        }
+    }
+}
+
 /// Runs a command to its end, output into the log. The command, and what it starts, holds `lock` open, so that
 /// the lock is not free before all of them are gone, even if this service is killed.
 pub(in super::super) async fn run(
-    mut command: Command,
+    installer: impl Into<Installer>,
     lock: &File,
     log: &mut BuildLog,
     deadline: Instant,
 ) -> Result<String, CommandError> {
+    let (mut command, container) = installer.into().into_parts();
+    if let Some(container) = container.clone() {
+        tokio::task::spawn_blocking(move || container.end())
+            .await
+            .map_err(io::Error::other)?
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
+    }
+    let mut contained = Contained(container);
     let (reader, writer) = io::pipe()?;
     let reader = OwnedFd::from(reader);
     command.stdin(Stdio::from(lock.try_clone()?)).stdout(writer.try_clone()?).stderr(writer);
@@ -112,6 +136,8 @@ pub(in super::super) async fn run(
     .await
     .map_err(|_| CommandError::TimedOut)??;
     drop(group);
+    // It was removed when it ended.
+    contained.0 = None;
     let text = String::from_utf8_lossy(&kept).into_owned();
     if status.success() { Ok(text) } else { Err(CommandError::Failed(meaningful(&text))) }
 }
@@ -158,6 +184,8 @@ pub(super) fn deadline(timeout: Duration) -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use tokio::process::Command;
+
     use super::*;
 
     #[test]

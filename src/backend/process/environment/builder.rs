@@ -9,6 +9,7 @@ use super::{
     build::{BuildLog, CommandError},
     interpreters::{self, Interpreter},
     uv,
+    workshop::{Installer, Workshop, own_pythons},
 };
 
 /// What the installer is given of the service's environment: what scripts get, and where packages come from. Build
@@ -49,23 +50,44 @@ pub(super) struct Builder<'a> {
     pub(super) known: &'a interpreters::Known,
     /// The interpreters that are there.
     pub(super) present: Vec<Interpreter>,
+    /// The image in which it is built, if it is built for one.
+    pub(super) workshop: Option<Workshop<'a>>,
     pub(super) deadline: Instant,
 }
 
 impl Builder<'_> {
+    /// uv, as it can be started where the environment is built.
     pub(super) async fn uv(&self, log: &mut BuildLog) -> Result<PathBuf, CommandError> {
-        let configured = self.settings.uv.as_deref();
-        uv::locate(configured, &self.settings.data_dir, &self.variables, &self.present, log, self.deadline)
-            .await
+        let search = uv::Search {
+            configured: self.settings.uv.as_deref(),
+            data_dir: &self.settings.data_dir,
+            environment: &self.variables,
+            present: &self.present,
+            deadline: self.deadline,
+        };
+        match self.workshop {
+            Some(_) => search.for_images(log).await,
+            None => search.for_this_machine(log).await,
+        }
     }
 
-    /// uv, told where its downloads are kept, and nothing of the service but what builders may know.
-    pub(super) fn installer(&self, uv: &Path, directory: &Path) -> Command {
-        let mut command = Command::new(uv);
-        command.args(["--color", "never", "--no-progress", "--cache-dir"]);
-        command.arg(self.settings.data_dir.join("cache/uv"));
-        command.current_dir(directory).env_clear().envs(self.variables.iter().cloned());
-        command
+    /// uv started in `directory`, told where its downloads are kept, and nothing of the service but what builders may know.
+    /// In an image it may write below `place` only, which `directory` is in.
+    pub(super) fn installer(&self, uv: &Path, place: &Path, directory: &Path) -> Installer {
+        let mut installer = match &self.workshop {
+            Some(workshop) => workshop.installer(uv, place, directory, &self.variables),
+            None => {
+                let mut command = Command::new(uv);
+                command.current_dir(directory).env_clear().envs(self.variables.iter().cloned());
+                command.into()
+            }
+        };
+        installer.args(["--color", "never", "--no-progress", "--cache-dir"]);
+        match &self.workshop {
+            Some(workshop) => installer.arg(workshop.cache()),
+            None => installer.arg(self.settings.data_dir.join("cache/uv")),
+        };
+        installer
     }
 
     /// The interpreter to build with: one that is there, else one that uv gets.
@@ -75,25 +97,31 @@ impl Builder<'_> {
         chainer: bool,
         log: &mut BuildLog,
     ) -> Result<(Interpreter, Option<Substitution>), CommandError> {
-        let own = self.settings.data_dir.join("tools/python");
+        let own = own_pythons(&self.settings.data_dir);
         self.present = self.known.discover(&own, &self.variables).await;
-        let none = match interpreters::choose(asked, chainer, &self.present) {
+        let none = match interpreters::choose(asked, chainer, &self.present, interpreters::THIS_MACHINE) {
             Ok(chosen) => return Ok(chosen),
             Err(none) => none,
         };
+        self.get_interpreter(&none, log).await?;
+        self.present = self.known.discover(&own, &self.variables).await;
+        interpreters::choose(asked, chainer, &self.present, interpreters::THIS_MACHINE)
+            .map_err(CommandError::Failed)
+    }
+
+    /// Gets an interpreter with uv, where `none` says that there is no usable one.
+    pub(super) async fn get_interpreter(&self, none: &str, log: &mut BuildLog) -> Result<(), CommandError> {
+        let own = own_pythons(&self.settings.data_dir);
         let got = match self.uv(log).await {
             Ok(uv) => uv::install_python(&uv, &own, &self.variables, log, self.deadline).await,
             Err(error) => Err(error),
         };
         match got {
-            Ok(()) => {}
             Err(CommandError::Failed(said)) => {
-                return Err(CommandError::Failed(format!("{none}. Getting one with uv failed: {said}")));
+                Err(CommandError::Failed(format!("{none}. Getting one with uv failed: {said}")))
             }
-            Err(other) => return Err(other),
+            other => other,
         }
-        self.present = self.known.discover(&own, &self.variables).await;
-        interpreters::choose(asked, chainer, &self.present).map_err(CommandError::Failed)
     }
 }
 
@@ -156,6 +184,7 @@ mod tests {
             variables: vec![("PATH".into(), "/nowhere".into()), ("HOME".into(), "/nowhere".into())],
             known: &known,
             present: Vec::new(),
+            workshop: None,
             deadline: build::deadline(std::time::Duration::from_secs(60)),
         };
         let mut log = BuildLog::open(&directory.path().join("log")).unwrap();

@@ -12,7 +12,9 @@ use tokio::process::Command;
 use super::{
     BuildLog, CommandError, build,
     builder::Builder,
-    find_program, interpreters,
+    find_program,
+    inside::Inside,
+    interpreters,
     requirements::Found,
     resolution::{self, content_key},
     site::{Built, Claim, Site},
@@ -54,6 +56,7 @@ struct Key<'a> {
     file: Option<&'a str>,
     files: &'a std::collections::BTreeMap<String, String>,
     platform: [&'a str; 2],
+    image: Option<&'a str>,
     snapshot: Option<&'a str>,
 }
 
@@ -69,6 +72,7 @@ pub(super) async fn prepare(
     attempt: &Attempt,
     directory: &AttemptDir,
     builder: &Builder<'_>,
+    image: Option<&Inside<'_>>,
     mut asks: Asks,
     found: Found,
     log: &mut BuildLog,
@@ -95,11 +99,12 @@ pub(super) async fn prepare(
         file: asks.file.as_deref(),
         files: &found.files,
         platform: resolution::PLATFORM,
+        image: image.map(|inside| inside.image.id.as_str()),
         snapshot: found.local.then_some(snapshot),
     });
     let environments = layout::environments(&builder.settings.data_dir);
     layout::create_private_dir(&environments)?;
-    let site = Site::new(&environments, key, directory.clone());
+    let site = Site::new(&environments, key, directory.clone(), image.is_some());
     let (complete, reused) = match site.claim(builder.deadline, log).await? {
         Claim::There(complete) => (complete, true),
         Claim::Vacant { lock, mut log } => {
@@ -112,12 +117,21 @@ pub(super) async fn prepare(
             };
             let work = directory.work();
             let built = async {
-                create(&program, &creation, alias, builder, &lock, &mut log).await?;
-                let python = interpreters::query(&site.interpreter(), &builder.variables).await;
-                let python = python.ok_or_else(|| {
-                    CommandError::Failed("the environment has no Python 3 that answers".to_owned())
-                })?;
-                let wanted = Wanted { asks: asks.clone(), found, python, source: work };
+                // Packages of conda bring all with them but a C library.
+                let glibc = match image {
+                    Some(inside) => inside.glibc().await?,
+                    None => None,
+                };
+                let steering = Steering { alias, glibc };
+                create(&program, &creation, &steering, builder, &lock, &mut log).await?;
+                let python = match image {
+                    Some(inside) => inside.query(&site.interpreter(), site.root()).await?,
+                    None => interpreters::query(&site.interpreter(), &builder.variables).await.ok_or_else(
+                        || CommandError::Failed("the environment has no Python 3 that answers".to_owned()),
+                    )?,
+                };
+                let image = image.map(|inside| inside.image.id.clone());
+                let wanted = Wanted { asks: asks.clone(), found, python, image, source: work };
                 install(&site, &wanted, builder, &lock, &mut log).await
             };
             let built = built.await;
@@ -132,7 +146,7 @@ pub(super) async fn prepare(
         substitutions: python_substitution.into_iter().chain(asks.substitutions).collect(),
         build_key: Some(site.key().to_owned()),
         reused,
-        container: None,
+        container: image.map(Inside::actual),
     })
 }
 
@@ -168,10 +182,18 @@ async fn locate(builder: &Builder<'_>) -> Result<Program, CommandError> {
     }
 }
 
+/// What a program is told besides its arguments.
+struct Steering<'a> {
+    /// What the names of channels are relative to.
+    alias: Option<&'a str>,
+    /// The C library that packages will find, where it is not the machine's.
+    glibc: Option<String>,
+}
+
 async fn create(
     program: &Program,
     creation: &Creation<'_>,
-    alias: Option<&str>,
+    steering: &Steering<'_>,
     builder: &Builder<'_>,
     lock: &fs::File,
     log: &mut BuildLog,
@@ -187,7 +209,10 @@ async fn create(
     command.args(arguments).env_clear().envs(builder.variables.iter().cloned());
     command.env("MAMBA_ROOT_PREFIX", &cache).env("CONDA_PKGS_DIRS", cache.join("pkgs"));
     command.env("CONDARC", &configuration).env("MAMBARC", &configuration);
-    if let Some(alias) = alias {
+    if let Some(glibc) = &steering.glibc {
+        command.env("CONDA_OVERRIDE_GLIBC", glibc);
+    }
+    if let Some(alias) = steering.alias {
         command.env("CONDA_CHANNEL_ALIAS", alias).env("MAMBA_CHANNEL_ALIAS", alias);
     }
     build::run(command, lock, log, builder.deadline).await.map(|_| ())
@@ -204,7 +229,7 @@ async fn install(
     if !wanted.is_empty() {
         let uv = builder.uv(log).await?;
         let placed = wanted.place(site.root()).await?;
-        let mut install = builder.installer(&uv, &placed.directory);
+        let mut install = builder.installer(&uv, site.root(), &placed.directory);
         install.args(["pip", "install", "--python"]).arg(site.interpreter());
         for file in &placed.requirements {
             install.arg("-r").arg(file);

@@ -116,11 +116,15 @@ fn candidates(own: &Path, environment: &[(String, String)]) -> Vec<PathBuf> {
     found
 }
 
-/// The interpreter to use, and the substitution when it is not the one asked for.
+/// How the place of interpreters is called that are on the worker's own machine.
+pub(super) const THIS_MACHINE: &str = "on this machine";
+
+/// The interpreter to use, and the substitution when it is not the one asked for. `place` says where they are.
 pub(super) fn choose(
     asked: Option<&str>,
     chainer: bool,
     present: &[Interpreter],
+    place: &str,
 ) -> Result<(Interpreter, Option<Substitution>), String> {
     let minors = if chainer { CHAINER_MINORS } else { ANY_MINORS };
     let usable = |interpreter: &&Interpreter| {
@@ -135,21 +139,20 @@ pub(super) fn choose(
         (!satisfied, distance, u32::MAX - patch)
     };
     let chosen =
-        present.iter().filter(usable).min_by_key(rank).ok_or_else(|| none_usable(chainer, present))?;
+        present.iter().filter(usable).min_by_key(rank).ok_or_else(|| none_usable(chainer, present, place))?;
     let substitution = asked.filter(|asked| !satisfies(chosen.version, asked)).map(|asked| Substitution {
         asked: format!("python {asked}"),
         used: Some(format!("python {}", chosen.version_text())),
         reason: if chainer {
-            "the nearest on this machine of those that chainer was found to work with (3.8 to 3.11)"
-                .to_owned()
+            format!("the nearest {place} of those that chainer was found to work with (3.8 to 3.11)")
         } else {
-            "the nearest on this machine".to_owned()
+            format!("the nearest {place}")
         },
     });
     Ok((chosen.clone(), substitution))
 }
 
-fn none_usable(chainer: bool, present: &[Interpreter]) -> String {
+fn none_usable(chainer: bool, present: &[Interpreter], place: &str) -> String {
     let works = if chainer {
         "chainer works here with Python 3.8, 3.9, 3.10 and 3.11"
     } else {
@@ -158,7 +161,7 @@ fn none_usable(chainer: bool, present: &[Interpreter]) -> String {
     let found: Vec<String> = present.iter().map(Interpreter::version_text).collect();
     let found = if found.is_empty() { "none at all".to_owned() } else { found.join(", ") };
     format!(
-        "no usable Python interpreter on this machine: {works}; found {found}. Install one that works (for example \
+        "no usable Python interpreter {place}: {works}; found {found}. Install one that works (for example \
          python3.11 from the system's packages, or `uv python install 3.11` as the service's user) and submit again"
     )
 }
@@ -209,7 +212,8 @@ mod tests {
 
     fn chosen(asked: Option<&str>, chainer: bool, present: &[[u32; 3]]) -> Result<(String, bool), String> {
         let present: Vec<_> = present.iter().copied().map(interpreter).collect();
-        choose(asked, chainer, &present).map(|(chosen, other)| (chosen.version_text(), other.is_some()))
+        choose(asked, chainer, &present, THIS_MACHINE)
+            .map(|(chosen, other)| (chosen.version_text(), other.is_some()))
     }
 
     #[test]
@@ -234,7 +238,7 @@ mod tests {
     #[test]
     fn other_implementations_are_not_taken() {
         let pypy = Interpreter { implementation: "PyPy".into(), ..interpreter([3, 10, 1]) };
-        assert!(choose(None, true, &[pypy]).is_err());
+        assert!(choose(None, true, &[pypy], THIS_MACHINE).is_err());
     }
 
     #[test]

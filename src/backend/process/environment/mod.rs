@@ -3,10 +3,11 @@
 pub(super) mod build;
 mod builder;
 mod conda;
-mod contained;
 mod evict;
+mod inside;
 mod interpreters;
 mod kept;
+mod managed;
 mod requirements;
 mod resolution;
 mod site;
@@ -14,34 +15,28 @@ mod substitutions;
 mod user_managed;
 mod uv;
 mod wanted;
+mod workshop;
 
 pub(super) use self::{
     build::{BuildLog, CommandError},
     interpreters::Known as KnownInterpreters,
     user_managed::mpirun,
     uv::lock,
+    workshop::own_pythons,
 };
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use self::{
-    builder::{Builder, installer_environment},
-    kept::Complete,
-    resolution::Memory,
-    site::Site,
-    wanted::Wanted,
-};
+use self::inside::Inside;
 use super::{
     super::{ActualEnvironment, Attempt, BuiltEnvironment, PrepareError},
-    ProcessBackend, Settings, container,
+    ProcessBackend, Settings,
+    container::{self, Choice},
     layout::{self, AttemptDir, BUILD_LOG},
 };
-use crate::domain::{self, environment::EnvironmentKind, plan::Launcher};
+use crate::domain::environment::EnvironmentKind;
 
 /// Makes the environment of an attempt whose source tree is in place.
 pub(super) async fn prepare(
@@ -50,16 +45,22 @@ pub(super) async fn prepare(
     directory: &AttemptDir,
 ) -> Result<ActualEnvironment, PrepareError> {
     let refuse = |message: String| PrepareError::EnvironmentBuild { message };
-    let engine = container::engine(attempt, &backend.service_environment).await.map_err(refuse)?;
-    if engine.is_none() && attempt.plan.environment.kind == EnvironmentKind::UserManaged {
-        return user_managed::prepare(backend, attempt, directory).await;
-    }
-    let log_path = directory.logs().join(BUILD_LOG);
+    let choice = container::choose(attempt, &backend.service_environment).await.map_err(refuse)?;
+    let is_managed = attempt.plan.environment.kind == EnvironmentKind::Managed;
+    // Where nothing is pulled or built there is no log of it.
+    let log_path = match choice {
+        Choice::Machine { .. } if !is_managed => PathBuf::from("/dev/null"),
+        _ => directory.logs().join(BUILD_LOG),
+    };
     let mut log =
         BuildLog::open(&log_path).map_err(|source| PrepareError::Io { path: log_path.clone(), source })?;
-    let result = match &engine {
-        Some(engine) => contained::prepare(backend, attempt, directory, engine, &mut log).await,
-        None => managed(backend, attempt, directory, &mut log).await,
+    let result = match choice {
+        Choice::Container { engine, is_required } => {
+            in_image(backend, attempt, directory, &engine, is_required, &mut log).await
+        }
+        Choice::Machine { instead_because } => {
+            on_machine(backend, attempt, directory, instead_because.as_deref(), &mut log).await
+        }
     };
     result.map_err(|error| explain(error, &mut log, backend))
 }
@@ -79,89 +80,45 @@ fn explain(error: CommandError, log: &mut BuildLog, backend: &ProcessBackend) ->
     PrepareError::EnvironmentBuild { message }
 }
 
-async fn managed(
+async fn in_image(
     backend: &ProcessBackend,
     attempt: &Attempt,
     directory: &AttemptDir,
+    engine: &container::Engine,
+    is_required: bool,
+    log: &mut BuildLog,
+) -> Result<ActualEnvironment, CommandError> {
+    let inside = match Inside::have(backend, attempt, directory, engine, log).await {
+        Ok(inside) => inside,
+        Err(CommandError::Failed(said)) if !is_required => {
+            log.line("The documented image is not to be had: this machine stands in for it.")?;
+            let because = format!("the image is not to be had: {said}");
+            return on_machine(backend, attempt, directory, Some(&because), log).await;
+        }
+        Err(error) => return Err(error),
+    };
+    match attempt.plan.environment.kind {
+        EnvironmentKind::UserManaged => inside.user_managed(attempt).await,
+        EnvironmentKind::Managed => {
+            managed::prepare(backend, attempt, directory, Some(&inside), Vec::new(), log).await
+        }
+    }
+}
+
+async fn on_machine(
+    backend: &ProcessBackend,
+    attempt: &Attempt,
+    directory: &AttemptDir,
+    instead_because: Option<&str>,
     log: &mut BuildLog,
 ) -> Result<ActualEnvironment, CommandError> {
     let environment = &attempt.plan.environment;
-    let file = environment.pip_origins.file.as_deref();
-    let listed = substitutions::listed(environment);
-    let found = requirements::inspect(&directory.work(), listed, file).map_err(CommandError::Failed)?;
-    let asks = substitutions::resolve(environment, &found, attempt.plan.launcher == Launcher::Mpi);
-    // One of its own for each build: installers leave locks and the like in there, and all of it goes in the end.
-    let temporary = tempfile::tempdir_in(layout::scratch(&backend.settings.data_dir)?)?;
-    let mut builder = Builder {
-        settings: &backend.settings,
-        variables: installer_environment(&backend.service_environment, temporary.path()),
-        known: &backend.interpreters,
-        present: Vec::new(),
-        deadline: build::deadline(backend.settings.build_timeout),
-    };
-    if domain::conda::is_needed(environment) {
-        return conda::prepare(attempt, directory, &builder, asks, found, log).await;
+    let instead = instead_because
+        .map_or_else(Vec::new, |because| substitutions::without_container(environment, because));
+    match environment.kind {
+        EnvironmentKind::UserManaged => user_managed::prepare(backend, attempt, directory, instead).await,
+        EnvironmentKind::Managed => managed::prepare(backend, attempt, directory, None, instead, log).await,
     }
-    let (python, python_substitution) =
-        builder.interpreter(environment.python_version.as_deref(), asks.chainer, log).await?;
-    let wanted = Wanted { asks, found, python, source: directory.work() };
-    let snapshot = attempt.plan.snapshot_id.as_str();
-    let (site, complete, reused) =
-        ensure(&wanted, &builder, directory, snapshot, temporary.path(), log).await?;
-    let substitutions = substitutions::with_installed(wanted.asks.substitutions, &complete.packages);
-    Ok(ActualEnvironment {
-        kind: complete.kind,
-        interpreter: site.interpreter().to_string_lossy().into_owned(),
-        python_version: complete.python_version,
-        packages: complete.packages,
-        substitutions: python_substitution.into_iter().chain(substitutions).collect(),
-        build_key: Some(site.key().to_owned()),
-        reused,
-        container: None,
-    })
-}
-
-/// Reuses what an identical request led to, else resolves it, and builds what that leads to if nobody did before.
-async fn ensure(
-    wanted: &Wanted,
-    builder: &Builder<'_>,
-    directory: &AttemptDir,
-    snapshot: &str,
-    temporary: &Path,
-    log: &mut BuildLog,
-) -> Result<(Site, Complete, bool), CommandError> {
-    let environments = layout::environments(&builder.settings.data_dir);
-    layout::create_private_dir(&environments)?;
-    let memory = Memory::new(&environments, resolution::request_key(wanted, &builder.variables, snapshot));
-    let site = |key: String| Site::new(&environments, key, directory.clone());
-    let deadline = builder.deadline;
-    if let Some(known) = memory.recall().map(site)
-        && let Some(complete) = known.reuse(deadline, log).await?
-    {
-        return Ok((known, complete, true));
-    }
-    // Held until the environment is there: who asks for the same meanwhile asks no index, and builds nothing.
-    let mut waited = false;
-    let held = uv::lock(&memory.lock_path(), deadline, || {
-        waited = true;
-        log.line("Another run is building this environment: waiting for it.")
-    })
-    .await?;
-    if let Some(known) = memory.recall().map(site)
-        && let Some(complete) = known.reuse(deadline, log).await?
-    {
-        if waited {
-            known.repeat_log(log)?;
-        }
-        return Ok((known, complete, true));
-    }
-    let resolving = temporary.join("resolving");
-    layout::create_private_dir(&resolving)?;
-    let lock = resolution::resolve(wanted, builder, &resolving, &held, log).await?;
-    let site = site(lock.key(wanted, snapshot));
-    let (complete, reused) = site.ensure(wanted, &lock, builder, log).await?;
-    memory.keep(site.key())?;
-    Ok((site, complete, reused))
 }
 
 /// Removes environments over the limit that nobody uses, and answers which are kept.

@@ -40,6 +40,7 @@ struct Request<'a> {
     file: Option<&'a str>,
     files: &'a BTreeMap<String, String>,
     python: &'a Interpreter,
+    image: Option<&'a str>,
     platform: [&'a str; 2],
     /// What the operator says of where packages come from.
     variables: Vec<&'a (String, String)>,
@@ -55,6 +56,7 @@ struct Key<'a> {
     /// They change what is installed of one and the same version.
     build_options: &'a BTreeSet<String>,
     python: &'a Interpreter,
+    image: Option<&'a str>,
     platform: [&'a str; 2],
     /// Set when something is installed out of the source tree.
     snapshot: Option<&'a str>,
@@ -64,7 +66,7 @@ pub(super) const PLATFORM: [&str; 2] = [std::env::consts::OS, std::env::consts::
 
 /// The key of a request; `snapshot` is that of the source tree.
 pub(super) fn request_key(wanted: &Wanted, variables: &[(String, String)], snapshot: &str) -> String {
-    let Wanted { asks, found, python, .. } = wanted;
+    let Wanted { asks, found, python, image, .. } = wanted;
     let is_source = |name: &str| name.starts_with("UV_") || name.starts_with("PIP_");
     content_key(&Request {
         recipe: RECIPE,
@@ -76,6 +78,7 @@ pub(super) fn request_key(wanted: &Wanted, variables: &[(String, String)], snaps
         file: asks.file.as_deref(),
         files: &found.files,
         python,
+        image: image.as_deref(),
         platform: PLATFORM,
         variables: variables.iter().filter(|(name, _)| is_source(name)).collect(),
         snapshot: found.local.then_some(snapshot),
@@ -108,6 +111,7 @@ impl Lock {
             lock: &self.0,
             build_options: &wanted.found.build_options,
             python: &wanted.python,
+            image: wanted.image.as_deref(),
             platform: PLATFORM,
             snapshot: self.0.iter().any(|line| is_of_this_machine(line)).then_some(snapshot),
         })
@@ -159,7 +163,7 @@ pub(super) async fn resolve(
     let uv = builder.uv(log).await?;
     let placed = wanted.place(directory).await?;
     let output = directory.join("lock.txt");
-    let mut compile = builder.installer(&uv, &placed.directory);
+    let mut compile = builder.installer(&uv, directory, &placed.directory);
     // The digests tell content from content where two indexes have other files under one version.
     compile.args(["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]);
     compile.arg("--no-python-downloads").arg("--python").arg(&wanted.python.path);
@@ -241,6 +245,7 @@ mod tests {
             asks: Default::default(),
             found: Default::default(),
             python: serde_json::from_str(&json).unwrap(),
+            image: None,
             source: "/source".into(),
         }
     }
@@ -283,6 +288,8 @@ mod tests {
         assert_ne!(lock.key(&other, ""), lock.key(&wanted("/q"), ""));
         other.found.build_options.insert("--no-binary=six".into());
         assert_ne!(lock.key(&other, ""), lock.key(&wanted("/p"), ""));
+        let image = Wanted { image: Some("sha256:00".into()), ..wanted("/p") };
+        assert_ne!(lock.key(&image, ""), lock.key(&wanted("/p"), ""));
     }
 
     #[test]

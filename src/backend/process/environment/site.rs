@@ -54,11 +54,13 @@ pub(super) struct Site {
     key: String,
     /// The attempt that uses it.
     user: AttemptDir,
+    /// Whether it is for an image: its interpreter may be a link to where only the image has something.
+    in_image: bool,
 }
 
 impl Site {
-    pub(super) fn new(environments: &Path, key: String, user: AttemptDir) -> Self {
-        Self { root: environments.join(&key), key, user }
+    pub(super) fn new(environments: &Path, key: String, user: AttemptDir, in_image: bool) -> Self {
+        Self { root: environments.join(&key), key, user, in_image }
     }
 
     pub(super) fn key(&self) -> &str {
@@ -85,7 +87,10 @@ impl Site {
 
     /// What is there, if it is whole and its interpreter has not been removed since.
     fn complete(&self) -> Option<Complete> {
-        if !self.interpreter().is_file() {
+        let interpreter = self.interpreter();
+        let is_there =
+            if self.in_image { interpreter.symlink_metadata().is_ok() } else { interpreter.is_file() };
+        if !is_there {
             return None;
         }
         Complete::read(&self.root)
@@ -225,7 +230,7 @@ impl Site {
         let version = wanted.python.version_text();
         log.line(&format!("Building {} with Python {version}.", self.root.display()))?;
         let command = |arguments: &[&str]| {
-            let mut command = builder.installer(&uv, &placed.directory);
+            let mut command = builder.installer(&uv, &self.root, &placed.directory);
             command.args(arguments);
             command
         };
@@ -256,7 +261,7 @@ impl Site {
     ) -> Result<Vec<String>, CommandError> {
         let mut silent = BuildLog::open(Path::new("/dev/null"))?;
         let uv = builder.uv(&mut silent).await?;
-        let mut list = builder.installer(&uv, &self.root);
+        let mut list = builder.installer(&uv, &self.root, &self.root);
         list.args(["pip", "list", "--quiet", "--format", "json", "--python"]).arg(self.interpreter());
         packages(&build::run(list, lock, &mut silent, builder.deadline).await?)
     }

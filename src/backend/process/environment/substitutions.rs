@@ -2,8 +2,10 @@
 
 use super::{super::super::Substitution, requirements::Found};
 use crate::domain::{
+    conda,
     environment::{Environment, EnvironmentKind},
-    framework::PIP_CONSTRAINTS,
+    framework::{DEFAULT_SHM_SIZE, PIP_CONSTRAINTS},
+    rules::grammar::shm,
 };
 
 /// Binary wheels from 4.0 on, which find the MPI library when they are imported; 3.0.0 needs a compiler and an MPI.
@@ -38,7 +40,7 @@ pub(super) fn listed(environment: &Environment) -> &[String] {
 
 /// Resolves what was asked into what will be installed. `mpi` says whether ranks will be started.
 pub(super) fn resolve(environment: &Environment, found: &Found, mpi: bool) -> Asks {
-    let mut substitutions: Vec<Substitution> = image(environment).into_iter().collect();
+    let mut substitutions = Vec::new();
     let mut requirements = Vec::new();
     let mut overrides = Vec::new();
     let mut constraints: Vec<String> = PIP_CONSTRAINTS.lines().map(str::to_owned).collect();
@@ -144,18 +146,26 @@ fn other_mpi4py(asked: &str) -> Substitution {
     }
 }
 
-/// What takes the place of the image where there are no containers.
-pub(super) fn image(environment: &Environment) -> Option<Substitution> {
-    let image = environment.image.as_ref()?;
+/// What takes the place of a container on a machine where there is none, and why.
+pub(super) fn without_container(environment: &Environment, why: &str) -> Vec<Substitution> {
     let used = match environment.kind {
-        EnvironmentKind::Managed => "a virtual environment",
         EnvironmentKind::UserManaged => "an interpreter of this machine",
+        EnvironmentKind::Managed if conda::is_needed(environment) => "a conda environment of this machine",
+        EnvironmentKind::Managed => "a virtual environment of this machine",
     };
-    Some(Substitution {
+    let mut substitutions = Vec::new();
+    substitutions.extend(environment.image.as_ref().map(|image| Substitution {
         asked: format!("image {image}"),
         used: Some(used.to_owned()),
-        reason: "there is no container runtime on this compute target".to_owned(),
-    })
+        reason: why.to_owned(),
+    }));
+    let size = environment.shm_size.as_ref().filter(|size| !shm::is_same(size, DEFAULT_SHM_SIZE));
+    substitutions.extend(size.map(|size| Substitution {
+        asked: format!("shm_size {size}"),
+        used: Some("/dev/shm of this machine".to_owned()),
+        reason: "it is the size that a container's /dev/shm gets, and the run is in none".to_owned(),
+    }));
+    substitutions
 }
 
 /// Fills in the versions that were really installed (`name==version` lines) for what was replaced.
@@ -269,10 +279,18 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_replaced() {
+    fn without_a_container_the_machine_stands_in_for_image_and_shared_memory() {
         let mut asked = environment(&[]);
+        assert!(without_container(&asked, "no runtime").is_empty());
         asked.image = Some("mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04".into());
-        assert_eq!(resolve(&asked, &Found::default(), false).substitutions.len(), 1);
+        asked.shm_size = Some("2G".into());
+        let told = without_container(&asked, "no runtime");
+        assert_eq!((told.len(), told[0].reason.as_str()), (1, "no runtime"));
+        asked.shm_size = Some("8g".into());
+        asked.kind = EnvironmentKind::UserManaged;
+        let told = without_container(&asked, "no runtime");
+        assert_eq!(told[0].used.as_deref(), Some("an interpreter of this machine"));
+        assert_eq!(told[1].asked, "shm_size 8g");
     }
 
     #[test]

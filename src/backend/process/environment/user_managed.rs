@@ -6,11 +6,11 @@ use tokio::process::Command;
 
 use super::{
     super::{
-        super::{ActualEnvironment, Attempt, PrepareError},
+        super::{ActualEnvironment, Attempt, Substitution},
         ProcessBackend,
         layout::AttemptDir,
     },
-    find_program, interpreters, substitutions,
+    CommandError, find_program, interpreters,
 };
 use crate::domain::plan::Launcher;
 
@@ -18,20 +18,21 @@ pub(super) async fn prepare(
     backend: &ProcessBackend,
     attempt: &Attempt,
     directory: &AttemptDir,
-) -> Result<ActualEnvironment, PrepareError> {
-    let refuse = |message: String| PrepareError::EnvironmentBuild { message };
-    let image = substitutions::image(&attempt.plan.environment);
+    instead: Vec<Substitution>,
+) -> Result<ActualEnvironment, CommandError> {
     let named = attempt.plan.environment.interpreter_path.as_deref();
     let name = named.or(attempt.backend.python.as_deref()).unwrap_or("python3");
     let variables = &backend.service_environment;
     let path = locate(name, &directory.work(), variables).ok_or_else(|| {
-        refuse(format!("there is no interpreter {name} on this compute target: name one that is there"))
+        CommandError::Failed(format!(
+            "there is no interpreter {name} on this compute target: name one that is there"
+        ))
     })?;
-    let found = interpreters::query(&path, variables)
-        .await
-        .ok_or_else(|| refuse(format!("{} does not answer like a Python 3 interpreter", path.display())))?;
+    let found = interpreters::query(&path, variables).await.ok_or_else(|| {
+        CommandError::Failed(format!("{} does not answer like a Python 3 interpreter", path.display()))
+    })?;
     if attempt.plan.launcher == Launcher::Mpi {
-        mpi_is_there(&path, variables).await.map_err(refuse)?;
+        mpi_is_there(&path, variables).await.map_err(CommandError::Failed)?;
     }
     Ok(ActualEnvironment {
         kind: "user_managed".to_owned(),
@@ -39,7 +40,7 @@ pub(super) async fn prepare(
         interpreter: path.to_string_lossy().into_owned(),
         python_version: found.version_text(),
         packages: Vec::new(),
-        substitutions: image.into_iter().collect(),
+        substitutions: instead,
         build_key: None,
         reused: false,
         container: None,

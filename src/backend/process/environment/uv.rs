@@ -21,70 +21,95 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 /// What is got where no usable interpreter is: the newest that chainer works with.
 const FALLBACK_PYTHON: &str = "3.11";
 
-/// The uv to use: the configured one, the one on `PATH`, or one installed with pip into the data directory.
-pub(super) async fn locate(
-    configured: Option<&Path>,
-    data_dir: &Path,
-    environment: &[(String, String)],
-    present: &[Interpreter],
-    log: &mut BuildLog,
-    deadline: Instant,
-) -> Result<PathBuf, CommandError> {
-    if let Some(path) = configured {
-        return if path.is_file() {
-            Ok(path.to_owned())
+/// Where uv is looked for, and what it is installed with when it is not there.
+pub(super) struct Search<'a> {
+    /// The one that the operator names.
+    pub(super) configured: Option<&'a Path>,
+    pub(super) data_dir: &'a Path,
+    pub(super) environment: &'a [(String, String)],
+    /// The interpreters that are there.
+    pub(super) present: &'a [Interpreter],
+    pub(super) deadline: Instant,
+}
+
+impl Search<'_> {
+    /// The configured one, the one on `PATH`, or one installed with pip into the data directory.
+    pub(super) async fn for_this_machine(&self, log: &mut BuildLog) -> Result<PathBuf, CommandError> {
+        if let Some(path) = self.configured()? {
+            return Ok(path);
+        }
+        if let Some(path) = find_program("uv", self.environment) {
+            return Ok(path);
+        }
+        self.installed("uv", &[], log).await
+    }
+
+    /// One that runs in every image: it needs no C library, and is no script of the machine's.
+    pub(super) async fn for_images(&self, log: &mut BuildLog) -> Result<PathBuf, CommandError> {
+        if let Some(path) = self.configured()? {
+            return Ok(path);
+        }
+        let platform = format!("musllinux_1_1_{}", std::env::consts::ARCH);
+        let options = ["--only-binary", ":all:", "--platform", &platform];
+        self.installed("uv-for-images", &options, log).await
+    }
+
+    fn configured(&self) -> Result<Option<PathBuf>, CommandError> {
+        let Some(path) = self.configured else { return Ok(None) };
+        if path.is_file() {
+            Ok(Some(path.to_owned()))
         } else {
             Err(CommandError::Failed(format!("the configured uv, {}, is not there", path.display())))
-        };
-    }
-    if let Some(path) = find_program("uv", environment) {
-        return Ok(path);
-    }
-    let tools = data_dir.join("tools");
-    let (own, program) = (tools.join("uv"), tools.join("uv/bin/uv"));
-    if program.is_file() {
-        return Ok(program);
-    }
-    layout::create_private_dir(&tools)?;
-    let lock = lock(&tools.join("uv.lock"), deadline, || Ok(())).await?;
-    if program.is_file() {
-        return Ok(program);
-    }
-    log.line("uv is not on this machine: installing it with pip, once")?;
-    let partial = tools.join("uv.partial");
-    files::remove_tree(&partial)?;
-    let mut pythons: Vec<PathBuf> = find_program("python3", environment).into_iter().collect();
-    pythons.extend(present.iter().map(|interpreter| interpreter.path.clone()));
-    for python in pythons {
-        let mut command = Command::new(python);
-        command.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-input",
-            "--target",
-        ]);
-        command.arg(&partial).arg("uv").env_clear().envs(environment.iter().cloned());
-        match build::run(command, &lock, log, deadline).await {
-            Ok(_) => {
-                std::fs::rename(&partial, &own)?;
-                return Ok(program);
-            }
-            // Debian's interpreter comes without; another may have it.
-            Err(CommandError::Failed(said)) if said.contains("No module named pip") => {}
-            Err(CommandError::Failed(said)) => {
-                return Err(CommandError::Failed(format!("cannot install uv with pip: {said}")));
-            }
-            Err(other) => return Err(other),
         }
     }
-    Err(CommandError::Failed(
-        "uv is needed to build environments, and no Python on this machine has pip to install it with. Install uv, or \
-         pip (`apt-get install python3-pip`), and submit again"
-            .to_owned(),
-    ))
+
+    /// The one that pip put into the data directory, now or before.
+    async fn installed(
+        &self,
+        name: &str,
+        options: &[&str],
+        log: &mut BuildLog,
+    ) -> Result<PathBuf, CommandError> {
+        let tools = self.data_dir.join("tools");
+        let own = tools.join(name);
+        let program = own.join("bin/uv");
+        if program.is_file() {
+            return Ok(program);
+        }
+        layout::create_private_dir(&tools)?;
+        let lock = lock(&tools.join(format!("{name}.lock")), self.deadline, || Ok(())).await?;
+        if program.is_file() {
+            return Ok(program);
+        }
+        log.line("uv is not on this machine: installing it with pip, once")?;
+        let partial = tools.join(format!("{name}.partial"));
+        files::remove_tree(&partial)?;
+        let mut pythons: Vec<PathBuf> = find_program("python3", self.environment).into_iter().collect();
+        pythons.extend(self.present.iter().map(|interpreter| interpreter.path.clone()));
+        for python in pythons {
+            let mut command = Command::new(python);
+            command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+            command.args(options).arg("--target").arg(&partial).arg("uv");
+            command.env_clear().envs(self.environment.iter().cloned());
+            match build::run(command, &lock, log, self.deadline).await {
+                Ok(_) => {
+                    std::fs::rename(&partial, &own)?;
+                    return Ok(program);
+                }
+                // Debian's interpreter comes without; another may have it.
+                Err(CommandError::Failed(said)) if said.contains("No module named pip") => {}
+                Err(CommandError::Failed(said)) => {
+                    return Err(CommandError::Failed(format!("cannot install uv with pip: {said}")));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Err(CommandError::Failed(
+            "uv is needed to build environments, and no Python on this machine has pip to install it with. Install uv, or \
+             pip (`apt-get install python3-pip`), and submit again"
+                .to_owned(),
+        ))
+    }
 }
 
 /// Lets uv get an interpreter for the service itself, into `own`.

@@ -20,6 +20,8 @@ pub(super) struct Wanted {
     pub(super) asks: Asks,
     pub(super) found: Found,
     pub(super) python: Interpreter,
+    /// The content of the image that it is for, if it is for one.
+    pub(super) image: Option<String>,
     /// The source tree: nothing is ever written into it.
     pub(super) source: PathBuf,
 }

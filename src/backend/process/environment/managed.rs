@@ -1,0 +1,127 @@
+//! An environment that the service builds, or has built before: on the machine, or for an image.
+
+use std::path::Path;
+
+use super::{
+    BuildLog, CommandError,
+    builder::{Builder, installer_environment},
+    conda,
+    inside::Inside,
+    kept::Complete,
+    requirements,
+    resolution::{self, Memory},
+    site::Site,
+    substitutions, uv,
+    wanted::Wanted,
+    workshop::Workshop,
+};
+use crate::{
+    backend::{
+        ActualEnvironment, Attempt, Substitution,
+        process::{
+            ProcessBackend,
+            layout::{self, AttemptDir},
+        },
+    },
+    domain::{self, plan::Launcher},
+};
+
+/// Makes the environment of an attempt in the image, or on the machine; `instead` of what is told first.
+pub(super) async fn prepare(
+    backend: &ProcessBackend,
+    attempt: &Attempt,
+    directory: &AttemptDir,
+    image: Option<&Inside<'_>>,
+    instead: Vec<Substitution>,
+    log: &mut BuildLog,
+) -> Result<ActualEnvironment, CommandError> {
+    let environment = &attempt.plan.environment;
+    let file = environment.pip_origins.file.as_deref();
+    let listed = substitutions::listed(environment);
+    let found = requirements::inspect(&directory.work(), listed, file).map_err(CommandError::Failed)?;
+    let mut asks = substitutions::resolve(environment, &found, attempt.plan.launcher == Launcher::Mpi);
+    asks.substitutions.splice(..0, instead);
+    // One of its own for each build: installers leave locks and the like in there, and all of it goes in the end.
+    let temporary = tempfile::tempdir_in(layout::scratch(&backend.settings.data_dir)?)?;
+    let mut builder = Builder {
+        settings: &backend.settings,
+        variables: installer_environment(&backend.service_environment, temporary.path()),
+        known: &backend.interpreters,
+        present: Vec::new(),
+        workshop: None,
+        deadline: super::build::deadline(backend.settings.build_timeout),
+    };
+    if let Some(inside) = image {
+        let workshop =
+            Workshop::new(inside.engine, &inside.image, &backend.settings.data_dir, temporary.path());
+        layout::create_private_dir(workshop.cache())?;
+        builder.workshop = Some(workshop);
+    }
+    if domain::conda::is_needed(environment) {
+        return conda::prepare(attempt, directory, &builder, image, asks, found, log).await;
+    }
+    let asked = environment.python_version.as_deref();
+    let (python, python_substitution) = match image {
+        Some(inside) => inside.interpreter(&builder, asked, asks.chainer, log).await?,
+        None => builder.interpreter(asked, asks.chainer, log).await?,
+    };
+    let image_id = image.map(|inside| inside.image.id.clone());
+    let wanted = Wanted { asks, found, python, image: image_id, source: directory.work() };
+    let snapshot = attempt.plan.snapshot_id.as_str();
+    let (site, complete, reused) =
+        ensure(&wanted, &builder, directory, snapshot, temporary.path(), log).await?;
+    let substitutions = substitutions::with_installed(wanted.asks.substitutions, &complete.packages);
+    Ok(ActualEnvironment {
+        kind: complete.kind,
+        interpreter: site.interpreter().to_string_lossy().into_owned(),
+        python_version: complete.python_version,
+        packages: complete.packages,
+        substitutions: python_substitution.into_iter().chain(substitutions).collect(),
+        build_key: Some(site.key().to_owned()),
+        reused,
+        container: image.map(Inside::actual),
+    })
+}
+
+/// Reuses what an identical request led to, else resolves it, and builds what that leads to if nobody did before.
+async fn ensure(
+    wanted: &Wanted,
+    builder: &Builder<'_>,
+    directory: &AttemptDir,
+    snapshot: &str,
+    temporary: &Path,
+    log: &mut BuildLog,
+) -> Result<(Site, Complete, bool), CommandError> {
+    let environments = layout::environments(&builder.settings.data_dir);
+    layout::create_private_dir(&environments)?;
+    let memory = Memory::new(&environments, resolution::request_key(wanted, &builder.variables, snapshot));
+    let site = |key: String| Site::new(&environments, key, directory.clone(), wanted.image.is_some());
+    let deadline = builder.deadline;
+    if let Some(known) = memory.recall().map(site)
+        && let Some(complete) = known.reuse(deadline, log).await?
+    {
+        return Ok((known, complete, true));
+    }
+    // Held until the environment is there: who asks for the same meanwhile asks no index, and builds nothing.
+    let mut waited = false;
+    let held = uv::lock(&memory.lock_path(), deadline, || {
+        waited = true;
+        log.line("Another run is building this environment: waiting for it.")
+    })
+    .await?;
+    if let Some(known) = memory.recall().map(site)
+        && let Some(complete) = known.reuse(deadline, log).await?
+    {
+        if waited {
+            known.repeat_log(log)?;
+        }
+        return Ok((known, complete, true));
+    }
+    let resolving = temporary.join("resolving");
+    layout::create_private_dir(&resolving)?;
+    let lock = resolution::resolve(wanted, builder, &resolving, &held, log).await?;
+    let site = site(lock.key(wanted, snapshot));
+    let (complete, reused) = site.ensure(wanted, &lock, builder, log).await?;
+    memory.keep(site.key())?;
+    Ok((site, complete, reused))
+}
