@@ -16,8 +16,9 @@ use super::{
 };
 use crate::domain::run::Status;
 
-/// How long the service is asked to hold an answer until something happened.
-const HOLD_SECONDS: u64 = 20;
+/// How long the service is asked to hold an answer until something happened. Not long: what happened between two questions
+/// is told with the answer to the next one.
+const HOLD_SECONDS: u64 = 2;
 /// How often new log files are looked for.
 const DISCOVERY: Duration = Duration::from_secs(1);
 /// How long a log may stay silent after the end of its run before the rest is asked for instead.

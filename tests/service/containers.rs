@@ -1,5 +1,7 @@
 //! What a definition says of its container, seen from inside the script. `make check-containers` brings a Docker and runs these.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -14,7 +16,7 @@ fn variable(name: &str) -> String {
 }
 
 fn docker(arguments: &[&str]) {
-    let output = std::process::Command::new("docker").args(arguments).output().expect("started");
+    let output = Command::new("docker").args(arguments).output().expect("started");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -50,6 +52,10 @@ fn images_and_memory() {
             "username": variable("ESTIMATORD_TEST_USER"), "password": variable("ESTIMATORD_TEST_PASSWORD")}});
     let (run, _) = of(private);
     assert!(container(&run).as_str().is_some_and(|name| name.ends_with("/private/python:1")));
+
+    let password = variable("ESTIMATORD_TEST_PASSWORD");
+    let found = Command::new("grep").args(["-rlF", &password]).arg(dir.path()).output().expect("started");
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "in no file, the database's included");
 
     docker(&["tag", &image, BASE_IMAGE_CPU]);
     let (run, inside) = of(json!({"use_docker": null, "user_managed": true, "shm_size": "72m"}));

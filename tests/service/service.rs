@@ -80,16 +80,25 @@ impl Service {
     }
 
     pub fn start_with(data_dir: &Path, options: &[&str]) -> Self {
+        let mut command = command(data_dir);
+        command.args(options);
+        Self::started(command, data_dir)
+    }
+
+    /// Starts with these variables, beside those of this process.
+    pub fn start_in(data_dir: &Path, variables: &[(&str, &Path)]) -> Self {
+        let mut command = command(data_dir);
+        command.envs(variables.iter().copied());
+        Self::started(command, data_dir)
+    }
+
+    fn started(mut command: Command, data_dir: &Path) -> Self {
         let log = data_dir.join("service-test.log");
         // A log of its own per start: what an earlier service said must not be read as this one's.
         let _ = std::fs::remove_file(&log);
         let sink = File::create(&log).expect("a log");
-        let process = command(data_dir)
-            .args(options)
-            .stdout(sink.try_clone().expect("cloned"))
-            .stderr(sink)
-            .spawn()
-            .expect("started");
+        let process =
+            command.stdout(sink.try_clone().expect("cloned")).stderr(sink).spawn().expect("started");
         // Building a client needs a provider, also where no TLS is spoken. Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

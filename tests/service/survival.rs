@@ -104,3 +104,114 @@ fn a_killed_supervisor_is_told_as_lost_and_leaves_nothing() {
         assert!(!environment.split(|b| *b == 0).any(|v| v == marker.as_bytes()), "a process is left");
     }
 }
+
+/// Its build waits for a file.
+const SLOW_SETUP: &str = "import os, setuptools, time\n\
+                          open(os.environ['PIP_TEST_NOTES'] + '/building', 'a').write('x')\n\
+                          while not os.path.exists(os.environ['PIP_TEST_NOTES'] + '/go'): time.sleep(0.01)\n\
+                          setuptools.setup(name='slow', version='1.0', py_modules=['slow'])\n";
+
+/// The service and everything that it started for an environment, as when the machine loses its power.
+fn kill_with_installers(service: Service, dir: &std::path::Path) {
+    service.kill();
+    let environments = dir.join("environments");
+    let environments = environments.to_str().expect("UTF-8").as_bytes();
+    until("no installer is left", || {
+        let mut found = false;
+        for entry in std::fs::read_dir("/proc").expect("listed").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if command.windows(environments.len()).any(|part| part == environments) {
+                found = true;
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        (!found).then_some(())
+    });
+}
+
+#[test]
+fn what_a_killed_build_left_is_never_used() {
+    let dir = data_dir();
+    let notes = [("PIP_TEST_NOTES", dir.path())];
+    let service = Service::start_in(dir.path(), &notes);
+    let snapshot = service.upload(&[
+        ("train.py", "import slow\nprint(slow.TEXT)\n"),
+        ("slow/setup.py", SLOW_SETUP),
+        ("slow/slow.py", "TEXT = 'built whole'\n"),
+    ]);
+    let environment = json!({"python": {"conda_dependencies": {"dependencies": [{"pip": ["setuptools", "slow @ file:./slow"]}]}}});
+    let definition = json!({"source_directory": snapshot, "compute_target": "local", "entry_script": "train.py",
+        "environment_definition": environment});
+    let id = service.submit(&definition);
+    service.until_status(&id, &["Preparing"]);
+    until("the package is being built", || dir.path().join("building").exists().then_some(()));
+    kill_with_installers(service, dir.path());
+    let service = Service::start_in(dir.path(), &notes);
+    let kept = service.call("GET", "/v1/environments", None).json();
+    assert_eq!(kept["items"], json!([]), "half an environment is none");
+    std::fs::write(dir.path().join("go"), "").expect("written");
+    let run = service.until_status(&id, &["Completed"]);
+    assert_eq!(
+        (run["attempts"].as_array().map(Vec::len), &run["environment"]["actual"]["reused"]),
+        (Some(1), &json!(false))
+    );
+    assert_eq!(service.log_text(&id), "built whole\n");
+    let built = std::fs::read_dir(dir.path().join("environments")).expect("listed").flatten();
+    assert_eq!(built.filter(|entry| entry.path().is_dir()).count(), 1);
+}
+
+#[test]
+fn what_a_killed_download_left_is_completed() {
+    const FILES: usize = 4000;
+    let (dir, store) = (data_dir(), data_dir());
+    for number in 0..FILES {
+        std::fs::write(store.path().join(number.to_string()), format!("content {number}").repeat(100))
+            .expect("written");
+    }
+    let service = Service::start(dir.path());
+    let body = json!({"url": format!("file://{}", store.path().display())});
+    assert_eq!(service.call("PUT", "/v1/datastores/mystore", Some(&body)).status, 201);
+    let script = "import os\nplace = os.environ['AZUREML_DATAREFERENCE_d']\nnames = os.listdir(place)\n\
+                  assert all(open(place + '/' + name).read() == ('content ' + name) * 100 for name in names)\n\
+                  print(len(names), 'whole')\n";
+    let mut definition = service.definition(script);
+    definition["inputs"] = json!([{"type": "DataReference", "datastore": "mystore", "data_reference_name": "d",
+        "mode": "download"}]);
+    let id = service.submit(&definition);
+    let place = dir.path().join("runs").join(&id).join("1/data/inputs/d");
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(&place).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let copied = || {
+        let partial = names().into_iter().find(|name| name.starts_with('.'))?;
+        std::fs::read_dir(place.join(partial).join("content")).ok().map(Iterator::count)
+    };
+    until("the download is under way", || copied().filter(|count| *count > 0));
+    service.kill();
+    assert!(copied().is_some_and(|count| count < FILES), "it was not killed in between: {:?}", names());
+    assert!(!place.join("mystore").exists(), "there whole or not at all");
+    let service = Service::start(dir.path());
+    let run = service.until_status(&id, &["Completed"]);
+    assert_eq!(run["attempts"].as_array().map(Vec::len), Some(1));
+    assert_eq!(service.log_text(&id), format!("{FILES} whole\n"));
+}
+
+#[test]
+fn the_time_of_a_run_goes_on_while_no_service_is_there() {
+    let dir = data_dir();
+    let service = Service::start(dir.path());
+    let mut definition = service.definition("import time\nprint('begun', flush=True)\ntime.sleep(600)\n");
+    definition["max_run_duration_seconds"] = json!(2);
+    let id = service.submit(&definition);
+    service.until_status(&id, &["Running"]);
+    service.kill();
+    let exit = dir.path().join("runs").join(&id).join("1/exit.json");
+    until("the run has ended without a service", || exit.exists().then_some(()));
+    let service = Service::start(dir.path());
+    let run = service.until_status(&id, &["Canceled"]);
+    assert_eq!(run["cause"], "max_run_duration_exceeded");
+}
