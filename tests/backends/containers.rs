@@ -208,7 +208,8 @@ async fn an_image_is_built_of_the_definition_s_dockerfile() {
     let (backend, mut attempt) = (lab.backend(), lab.attempt("shows.py", &[]));
     let environment = &mut attempt.plan.environment;
     let base = environment.image.take().unwrap();
-    environment.container.base_dockerfile = Some(format!("FROM {base}\nENV OWN=\"of the image\"\n"));
+    environment.container.base_dockerfile =
+        Some(format!("FROM {base}\nENV OWN=\"of the image\"\nUSER 1234\n"));
     start(&backend, &attempt).await;
     assert_eq!(ended(&backend, &attempt).await.exit_code, Some(0));
     let outputs = backend.output_files(&attempt).await.unwrap();

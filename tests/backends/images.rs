@@ -185,7 +185,7 @@ async fn an_image_without_a_python_gets_one_of_the_service_s() {
     let environment = &mut attempt.plan.environment;
     environment.image = None;
     environment.container.base_dockerfile =
-        Some(format!("FROM {}\nRUN rm /usr/bin/python3*\n", variable("ESTIMATORD_TEST_IMAGE")));
+        Some(format!("FROM {}\nRUN rm /usr/bin/python3*\nUSER 1234\n", variable("ESTIMATORD_TEST_IMAGE")));
     let environment = backend.prepare(&attempt, &bench.source()).await.unwrap();
     backend.ensure_submitted(&attempt, &environment).await.unwrap();
     let log = bench.log(&backend, &attempt).await;

@@ -356,7 +356,7 @@ fn environment(
     // Logs must be readable while the script runs.
     set("PYTHONUNBUFFERED", "1");
     if let Some(place) = &machine.container
-        && place.user.is_some()
+        && place.user.is_some_and(|(user, _)| user != 0)
     {
         // The image has no home for a user that it does not know.
         set("HOME", &text(place.records));

@@ -95,10 +95,11 @@ pub(super) fn records(directory: &AttemptDir) -> PathBuf {
     directory.root().join("container")
 }
 
-/// The user that a container's processes run as, so that the service can read and remove what they write: root's service
-/// leaves it to the image, and Podman without root makes the container's root the service's user by itself.
+/// The user that a container's processes run as, whatever the image says: the service's own, so that they can read what it
+/// prepares, and it can read and remove what they write. Podman without root makes the container's root that user by itself.
 pub(super) fn user(runtime: ContainerRuntime) -> Option<(u32, u32)> {
-    let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let is_mapped = user.is_root() || runtime == ContainerRuntime::Podman;
-    (!is_mapped).then(|| (user.as_raw(), group.as_raw()))
+    match runtime {
+        ContainerRuntime::Podman => Some((0, 0)),
+        ContainerRuntime::Docker => Some((nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())),
+    }
 }

@@ -22,6 +22,8 @@ use super::{
 
 /// How much of a command's output is kept to explain a failure.
 const KEPT_OUTPUT: usize = 64 * 1024;
+/// How long the end of a container is waited for when its command is given up.
+const END_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest explanation.
 const MESSAGE_LIMIT: usize = 2000;
 /// How many lines are shown of output that names no error.
@@ -82,9 +84,11 @@ struct Contained(Option<ContainerControl>);
 impl Drop for Contained {
     fn drop(&mut self) {
         if let Some(container) = self.0.take() {
-            // Waited for, because whoever gets the lock next writes to the same place. When it cannot be ended, the one
-            // who builds there next is told.
-            let _ = container.end();
+            // Waited for, because whoever gets the lock next writes to the same place; but not for ever. When it cannot be
+            // ended, the one who builds there next is told.
+            let (sender, ended) = std::sync::mpsc::channel();
+            std::thread::spawn(move || sender.send(container.end().is_ok()));
+            let _ = ended.recv_timeout(END_TIMEOUT);
         }
     }
 }

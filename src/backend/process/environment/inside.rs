@@ -146,23 +146,32 @@ impl<'a> Inside<'a> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut present: Vec<Interpreter> = Vec::new();
         present.extend(self.interpreters(&names, &[]).await?.into_iter().map(|(_, found)| found));
+        if let Ok(chosen) = interpreters::choose(asked, chainer, &present, &place) {
+            return Ok(chosen);
+        }
+        // Those that uv gets bring all that they need with them but a C library, and not a new one.
+        present.extend(self.of_service().await?);
         let none = match interpreters::choose(asked, chainer, &present, &place) {
             Ok(chosen) => return Ok(chosen),
             Err(none) => none,
         };
-        // Those that uv gets bring all that they need with them but a C library, and not a new one.
+        builder.get_interpreter(&none, log).await?;
+        present.extend(self.of_service().await?);
+        interpreters::choose(asked, chainer, &present, &place).map_err(CommandError::Failed)
+    }
+
+    /// The interpreters of the service itself that run in the image.
+    async fn of_service(&self) -> Result<Vec<Interpreter>, CommandError> {
         if !self.pythons.is_dir() {
-            builder.get_interpreter(&none, log).await?;
+            return Ok(Vec::new());
         }
-        let of_service: Vec<String> = files::entries(&self.pythons)?
+        let paths: Vec<String> = files::entries(&self.pythons)?
             .into_iter()
             .map(|entry| launch::text(&entry.path().join("bin/python3")))
             .collect();
-        let of_service: Vec<&str> = of_service.iter().map(String::as_str).collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         let mounted = [Mount::same(launch::text(&self.pythons), true)];
-        let found = self.interpreters(&of_service, &mounted).await?;
-        present.extend(found.into_iter().map(|(_, found)| found));
-        interpreters::choose(asked, chainer, &present, &place).map_err(CommandError::Failed)
+        Ok(self.interpreters(&paths, &mounted).await?.into_iter().map(|(_, found)| found).collect())
     }
 
     /// The image's C library, where it is glibc.
