@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 # They install what is missing (as root, or with sudo) or say in one line what to install.
 
-.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings check-containers check-datastores clean
+.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings check-containers check-slurm check-datastores clean
 
 demo: ## build, start, train both examples, show what came out, stop
 	@scripts/setup.sh build run
@@ -51,6 +51,11 @@ check-renderings: ## every rendering, read by the SDK or tool that it is written
 
 check-containers: ## the process backend in real containers: a Docker of its own, as root
 	scripts/with-docker.sh cargo nextest run --locked --test backends --test service --run-ignored only -E 'test(/^(containers|images)::/)'
+
+check-slurm: ## 200 runs and ten kills, a controller gone for a minute, 2,000 jobs: on a Slurm cluster, with accounting and without
+	@scripts/setup.sh build run test
+	for accounting in 1 0; do ESTIMATORD_TEST_SLURM_ACCOUNTING=$$accounting ESTIMATORD_TEST_RUNS=200 ESTIMATORD_TEST_KILLS=10 \
+		ESTIMATORD_TEST_PAUSE_SECONDS=60 ESTIMATORD_TEST_JOBS=2000 tests/slurm/cluster.sh run scripts/test-slurm.sh || exit 1; done
 
 check-datastores: ## datastores that speak the protocols of S3 and Azure Blob Storage
 	scripts/with-stores.sh cargo nextest run --locked --test stores --run-ignored only

@@ -146,6 +146,10 @@ pub struct Serve {
     #[arg(long, env = "ESTIMATORD_CANCEL_GRACE_SECONDS", default_value_t = 30, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub cancel_grace_seconds: u64,
+    /// How often a cluster is asked about all of its jobs, in one question, and the logs of each are looked at
+    #[arg(long, env = "ESTIMATORD_CLUSTER_INTERVAL_SECONDS", default_value_t = 2, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub cluster_interval_seconds: u64,
     /// How long building an environment may take
     #[arg(long, env = "ESTIMATORD_BUILD_TIMEOUT_SECONDS", default_value_t = 1800, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -176,6 +180,12 @@ impl Serve {
     #[must_use]
     pub const fn cancel_grace(&self) -> Duration {
         Duration::from_secs(self.cancel_grace_seconds)
+    }
+
+    /// Between two looks at a cluster.
+    #[must_use]
+    pub const fn cluster_interval(&self) -> Duration {
+        Duration::from_secs(self.cluster_interval_seconds)
     }
 
     /// Of what is kept of an attempt.

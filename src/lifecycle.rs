@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use crate::{
     api,
     artifacts::{Artifacts, Limits},
-    backend::process::{self, ProcessBackend},
+    backend::{Backends, process},
     clock::{Clock, SystemClock, entropy},
     config::{Database, Role, Serve},
     embedded_postgres::{self, DataDir, EmbeddedPostgres},
@@ -251,8 +251,8 @@ fn make_private_dir(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn make_backend(settings: &Serve, data_dir: &Path) -> anyhow::Result<ProcessBackend> {
-    ProcessBackend::new(process::Settings {
+fn make_backend(settings: &Serve, data_dir: &Path) -> anyhow::Result<Backends> {
+    let process = process::Settings {
         data_dir: data_dir.to_owned(),
         supervisor: own_executable()?,
         cancel_grace: settings.cancel_grace(),
@@ -261,8 +261,8 @@ fn make_backend(settings: &Serve, data_dir: &Path) -> anyhow::Result<ProcessBack
         uv: settings.uv.clone(),
         conda: settings.conda.clone(),
         conda_channel_alias: settings.conda_channel_alias.clone(),
-    })
-    .context("cannot use the data directory for runs")
+    };
+    Backends::new(process, settings.cluster_interval()).context("cannot use the data directory for runs")
 }
 
 fn worker_settings(
@@ -276,6 +276,7 @@ fn worker_settings(
         lease_ttl: LEASE_TTL,
         poll_interval: Duration::from_secs(2),
         observe_interval: Duration::from_millis(200),
+        cluster_interval: settings.cluster_interval(),
         slots: settings.worker_slots,
         default_target_limit: settings
             .max_concurrent_runs

@@ -58,13 +58,13 @@ fn script(members: &Value) -> String {
     let facts = Facts {
         limits: SourceLimits::default(),
         snapshot: Some(files),
-        targets: vec![target.clone()],
+        targets: vec![target],
         datastores: ["store".to_owned()].into(),
     };
     let verdict = judge::judge(body.as_object().unwrap(), &facts);
     let accepted = verdict.accepted.unwrap_or_else(|| panic!("{:#?}", verdict.findings));
     let plan = judge::plan(&accepted);
-    let subject = Subject { plan: &plan, definition: &accepted.definition, target: Some(&target) };
+    let subject = Subject { plan: &plan, definition: Some(&accepted.definition) };
     render(Format::Sbatch, &subject).text
 }
 

@@ -2,7 +2,9 @@
 //! or the database. Every operation is idempotent: after a crash it is simply asked again.
 
 mod attempt_file;
+mod dispatch;
 pub mod process;
+pub mod slurm;
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::attempt_file::AttemptFile;
+pub use self::{attempt_file::AttemptFile, dispatch::Backends};
 pub use crate::domain::{
     built_environment::BuiltEnvironment,
     environment::{ActualEnvironment, Substitution},
@@ -113,6 +115,12 @@ pub enum BackendError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The compute does not answer, or not in a way that can be read. It may later: nothing is concluded from it.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The compute answered that it will not do this, and would not next time.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// What every kind of compute can do. One conformance suite (`tests/backends`) holds for all.
@@ -169,6 +177,13 @@ pub trait Backend: Send + Sync {
     /// Removes built environments that are over the limit and that no attempt uses, the longest unused first, and what
     /// interrupted removals left. Answers which are kept on this worker's part of the compute.
     fn tidy_environments(&self) -> impl Future<Output = io::Result<Vec<BuiltEnvironment>>> + Send;
+
+    /// Learns of the targets there are, and asks the compute of each whether it can be reached: what was found, or why not, in
+    /// the order of the targets.
+    fn reach(
+        &self,
+        targets: &[compute_target::Backend],
+    ) -> impl Future<Output = Vec<Result<String, String>>> + Send;
 
     /// The runs that have something left on this worker's part of the compute, whatever their status.
     fn remaining_runs(&self) -> impl Future<Output = io::Result<Vec<RunId>>> + Send;

@@ -8,6 +8,9 @@ use utoipa::ToSchema;
 /// The name of the target that exists from the start.
 pub const LOCAL: &str = "local";
 
+/// How many runs may be active at once on a cluster that sets no limit: it has a queue of its own, which is there to be used.
+pub const DEFAULT_CLUSTER_LIMIT: u32 = 1000;
+
 /// Azure ML's words for kinds of compute. `KubernetesCompute` is read as `Kubernetes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub enum ComputeTargetType {
@@ -147,21 +150,100 @@ impl Conda {
     }
 }
 
+/// Where Slurm's commands are; those on the service's `PATH` when absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct SlurmCommands {
+    /// Hands a job in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sbatch: Option<String>,
+    /// Tells of all jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub squeue: Option<String>,
+    /// Ends a job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scancel: Option<String>,
+    /// Tells of one job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scontrol: Option<String>,
+    /// Tells of ended jobs, where the cluster has accounting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sacct: Option<String>,
+}
+
+impl SlurmCommands {
+    /// Whether all are looked for on `PATH`.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Every command that is named, with the name that it has on `PATH`.
+    #[must_use]
+    pub const fn all(&self) -> [(&'static str, Option<&String>); 5] {
+        [
+            ("sbatch", self.sbatch.as_ref()),
+            ("squeue", self.squeue.as_ref()),
+            ("scancel", self.scancel.as_ref()),
+            ("scontrol", self.scontrol.as_ref()),
+            ("sacct", self.sacct.as_ref()),
+        ]
+    }
+}
+
+/// A partition of a Slurm cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct SlurmSettings {
+    /// A directory that the service and every node see under this absolute path: runs, environments and logs are in it.
+    #[schema(example = "/shared/estimatord")]
+    pub shared_dir: String,
+    /// `--partition`; the cluster's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
+    /// `--account`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// `--qos`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<String>,
+    /// How `srun` starts MPI ranks (`srun --mpi`); `pmix` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mpi: Option<String>,
+    /// Where Slurm's commands are.
+    #[serde(default, skip_serializing_if = "SlurmCommands::is_default")]
+    #[schema(required = false)]
+    pub commands: SlurmCommands,
+}
+
 /// How this service reaches a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendKind {
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Engine {
     /// Processes on the worker's own machine.
     Process,
+    /// Jobs of a Slurm cluster.
+    Slurm(Box<SlurmSettings>),
+}
+
+impl Engine {
+    /// The word of its kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Slurm(_) => "slurm",
+        }
+    }
 }
 
 /// The backend of a target and its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// Which backend.
-    pub kind: BackendKind,
-    /// How many runs may be active on the target at once; the worker's default when absent.
+    /// Which backend, and what it has to know.
+    #[serde(flatten)]
+    pub engine: Engine,
+    /// How many runs may be active on the target at once. When absent: the worker's default for processes, 1000 for a cluster,
+    /// which has a queue of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 10000)]
     pub max_concurrent_runs: Option<u32>,
@@ -175,7 +257,7 @@ impl Backend {
     /// Processes on the worker's own machine, with defaults for the rest.
     #[must_use]
     pub const fn process() -> Self {
-        Self { kind: BackendKind::Process, max_concurrent_runs: None, python: None }
+        Self { engine: Engine::Process, max_concurrent_runs: None, python: None }
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Accepted {
     pub environment: Environment,
     /// Which container runtime the target says it has.
     pub containers: Containers,
+    /// How many GPUs each node of the target has.
+    pub gpus_per_node: u32,
 }
 
 impl Verdict {
@@ -73,11 +75,13 @@ pub fn judge(body: &Map<String, Value>, facts: &Facts) -> Verdict {
     }
     let environment = Environment::resolve(&context);
     let containers = context.target.as_ref().map_or(Containers::Auto, |target| target.containers);
+    let gpus_per_node = context.target.as_ref().and_then(|target| target.gpus_per_node).unwrap_or(0);
     let entry_script = draft.entry_script.text().and_then(paths::normalized);
     let accepted = Definition::from_judged(body, draft.clone(), entry_script).map(|definition| Accepted {
         definition,
         environment,
         containers,
+        gpus_per_node,
     });
     Verdict { findings, accepted }
 }
@@ -102,6 +106,8 @@ pub fn plan(accepted: &Accepted) -> Plan {
         one_off_target,
         containers: accepted.containers,
         use_gpu: definition.use_gpu(),
+        // A target may have been registered without their number.
+        gpus_per_node: if definition.use_gpu() { accepted.gpus_per_node.max(1) } else { 0 },
         max_run_duration_seconds: definition.max_run_duration_seconds(),
         data,
         environment: accepted.environment.clone(),

@@ -196,7 +196,7 @@ mod tests {
         });
         let accepted = verdict(&members).accepted.unwrap();
         let plan = plan(&accepted);
-        let report = report(&Subject { plan: &plan, definition: &accepted.definition, target: None });
+        let report = report(&Subject { plan: &plan, definition: Some(&accepted.definition) });
         let place = |name: &str| {
             let found = report.parameters.iter().find(|parameter| parameter.parameter == name).unwrap();
             found.script_run_config.clone()

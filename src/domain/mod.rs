@@ -27,4 +27,5 @@ pub mod render;
 pub mod rules;
 pub mod run;
 pub mod secret;
+pub mod slurm;
 pub mod staging;

@@ -126,6 +126,11 @@ impl PlannedData {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// The resolved plan of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
@@ -154,6 +159,10 @@ pub struct Plan {
     pub containers: Containers,
     /// Whether GPUs are asked for.
     pub use_gpu: bool,
+    /// How many GPUs of each node: what the target has, one at least where GPUs are asked for; absent where none are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schema(minimum = 0, maximum = 1024, required = false)]
+    pub gpus_per_node: u32,
     /// Seconds in `Running` after which the run is stopped.
     #[schema(minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     pub max_run_duration_seconds: Option<u64>,

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, types::Json};
 
 use super::{Storage, StorageError, error::json_text};
 use crate::domain::compute_target::{
-    Backend, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers,
+    Backend, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers, DEFAULT_CLUSTER_LIMIT,
 };
 use crate::domain::ids::RunId;
 
@@ -280,6 +280,36 @@ impl Storage {
             detail,
             now,
             i32::try_from(default_limit).unwrap_or(i32::MAX),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
+
+impl Storage {
+    /// Records what a worker found of a target on a cluster.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record_cluster_health(
+        &self,
+        name: &ComputeTargetName,
+        reachable: bool,
+        detail: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), StorageError> {
+        sqlx::query!(
+            "UPDATE compute_targets SET
+                 health_since = CASE WHEN reachable IS NOT DISTINCT FROM $2 THEN health_since ELSE $4 END,
+                 reachable = $2, health_detail = $3, default_limit = $5
+             WHERE name = $1 AND backend->>'kind' <> 'process'
+               AND (reachable, health_detail, default_limit) IS DISTINCT FROM ($2, $3, $5)",
+            name.as_str(),
+            reachable,
+            detail,
+            now,
+            i32::try_from(DEFAULT_CLUSTER_LIMIT).unwrap_or(i32::MAX),
         )
         .execute(&self.pool)
         .await?;

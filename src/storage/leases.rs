@@ -12,7 +12,12 @@ use super::{
     Storage, StorageError, events,
     runs::{Row, Run},
 };
-use crate::domain::{compute_target::Backend, finding::Finding, ids::RunId, plan::Plan};
+use crate::domain::{
+    compute_target::{Backend, DEFAULT_CLUSTER_LIMIT},
+    finding::Finding,
+    ids::RunId,
+    plan::Plan,
+};
 
 /// The right to write to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,14 +95,16 @@ impl Storage {
                    WHERE status = 'Queued' AND next_step_at <= $5
                ), admitted AS (
                    SELECT ranked.id FROM ranked LEFT JOIN active ON active.pool = ranked.pool
-                   WHERE ranked.place <= coalesce((ranked.backend->>'max_concurrent_runs')::bigint, $3)
+                   WHERE ranked.place <= coalesce((ranked.backend->>'max_concurrent_runs')::bigint,
+                                                  CASE WHEN ranked.backend->>'kind' = 'process' THEN $3::bigint ELSE $6::bigint END)
                                          - coalesce(active.runs, 0)
                    ORDER BY ranked.priority DESC, ranked.created_at, ranked.id LIMIT $4
                )
                UPDATE runs SET
                    status = CASE WHEN plan->'one_off_target' IS NULL THEN 'Preparing' ELSE 'Provisioning' END, attempt = attempt + 1, detail = NULL, exit_code = NULL, signal = NULL,
                    lease_token = gen_random_uuid(), lease_owner = $1, lease_expires_at = now() + make_interval(secs => $2),
-                   node = $1, next_step_at = $5, event_count = event_count + 1
+                   -- Processes can be watched where they were started only, jobs of a cluster from everywhere.
+                   node = CASE WHEN backend->>'kind' = 'process' THEN $1::text END, next_step_at = $5, event_count = event_count + 1
                FROM admitted WHERE runs.id = admitted.id AND runs.status = 'Queued'
                RETURNING runs.id, experiment_name, display_name, estimator_id, compute_target,
                    backend AS "backend: Json<Backend>",
@@ -110,6 +117,7 @@ impl Storage {
             i64::from(claimant.default_target_limit),
             i64::from(room),
             now,
+            i64::from(DEFAULT_CLUSTER_LIMIT),
         )
         .fetch_all(&mut *tx)
         .await?;

@@ -71,6 +71,21 @@ impl Storage {
         Ok(attempts)
     }
 
+    /// What those of several runs that wait on a cluster wait for, in its words.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn waits_of(&self, runs: &[Uuid]) -> Result<BTreeMap<RunId, String>, StorageError> {
+        let rows = sqlx::query!(
+            r#"SELECT id, waits_for AS "waits_for!" FROM runs
+               WHERE id = ANY($1) AND status = 'Starting' AND waits_for IS NOT NULL"#,
+            runs,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (RunId::from_uuid(row.id), row.waits_for)).collect())
+    }
+
     /// Why each of several queued runs waits.
     ///
     /// # Errors

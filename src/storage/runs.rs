@@ -373,7 +373,8 @@ impl Storage {
                       exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at
                FROM runs
                WHERE ($1::text IS NULL OR experiment_name = $1)
-                 AND ($2::text IS NULL OR status = $2)
+                 -- What waits on a cluster is shown as queued.
+                 AND ($2::text IS NULL OR CASE WHEN status = 'Starting' AND waits_for IS NOT NULL THEN 'Queued' ELSE status END = $2)
                  AND ($3::text IS NULL OR compute_target = $3)
                  AND ($4::jsonb IS NULL OR tags @> $4)
                  AND ($5::timestamptz IS NULL OR created_at > $5)

@@ -62,7 +62,7 @@ impl Storage {
         let mut tx = self.pool.begin().await?;
         let row = sqlx::query!(
             "UPDATE runs SET
-                 status = $4, cause = $5, detail = coalesce($6, detail),
+                 status = $4, cause = $5, detail = coalesce($6, detail), waits_for = NULL,
                  exit_code = coalesce($7, exit_code), signal = coalesce($8, signal),
                  started_at = coalesce(started_at, $9), finished_at = CASE WHEN $10 THEN $11::timestamptz END,
                  actual_environment = coalesce($12::text::json, actual_environment), next_step_at = $13,
@@ -174,6 +174,31 @@ impl Storage {
         events::append(&mut tx, &event).await?;
         tx.commit().await?;
         Ok(Written::Done)
+    }
+
+    /// Records what a run waits for in a queue of the compute's own, and that it no longer does.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record_wait(
+        &self,
+        lease: &Lease,
+        reason: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Written, StorageError> {
+        let written = sqlx::query!(
+            "UPDATE runs SET waits_for = $3 WHERE id = $1 AND lease_token = $2",
+            lease.run_id.as_uuid(),
+            lease.token,
+            reason,
+        )
+        .execute(&self.pool)
+        .await?;
+        match reason {
+            _ if written.rows_affected() == 0 => Ok(Written::LeaseLost),
+            Some(reason) => self.note_run_event(lease, "waiting", reason, now).await,
+            None => Ok(Written::Done),
+        }
     }
 
     async fn why_not_written(&self, lease: &Lease) -> Result<Written, StorageError> {

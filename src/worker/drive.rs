@@ -18,9 +18,13 @@ use super::{
     staging::{self, StagingError},
 };
 use crate::{
-    backend::{ActualEnvironment, Attempt, Backend},
-    domain::run::{
-        Cause, Circumstances, Move, Observation, Status, conclude_exit, conclude_failure, conclude_refusal,
+    backend::{ActualEnvironment, Attempt, Backend, BackendError},
+    domain::{
+        compute_target::Engine,
+        run::{
+            Cause, Circumstances, Move, Observation, Status, conclude_exit, conclude_failure,
+            conclude_refusal,
+        },
     },
     storage::{
         StorageError,
@@ -65,7 +69,8 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
         registry: None,
     };
     info!(run.status = %run.status, "run {} attempt {}: claimed in {}", run.id, run.attempt, run.status);
-    let mut driver = Driver { context, lease, held, attempt, run, progress: None, stop_sent: false };
+    let mut driver =
+        Driver { context, lease, held, attempt, run, progress: None, stop_sent: false, waits_for: None };
     match driver.drive_to_the_end().await {
         Ok(status) => info!(run.status = %status, "run {}: {status}", lease.run_id),
         Err(Stop::LeaseLost) => warn!("run {}: the lease was lost; another worker has it", lease.run_id),
@@ -87,6 +92,8 @@ struct Driver<'a, B> {
     progress: Option<Progress>,
     /// Whether this worker has told the backend to stop the run.
     stop_sent: bool,
+    /// What was last recorded of what it waits for on the compute.
+    waits_for: Option<String>,
 }
 
 impl<B: Backend> Driver<'_, B> {
@@ -176,6 +183,14 @@ impl<B: Backend> Driver<'_, B> {
     }
 
     async fn start(&mut self) -> Result<Turn, Stop> {
+        match self.submit(Status::Starting).await? {
+            Some(turn) => Ok(turn),
+            None => self.watch(Status::Starting).await,
+        }
+    }
+
+    /// Hands the attempt to the backend, which knows whether it was before; where that leads when it fails.
+    async fn submit(&mut self, status: Status) -> Result<Option<Turn>, Stop> {
         let environment: Result<ActualEnvironment, String> = match &self.run.actual_environment {
             Some(value) => serde_json::from_value(value.clone()).map_err(|e| e.to_string()),
             None => Err("none was recorded".to_owned()),
@@ -184,21 +199,49 @@ impl<B: Backend> Driver<'_, B> {
             Ok(environment) => environment,
             Err(detail) => {
                 let detail = format!("the prepared environment cannot be read back: {detail}");
-                return self.fail(Status::Starting, Cause::Internal, detail).await;
+                return self.fail(status, Cause::Internal, detail).await.map(Some);
             }
         };
-        if let Err(error) = self.context.backend.ensure_submitted(&self.attempt, &environment).await {
-            return self.fail(Status::Starting, Cause::DispatchFailed, error.to_string()).await;
+        let failed = match self.context.backend.ensure_submitted(&self.attempt, &environment).await {
+            Ok(()) => return Ok(None),
+            Err(error) => error,
+        };
+        let turn = match failed {
+            BackendError::Unavailable(why) => self.no_answer(status, &why).await,
+            BackendError::Refused(why) => self.refuse(status, Cause::DispatchFailed, why).await,
+            error => self.fail(status, Cause::DispatchFailed, error.to_string()).await,
+        };
+        turn.map(Some)
+    }
+
+    /// The compute does not answer: the run keeps what it has, and says so.
+    async fn no_answer(&mut self, status: Status, why: &str) -> Result<Turn, Stop> {
+        if status == Status::NotResponding {
+            warn!("run {}: still no answer from the backend: {why}", self.run.id);
+            return Ok(Turn::Wait(jittered(RETRY_PAUSE * 4)));
         }
-        self.watch(Status::Starting).await
+        let detail = format!("the backend cannot be asked: {why}");
+        self.write(status, Move::because(Status::NotResponding, detail)).await
+    }
+
+    /// Between two looks.
+    const fn interval(&self) -> Duration {
+        match self.attempt.backend.engine {
+            Engine::Process => self.context.settings.observe_interval,
+            Engine::Slurm(_) => self.context.settings.cluster_interval,
+        }
     }
 
     /// One look at a run that was handed to the backend.
     async fn watch(&mut self, status: Status) -> Result<Turn, Stop> {
-        let interval = self.context.settings.observe_interval;
+        let interval = self.interval();
         ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
         match self.context.backend.observe(&self.attempt).await {
-            Ok(Observation::Starting) => Ok(Turn::Wait(interval)),
+            Ok(Observation::Queued { .. } | Observation::Starting) if status == Status::NotResponding => {
+                self.write(status, Move::to(Status::Starting)).await
+            }
+            Ok(Observation::Queued { reason }) => self.waits(Some(reason)).await,
+            Ok(Observation::Starting) => self.waits(None).await,
             Ok(Observation::Running { .. }) if status == Status::Running => Ok(Turn::Wait(interval)),
             Ok(Observation::Running { started_at }) => self.write(status, Move::running(started_at)).await,
             Ok(Observation::Exited(exit)) => {
@@ -210,20 +253,35 @@ impl<B: Backend> Driver<'_, B> {
                 }
                 self.write(status, Move::to(Status::Finalizing)).await
             }
-            Ok(Observation::Lost { .. }) => self.write(status, Move::to(Status::Finalizing)).await,
+            Ok(Observation::Lost { .. } | Observation::Preempted { .. }) => {
+                self.write(status, Move::to(Status::Finalizing)).await
+            }
+            // It did not get there before the backend fell silent.
+            Ok(Observation::NotFound) if status == Status::NotResponding => {
+                match self.submit(status).await? {
+                    Some(turn) => Ok(turn),
+                    None => self.write(status, Move::to(Status::Starting)).await,
+                }
+            }
             Ok(Observation::NotFound) => {
                 let detail = "the backend knows nothing of it any more".to_owned();
                 self.fail(status, Cause::ComputeLost, detail).await
             }
-            Err(error) if status == Status::NotResponding => {
-                warn!("run {}: still no answer from the backend: {error}", self.run.id);
-                Ok(Turn::Wait(jittered(RETRY_PAUSE * 4)))
-            }
-            Err(error) => {
-                let detail = format!("the backend cannot be asked: {error}");
-                self.write(status, Move::because(Status::NotResponding, detail)).await
+            Err(error) => self.no_answer(status, &error.to_string()).await,
+        }
+    }
+
+    /// It has not begun; what it waits for on the compute, if it does, is for people to see.
+    async fn waits(&mut self, reason: Option<String>) -> Result<Turn, Stop> {
+        while self.waits_for != reason {
+            let (storage, now) = (&self.context.storage, self.context.clock.now());
+            match storage.record_wait(&self.lease, reason.as_deref(), now).await {
+                Ok(Written::LeaseLost) => return Err(Stop::LeaseLost),
+                Ok(Written::Done | Written::StatusIs(_)) => self.waits_for.clone_from(&reason),
+                Err(error) => self.wait_out(&error).await?,
             }
         }
+        Ok(Turn::Wait(self.interval()))
     }
 
     /// Ends an attempt that has no exit of its own.
@@ -248,8 +306,13 @@ impl<B: Backend> Driver<'_, B> {
         // Barred or told to stop: the end is written when nothing of it is left, and not before.
         loop {
             match self.context.backend.observe(&self.attempt).await {
-                Ok(Observation::Exited(_) | Observation::Lost { .. } | Observation::NotFound) => break,
-                Ok(Observation::Starting | Observation::Running { .. }) => {}
+                Ok(
+                    Observation::Exited(_)
+                    | Observation::Lost { .. }
+                    | Observation::Preempted { .. }
+                    | Observation::NotFound,
+                ) => break,
+                Ok(Observation::Queued { .. } | Observation::Starting | Observation::Running { .. }) => {}
                 Err(error) => warn!("run {}: the backend cannot be asked: {error}", self.run.id),
             }
             self.wait_a_little().await?;
@@ -267,12 +330,15 @@ impl<B: Backend> Driver<'_, B> {
         }
         ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
         match self.context.backend.observe(&self.attempt).await {
-            Ok(Observation::Exited(_) | Observation::Lost { .. } | Observation::NotFound) => {
-                self.finish(Status::CancelRequested).await
-            }
+            Ok(
+                Observation::Exited(_)
+                | Observation::Lost { .. }
+                | Observation::Preempted { .. }
+                | Observation::NotFound,
+            ) => self.finish(Status::CancelRequested).await,
             // `Canceled` is never written on suspicion: only when the backend says that nothing is left.
-            Ok(Observation::Starting | Observation::Running { .. }) => {
-                Ok(Turn::Wait(self.context.settings.observe_interval))
+            Ok(Observation::Queued { .. } | Observation::Starting | Observation::Running { .. }) => {
+                Ok(Turn::Wait(self.interval()))
             }
             Err(error) => {
                 warn!("run {}: the backend cannot be asked: {error}", self.run.id);
@@ -294,12 +360,15 @@ impl<B: Backend> Driver<'_, B> {
                 conclude_exit(&exit, &circumstances)
             }
             Ok(Observation::Lost { detail }) => conclude_failure(Cause::ComputeLost, detail, &circumstances),
+            Ok(Observation::Preempted { detail }) => {
+                conclude_failure(Cause::Preempted, detail, &circumstances)
+            }
             Ok(Observation::NotFound) => {
                 let detail = "nothing was started".to_owned();
                 conclude_failure(Cause::ComputeLost, detail, &circumstances)
             }
-            Ok(Observation::Starting | Observation::Running { .. }) => {
-                return Ok(Turn::Wait(self.context.settings.observe_interval));
+            Ok(Observation::Queued { .. } | Observation::Starting | Observation::Running { .. }) => {
+                return Ok(Turn::Wait(self.interval()));
             }
             Err(error) => {
                 warn!("run {}: the backend cannot be asked: {error}", self.run.id);

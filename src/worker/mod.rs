@@ -31,7 +31,10 @@ use crate::{
     artifacts::Artifacts,
     backend::Backend,
     clock::{Clock, entropy},
-    domain::collection::Limits,
+    domain::{
+        collection::Limits,
+        compute_target::{ComputeTarget, Engine},
+    },
     storage::{
         Storage, StorageError,
         leases::{Claimant, Claimed},
@@ -51,6 +54,8 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// How often the processes and logs of a running run are looked at.
     pub observe_interval: Duration,
+    /// The same for runs on clusters.
+    pub cluster_interval: Duration,
     /// How many runs this worker holds at once.
     pub slots: u32,
     /// Active runs on a target that sets no limit of its own.
@@ -223,6 +228,7 @@ async fn keep_house<B: Backend>(context: Arc<Context<B>>) {
         {
             warn!("could not record the health of targets: {error}");
         }
+        reach(&context).await;
         if let Err(error) = context.storage.forget_old_answers(now).await {
             warn!("could not forget old idempotency keys: {error}");
         }
@@ -231,6 +237,32 @@ async fn keep_house<B: Backend>(context: Arc<Context<B>>) {
         tokio::select! {
             () = tokio::time::sleep(jittered(HOUSEKEEPING_INTERVAL)) => {}
             () = context.shutdown.cancelled() => {}
+        }
+    }
+}
+
+/// Asks every cluster whether it can be reached, and records the answers.
+async fn reach<B: Backend>(context: &Context<B>) {
+    let targets = match context.storage.list_compute_targets().await {
+        Ok(targets) => targets,
+        Err(error) => return warn!("could not list the compute targets: {error}"),
+    };
+    let clusters: Vec<ComputeTarget> = targets
+        .into_iter()
+        .map(|stored| stored.target)
+        .filter(|target| target.backend.engine != Engine::Process)
+        .collect();
+    let backends: Vec<_> = clusters.iter().map(|target| target.backend.clone()).collect();
+    let found = context.backend.reach(&backends).await;
+    for (target, found) in clusters.iter().zip(found) {
+        let (reachable, detail) = match &found {
+            Ok(detail) => (true, detail),
+            Err(why) => (false, why),
+        };
+        let now = context.clock.now();
+        if let Err(error) = context.storage.record_cluster_health(&target.name, reachable, detail, now).await
+        {
+            warn!("could not record the health of {}: {error}", target.name);
         }
     }
 }

@@ -39,7 +39,7 @@ async fn a_target_is_made_replaced_and_deleted(pool: PgPool) {
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn everything_wrong_is_said_at_once(pool: PgPool) {
     let app = TestApp::new(pool);
-    let body = json!({"type": "AmlCompte", "backend": {"kind": "slurm", "max_concurrent_runs": 0, "pyhton": "x"},
+    let body = json!({"type": "AmlCompte", "backend": {"kind": "kubernetes", "max_concurrent_runs": 0, "pyhton": "x"},
                       "max_nodes": 1.0, "gpus_per_node": 5000, "vm_priority": "low", "max_node": 3});
     let answer = app.put(CLUSTER, &body).await;
     answer.problem(422, "invalid-compute-target");
@@ -62,6 +62,37 @@ async fn everything_wrong_is_said_at_once(pool: PgPool) {
     }
     let empty = app.put(CLUSTER, &json!({})).await.errors();
     assert_eq!(empty.iter().map(|(_, pointer)| pointer.as_str()).collect::<Vec<_>>(), ["/type", "/backend"]);
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_partition_of_slurm_is_a_target_and_what_it_cannot_be_is_said(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let backend = json!({"kind": "slurm", "shared_dir": "/shared", "partition": "main", "account": "lab", "qos": "normal",
+                         "commands": {"sbatch": "/opt/slurm/bin/sbatch"}, "max_concurrent_runs": 5});
+    let target =
+        app.put(CLUSTER, &json!({"type": "AmlCompute", "backend": backend, "max_nodes": 8})).await.ok(201);
+    assert_eq!(target["backend"], backend);
+    assert_eq!(app.get(CLUSTER).await.ok(200)["backend"], backend);
+    let faulty = json!({"type": "Kubernetes", "containers": "docker", "backend": {"kind": "slurm", "shared_dir": "shared/../x",
+        "partition": "-p x", "vm_sizes": {}, "commands": {"sbatch": "sbatch", "qsub": "/bin/qsub"}}});
+    let mut errors = app.put(CLUSTER, &faulty).await.errors();
+    errors.sort();
+    let expected = [
+        ("invalid-path", "/backend/commands/sbatch"),
+        ("invalid-path", "/backend/shared_dir"),
+        ("invalid-word", "/backend/partition"),
+        ("unknown-parameter", "/backend/commands/qsub"),
+        ("unknown-parameter", "/backend/vm_sizes"),
+    ];
+    assert_eq!(errors, expected.map(|(rule, pointer)| (rule.to_owned(), pointer.to_owned())));
+    let other = json!({"type": "Kubernetes", "containers": "docker", "backend": backend});
+    let mut errors = app.put(CLUSTER, &other).await.errors();
+    errors.sort();
+    let expected = [("conflicting-parameters", "/containers"), ("conflicting-parameters", "/type")];
+    assert_eq!(errors, expected.map(|(rule, pointer)| (rule.to_owned(), pointer.to_owned())));
+    let missing =
+        app.put(CLUSTER, &json!({"type": "AmlCompute", "backend": {"kind": "slurm"}})).await.errors();
+    assert_eq!(missing, [("missing-member".to_owned(), "/backend/shared_dir".to_owned())]);
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]

@@ -27,7 +27,9 @@ pub async fn tells_the_exit_code(lab: &impl Lab) {
     let exit = ended(&backend, &attempt).await;
     assert_eq!((exit.reason, exit.exit_code, exit.signal), (ExitReason::Exited, Some(3), None));
     assert!(exit.started_at.unwrap() <= exit.finished_at);
-    assert!(exit.cpu_seconds.unwrap() > 0.0 && exit.peak_memory_bytes.unwrap() > 1_000_000);
+    if lab.measures() {
+        assert!(exit.cpu_seconds.unwrap() > 0.0 && exit.peak_memory_bytes.unwrap() > 1_000_000);
+    }
     let logs = backend.log_files(&attempt).await.unwrap();
     assert_eq!(content(&logs, "user_logs/std_log.txt"), "out\nerr\n");
 }
@@ -88,7 +90,7 @@ pub async fn cancelling_ends_the_whole_family(lab: &impl Lab) {
     backend.cancel(&attempt).await.unwrap();
     let exit = ended(&backend, &attempt).await;
     assert!(!family.iter().any(|pid| is_alive(*pid)), "it has ended only when nothing is left");
-    assert_eq!((exit.reason, exit.signal), (ExitReason::Canceled, Some(15)));
+    assert_eq!((exit.reason, exit.signal), (ExitReason::Canceled, Some(15)), "{exit:?}");
     backend.cancel(&attempt).await.unwrap();
     assert_eq!(ended(&backend, &attempt).await, exit, "how it ended does not change");
 }

@@ -41,6 +41,11 @@ pub trait Lab {
     /// A new attempt that runs `script` of `tests/backends/scripts` with the machine's own interpreter.
     fn attempt(&self, script: &str, arguments: &[&str]) -> Attempt;
 
+    /// Whether the backend tells CPU time and memory by itself.
+    fn measures(&self) -> bool {
+        true
+    }
+
     /// A path in [`Lab::notes`], as text.
     fn note(&self, name: &str) -> String {
         self.notes().join(name).to_str().unwrap().to_owned()
@@ -136,6 +141,7 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
             one_off_target: None,
             containers: Default::default(),
             use_gpu: false,
+            gpus_per_node: 0,
             max_run_duration_seconds: None,
             data: Default::default(),
             environment: Environment {
@@ -181,10 +187,15 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
     }
 }
 
-/// Prepares and starts an attempt of the conformance suite.
+/// Prepares and starts an attempt of the conformance suite, and waits until it runs.
 pub async fn start<B: Backend>(backend: &B, attempt: &Attempt) -> ActualEnvironment {
     let environment = backend.prepare(attempt, &scripts()).await.unwrap();
     backend.ensure_submitted(attempt, &environment).await.unwrap();
+    until("the start of the attempt", async || {
+        let seen = backend.observe(attempt).await.unwrap();
+        (!matches!(seen, Observation::Queued { .. } | Observation::Starting)).then_some(())
+    })
+    .await;
     environment
 }
 
@@ -192,7 +203,7 @@ pub async fn start<B: Backend>(backend: &B, attempt: &Attempt) -> ActualEnvironm
 pub async fn ended<B: Backend>(backend: &B, attempt: &Attempt) -> Exit {
     until("the end of the attempt", async || match backend.observe(attempt).await.unwrap() {
         Observation::Exited(exit) => Some(exit),
-        Observation::Starting | Observation::Running { .. } => None,
+        Observation::Queued { .. } | Observation::Starting | Observation::Running { .. } => None,
         other => panic!("it should run or have ended, and is {other:?}"),
     })
     .await

@@ -9,3 +9,4 @@ mod images;
 mod process;
 mod slow_environments;
 mod slow_pip_files;
+mod slurm;

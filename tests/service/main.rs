@@ -6,4 +6,5 @@ mod end_to_end;
 mod parameters;
 mod refusals;
 mod service;
+mod slurm;
 mod survival;

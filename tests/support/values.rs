@@ -53,6 +53,7 @@ fn plan() -> Plan {
         one_off_target: None,
         containers: Default::default(),
         use_gpu: false,
+        gpus_per_node: 0,
         max_run_duration_seconds: None,
         data: Default::default(),
         environment: environment(),

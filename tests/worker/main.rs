@@ -59,6 +59,7 @@ impl Stage {
             lease_ttl: Duration::from_secs(3),
             poll_interval: Duration::from_millis(50),
             observe_interval: Duration::from_millis(10),
+            cluster_interval: Duration::from_millis(10),
             slots: 8,
             default_target_limit: 8,
             limits: Limits { log_bytes: 1000, log_files: 10, output_bytes: 1000, output_files: 10 },
@@ -142,6 +143,7 @@ fn exited(exit_code: i32) -> Observation {
         cpu_seconds: Some(0.5),
         peak_memory_bytes: Some(1 << 20),
         start_error: None,
+        remark: None,
     })
 }
 

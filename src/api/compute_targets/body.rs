@@ -4,11 +4,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::backend;
 use crate::{
     api::findings::{Members, nearest},
     domain::{
         compute_target::{
-            Backend, BackendKind, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers,
+            Backend, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers, Engine,
         },
         finding::Finding,
     },
@@ -17,8 +18,6 @@ use crate::{
 /// The largest cluster that Slurm is built for has fewer nodes; no machine has more GPUs.
 const MAX_NODES: i64 = 100_000;
 const MAX_GPUS: i64 = 1024;
-/// More processes at once than one host has room for.
-const MAX_CONCURRENT_RUNS: i64 = 10_000;
 const MAX_TEXT_CHARACTERS: usize = 255;
 
 const PRIORITIES: [&str; 2] = ["dedicated", "lowpriority"];
@@ -78,7 +77,7 @@ pub(super) fn read(
     let backend = match members.object("backend") {
         Some(map) => {
             let mut nested = Members::new(map, "/backend");
-            let backend = backend(&mut nested);
+            let backend = backend::read(&mut nested);
             inner = nested.finish();
             backend
         }
@@ -103,6 +102,9 @@ pub(super) fn read(
     let gpus_per_node = members.integer("gpus_per_node", 0..=MAX_GPUS).unwrap_or(0);
     let containers = word(&mut members, "containers", Containers::ALL.map(|word| (word.as_str(), word)));
     let conda = word(&mut members, "conda", Conda::ALL.map(|word| (word.as_str(), word)));
+    if let Some(Engine::Slurm(_)) = backend.as_ref().map(|backend| &backend.engine) {
+        fits_slurm(&mut members, kind, containers);
+    }
     let findings = members.finish();
     match (kind, backend) {
         (Some(kind), Some(backend)) if findings.is_empty() => Ok(ComputeTarget {
@@ -117,6 +119,18 @@ pub(super) fn read(
             conda,
         }),
         _ => Err(findings),
+    }
+}
+
+/// What only a target of another kind can be.
+fn fits_slurm(members: &mut Members<'_>, kind: Option<ComputeTargetType>, containers: Containers) {
+    if kind.is_some_and(|kind| kind != ComputeTargetType::AmlCompute) {
+        let message = "a Slurm partition is a cluster: its type is `AmlCompute`";
+        members.refuse("conflicting-parameters", "type", message, "write `AmlCompute`");
+    }
+    if matches!(containers, Containers::Docker | Containers::Podman) {
+        let message = "jobs of Slurm are started as processes, not in containers";
+        members.refuse("conflicting-parameters", "containers", message, "write `never`, or leave it out");
     }
 }
 
@@ -142,33 +156,6 @@ fn kind(members: &mut Members<'_>) -> Option<ComputeTargetType> {
     found
 }
 
-fn backend(members: &mut Members<'_>) -> Option<Backend> {
-    let before = members.findings.len();
-    let kind = match members.text("kind") {
-        Some("process") => Some(BackendKind::Process),
-        Some(_) => {
-            members.refuse(
-                "backend-not-available",
-                "kind",
-                "this version has one kind of backend: `process`",
-                "write `process`",
-            );
-            None
-        }
-        None => {
-            if members.findings.len() == before {
-                members.missing("kind", "`process`");
-            }
-            None
-        }
-    };
-    let max_concurrent_runs = members
-        .integer("max_concurrent_runs", 1..=MAX_CONCURRENT_RUNS)
-        .and_then(|number| u32::try_from(number).ok());
-    let python = short_text(members, "python");
-    Some(Backend { kind: kind?, max_concurrent_runs, python })
-}
-
 /// One of a few words; the default when none is given or what is given is refused.
 fn word<T: Copy + Default, const N: usize>(
     members: &mut Members<'_>,
@@ -188,7 +175,7 @@ fn word<T: Copy + Default, const N: usize>(
 }
 
 /// A text of moderate length; the empty one counts as not given.
-fn short_text(members: &mut Members<'_>, name: &'static str) -> Option<String> {
+pub(super) fn short_text(members: &mut Members<'_>, name: &'static str) -> Option<String> {
     let text = members.text(name).filter(|text| !text.is_empty())?;
     if text.chars().count() > MAX_TEXT_CHARACTERS {
         let form = format!("at most {MAX_TEXT_CHARACTERS} characters");

@@ -1,5 +1,6 @@
 //! Compute targets: where runs go.
 
+mod backend;
 mod body;
 pub mod delete;
 pub mod get;

@@ -45,7 +45,6 @@ pub async fn get_estimator_migration(
         return Err(ApiError::Refused { kind: ProblemKind::InvalidDefinition, findings });
     };
     let plan = judge::plan(accepted);
-    let target = judged.facts.target_of(&plan);
-    let subject = Subject { plan: &plan, definition: &accepted.definition, target };
+    let subject = Subject { plan: &plan, definition: Some(&accepted.definition) };
     etag::json(StatusCode::OK, &migration::report(&subject))
 }

@@ -65,7 +65,7 @@ pub async fn create_run(
     }
     let (run, inline) = accepted(&state, body::read(&body.members)).await?;
     let queue = state.storage.queue_state(&run).await?;
-    let view = serde_json::to_value(Run::new(run.clone(), Vec::new(), BTreeMap::new(), Some(queue)))
+    let view = serde_json::to_value(Run::new(run.clone(), Vec::new(), BTreeMap::new(), Some(queue), None))
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     let location = format!("/v1/runs/{}", run.id);
     let recorded = || Recorded { status: 201, location: Some(location), body: view };

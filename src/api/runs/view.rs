@@ -26,7 +26,7 @@ use crate::{
 /// One reason why a queued run waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BlockedBy {
-    /// `compute_target_at_limit`, `behind_other_runs` or `waiting_for_worker`.
+    /// `compute_target_at_limit`, `behind_other_runs`, `waiting_for_worker`, or `cluster_queue` once it was handed to a cluster.
     #[schema(example = "compute_target_at_limit")]
     pub code: &'static str,
     /// The same in words.
@@ -162,10 +162,17 @@ impl Run {
         attempts: Vec<stored::RunAttempt>,
         properties: BTreeMap<String, String>,
         queue: Option<QueueState>,
+        waits_for: Option<String>,
     ) -> Self {
-        let blocked_by = match queue {
-            Some(queue) if run.status == Status::Queued => blocked_by(&run.compute_target, queue),
-            _ => Vec::new(),
+        let (status, blocked_by) = match (queue, waits_for) {
+            (Some(queue), _) if run.status == Status::Queued => {
+                (run.status, blocked_by(&run.compute_target, queue))
+            }
+            // It has its place with us, and none yet on the cluster.
+            (_, Some(detail)) if run.status == Status::Starting => {
+                (Status::Queued, vec![BlockedBy { code: "cluster_queue", detail }])
+            }
+            _ => (run.status, Vec::new()),
         };
         Self {
             id: run.id,
@@ -173,7 +180,7 @@ impl Run {
             display_name: run.display_name,
             estimator_id: run.estimator_id,
             compute_target: run.compute_target,
-            status: run.status,
+            status,
             cause: run.cause,
             detail: run.detail,
             blocked_by,
@@ -208,7 +215,11 @@ impl Run {
             Status::Queued => Some(storage.queue_state(&run).await?),
             _ => None,
         };
-        Ok(Self::new(run, attempts, properties, queue))
+        let waits_for = match run.status {
+            Status::Starting => storage.waits_of(&[run.id.as_uuid()]).await?.remove(&run.id),
+            _ => None,
+        };
+        Ok(Self::new(run, attempts, properties, queue, waits_for))
     }
 
     /// Of a page of runs, with three questions in all instead of three for each.
@@ -220,11 +231,16 @@ impl Run {
             runs.iter().filter(|run| run.status == Status::Queued).map(|run| run.id.as_uuid()).collect();
         let queues =
             if queued.is_empty() { BTreeMap::new() } else { state.storage.queue_states(&queued).await? };
+        let starting: Vec<Uuid> =
+            runs.iter().filter(|run| run.status == Status::Starting).map(|run| run.id.as_uuid()).collect();
+        let mut waits =
+            if starting.is_empty() { BTreeMap::new() } else { state.storage.waits_of(&starting).await? };
         let view = |run: stored::Run| {
             let own = attempts.remove(&run.id).unwrap_or_default();
             let queue = queues.get(&run.id).copied();
             let added = properties.remove(&run.id).unwrap_or_default();
-            Self::new(run, own, added, queue)
+            let waits_for = waits.remove(&run.id);
+            Self::new(run, own, added, queue, waits_for)
         };
         Ok(runs.into_iter().map(view).collect())
     }

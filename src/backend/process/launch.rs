@@ -57,7 +57,7 @@ const OVERSUBSCRIBE: [(&str, &str); 4] = [
 const RANK_SCRIPT: &str = "rank.sh";
 
 /// Whether a variable of the service may be passed on to what users run.
-pub(super) fn is_inherited(name: &str) -> bool {
+pub(in crate::backend) fn is_inherited(name: &str) -> bool {
     INHERITED.contains(&name) || name.starts_with("LC_")
 }
 
@@ -137,7 +137,7 @@ pub(super) struct Planned {
 }
 
 /// The entry of the environment by which every process of an attempt can be told from others.
-pub(super) fn mark(attempt: &Attempt) -> String {
+pub(in crate::backend) fn mark(attempt: &Attempt) -> String {
     let (name, value) = mark_of(attempt);
     format!("{name}={value}")
 }
@@ -321,7 +321,7 @@ fn mpirun_arguments(attempt: &Attempt, machine: &Machine<'_>, options: &[&str]) 
 }
 
 /// A path as the text that it is in a command line.
-pub(super) fn text(path: &Path) -> String {
+pub(in crate::backend) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 

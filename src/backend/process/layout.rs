@@ -12,127 +12,132 @@ use super::super::BackendError;
 use crate::domain::ids::RunId;
 
 /// Logs by Azure ML's names, below `logs/` of an attempt.
-pub(super) const STD_LOG: &str = "user_logs/std_log.txt";
+pub(in crate::backend) const STD_LOG: &str = "user_logs/std_log.txt";
 /// What building the environment said.
-pub(super) const BUILD_LOG: &str = "azureml-logs/20_image_build_log.txt";
+pub(in crate::backend) const BUILD_LOG: &str = "azureml-logs/20_image_build_log.txt";
 /// What `mpirun` itself said; the ranks have logs of their own.
-pub(super) const MPIRUN_LOG: &str = "azureml-logs/70_mpirun_log.txt";
+pub(in crate::backend) const MPIRUN_LOG: &str = "azureml-logs/70_mpirun_log.txt";
 
 /// Where the directories of all runs are.
-pub(super) fn runs(data_dir: &Path) -> PathBuf {
+pub(in crate::backend) fn runs(data_dir: &Path) -> PathBuf {
     data_dir.join("runs")
 }
 
 /// Where built environments are, and what is remembered of them.
-pub(super) fn environments(data_dir: &Path) -> PathBuf {
+pub(in crate::backend) fn environments(data_dir: &Path) -> PathBuf {
     data_dir.join("environments")
 }
 
 /// The directory of one attempt: `<data_dir>/runs/<run_id>/<attempt>`.
 #[derive(Clone, Debug)]
-pub(super) struct AttemptDir {
+pub(in crate::backend) struct AttemptDir {
     root: PathBuf,
 }
 
 impl AttemptDir {
-    pub(super) fn new(data_dir: &Path, run_id: RunId, number: u32) -> Self {
+    pub(in crate::backend) fn new(data_dir: &Path, run_id: RunId, number: u32) -> Self {
         Self { root: runs(data_dir).join(run_id.to_string()).join(number.to_string()) }
     }
 
-    pub(super) const fn at(root: PathBuf) -> Self {
+    pub(in crate::backend) const fn at(root: PathBuf) -> Self {
         Self { root }
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(in crate::backend) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The script's working directory: a private copy of the snapshot.
-    pub(super) fn work(&self) -> PathBuf {
+    pub(in crate::backend) fn work(&self) -> PathBuf {
         self.root.join("work")
     }
 
     /// The logs that the service keeps; the script's own are in `work/logs`.
-    pub(super) fn logs(&self) -> PathBuf {
+    pub(in crate::backend) fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
 
     /// Where its processes record metrics and the like, each in a file of its own.
-    pub(super) fn records(&self) -> PathBuf {
+    pub(in crate::backend) fn records(&self) -> PathBuf {
         self.root.join("records")
     }
 
     /// What is staged for the script, and what it writes to be sent.
-    pub(super) fn data(&self) -> PathBuf {
+    pub(in crate::backend) fn data(&self) -> PathBuf {
         self.root.join("data")
     }
 
     /// Held while `work` is made.
-    pub(super) fn prepare_lock(&self) -> PathBuf {
+    pub(in crate::backend) fn prepare_lock(&self) -> PathBuf {
         self.root.join("prepare.lock")
     }
 
     /// Which built environment the attempt uses, from before it is looked up.
-    pub(super) fn environment(&self) -> PathBuf {
+    pub(in crate::backend) fn environment(&self) -> PathBuf {
         self.root.join("environment.json")
     }
 
     /// What the supervisor is to start.
-    pub(super) fn launch(&self) -> PathBuf {
+    pub(in crate::backend) fn launch(&self) -> PathBuf {
         self.root.join("launch.json")
     }
 
     /// Held by the supervisor for its whole life.
-    pub(super) fn lock(&self) -> PathBuf {
+    pub(in crate::backend) fn lock(&self) -> PathBuf {
         self.root.join("supervisor.lock")
     }
 
     /// Who supervises. From when this exists the attempt counts as started, whatever comes.
-    pub(super) fn supervisor(&self) -> PathBuf {
+    pub(in crate::backend) fn supervisor(&self) -> PathBuf {
         self.root.join("supervisor.json")
     }
 
     /// What the supervisor itself had to say.
-    pub(super) fn supervisor_log(&self) -> PathBuf {
+    pub(in crate::backend) fn supervisor_log(&self) -> PathBuf {
         self.root.join("supervisor.log")
     }
 
     /// Since when the script runs.
-    pub(super) fn started(&self) -> PathBuf {
+    pub(in crate::backend) fn started(&self) -> PathBuf {
         self.root.join("started.json")
     }
 
     /// How it ended: from when this exists no process of the attempt is left.
-    pub(super) fn exit(&self) -> PathBuf {
+    pub(in crate::backend) fn exit(&self) -> PathBuf {
         self.root.join("exit.json")
     }
 
     /// That it was found lost, and what was left of it then.
-    pub(super) fn lost(&self) -> PathBuf {
+    pub(in crate::backend) fn lost(&self) -> PathBuf {
         self.root.join("lost.json")
     }
 
+    /// Where a job of a cluster says how it goes.
+    pub(in crate::backend) fn job(&self) -> PathBuf {
+        self.root.join("job")
+    }
+
     /// That it is to end, or must never begin.
-    pub(super) fn cancel(&self) -> PathBuf {
+    pub(in crate::backend) fn cancel(&self) -> PathBuf {
         self.root.join("cancel")
     }
 }
 
 /// Where builds can make temporary directories of their own; it is there afterwards.
-pub(super) fn scratch(data_dir: &Path) -> io::Result<PathBuf> {
+pub(in crate::backend) fn scratch(data_dir: &Path) -> io::Result<PathBuf> {
     let path = data_dir.join("cache/tmp");
     create_private_dir(&path)?;
     Ok(path)
 }
 
 /// Creates a directory, and its parents, that only the service's user can read: what is in there may be secret.
-pub(super) fn create_private_dir(path: &Path) -> io::Result<()> {
+pub(in crate::backend) fn create_private_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Writes a file so that a reader finds the old content or the new one, also after a power failure.
-pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(in crate::backend) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
     let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
     temporary.write_all(content)?;
@@ -142,12 +147,12 @@ pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// [`write_atomically`] of a value as JSON.
-pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+pub(in crate::backend) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write_atomically(path, &serde_json::to_vec_pretty(value)?)
 }
 
 /// Reads back what [`write_json`] wrote; `None` when there is no such file.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, BackendError> {
+pub(in crate::backend) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, BackendError> {
     let content = match fs::read(path) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -162,7 +167,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, B
 
 /// Whether somebody holds the lock of this file. Asking takes a shared lock for an instant, so it must only be
 /// asked when nobody who has a right to the lock can still be on the way to it.
-pub(super) fn is_locked(path: &Path) -> io::Result<bool> {
+pub(in crate::backend) fn is_locked(path: &Path) -> io::Result<bool> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -176,12 +181,12 @@ pub(super) fn is_locked(path: &Path) -> io::Result<bool> {
 }
 
 /// Opens (and creates) a file to lock it, readable and writable, with its content left alone.
-pub(super) fn open_lock_file(path: &Path) -> io::Result<File> {
+pub(in crate::backend) fn open_lock_file(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).read(true).write(true).open(path)
 }
 
 /// Opens a log to add to it.
-pub(super) fn open_log(path: &Path) -> io::Result<File> {
+pub(in crate::backend) fn open_log(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         create_private_dir(directory)?;
     }

@@ -10,13 +10,13 @@ mod environment;
 mod files;
 #[cfg(test)]
 mod fixtures;
-mod launch;
-mod layout;
+pub(in crate::backend) mod launch;
+pub(in crate::backend) mod layout;
 mod leftovers;
 mod machine;
 mod rank;
 mod records;
-mod script_module;
+pub(in crate::backend) mod script_module;
 mod start;
 mod supervisor;
 
@@ -40,6 +40,7 @@ use super::{
 use crate::{
     clock::{Clock as _, SystemClock},
     domain::{
+        compute_target,
         framework::vm_size,
         ids::RunId,
         one_off_target::stands_for,
@@ -113,7 +114,17 @@ impl ProcessBackend {
         })
     }
 
-    fn directory(&self, attempt: &Attempt) -> AttemptDir {
+    /// What it was told.
+    pub(in crate::backend) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The service's own environment.
+    pub(in crate::backend) fn service_environment(&self) -> &[(String, String)] {
+        &self.service_environment
+    }
+
+    pub(in crate::backend) fn directory(&self, attempt: &Attempt) -> AttemptDir {
         AttemptDir::new(&self.settings.data_dir, attempt.run_id, attempt.number)
     }
 
@@ -349,6 +360,10 @@ impl Backend for ProcessBackend {
 
     async fn tidy_environments(&self) -> io::Result<Vec<BuiltEnvironment>> {
         environment::tidy(&self.settings).await
+    }
+
+    async fn reach(&self, targets: &[compute_target::Backend]) -> Vec<Result<String, String>> {
+        targets.iter().map(|_| Ok("a worker runs here".to_owned())).collect()
     }
 
     async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {

@@ -24,7 +24,7 @@ const FILES: [(&str, &str); 12] = [
 ];
 
 /// Where it lies, whole: the directory to put first on `PYTHONPATH`.
-pub(super) fn place(data_dir: &Path) -> io::Result<PathBuf> {
+pub(in crate::backend) fn place(data_dir: &Path) -> io::Result<PathBuf> {
     let content: String = FILES.iter().map(|(path, text)| format!("{path}\n{text}\n")).collect();
     // By its content: an attempt that runs keeps the version that it was started with.
     let tools = data_dir.join("tools");

@@ -261,7 +261,7 @@ fn notes(subject: &Subject<'_>) -> Vec<NotExpressed> {
         }
         notes.approximate("environment_definition", note);
     }
-    let own = subject.definition.draft().environment_definition.value();
+    let own = subject.definition.and_then(|own| own.draft().environment_definition.value());
     if own.is_some_and(|own| own.name.is_given() || own.version.is_given()) {
         notes.approximate(
             "environment_definition",
@@ -314,13 +314,8 @@ fn data_notes(subject: &Subject<'_>, notes: &mut Notes<'_>) {
     }
     for name in ["inputs", "script_params"] {
         let place = format!("/{name}/");
-        if subject
-            .definition
-            .draft()
-            .references()
-            .iter()
-            .any(|reference| reference.pointer.starts_with(&place))
-        {
+        let references = subject.definition.map(|own| own.draft().references()).unwrap_or_default();
+        if references.iter().any(|reference| reference.pointer.starts_with(&place)) {
             notes.approximate(name, note.clone());
         }
     }

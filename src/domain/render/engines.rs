@@ -1,10 +1,10 @@
 //! What no engine takes over of Azure ML, whichever it is.
 
 use super::{Subject, notes::Notes};
-use crate::domain::environment::EnvironmentKind;
+use crate::domain::{definition::Definition, environment::EnvironmentKind};
 
 pub(super) fn note(subject: &Subject<'_>, notes: &mut Notes<'_>) {
-    let draft = subject.definition.draft();
+    let Some(draft) = subject.definition.map(Definition::draft) else { return };
     if draft.enable_optimized_mode.is_true() && subject.plan.environment.kind == EnvironmentKind::Managed {
         notes.approximate(
             "_enable_optimized_mode",

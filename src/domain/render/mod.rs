@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{compute_target::ComputeTarget, definition::Definition, plan::Plan};
+use super::{definition::Definition, plan::Plan};
+
+pub use sbatch::{PYTHON_PATH, STATUS_DIR, data_variables, minutes as slurm_minutes};
 
 /// What a definition can be rendered as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -133,17 +135,16 @@ pub struct Rendering {
 pub struct Subject<'a> {
     /// The resolved plan: everything that the text says comes from it, but for the name of an environment of one's own.
     pub plan: &'a Plan,
-    /// The definition that it was made of: says which parameters were given, for the list of what is not expressed.
-    pub definition: &'a Definition,
-    /// The registered target; none for a one-off target.
-    pub target: Option<&'a ComputeTarget>,
+    /// The definition that it was made of: says which parameters were given, for the list of what is not expressed. Without
+    /// it that list is empty; the text is the same.
+    pub definition: Option<&'a Definition>,
 }
 
 impl Subject<'_> {
     /// Whether the definition gives a parameter: null, and what is empty, is "not given".
     #[must_use]
     pub fn gives(&self, parameter: &str) -> bool {
-        match self.definition.body().get(parameter) {
+        match self.definition.and_then(|definition| definition.body().get(parameter)) {
             None | Some(Value::Null) => false,
             Some(Value::String(text)) => !text.is_empty(),
             Some(Value::Array(items)) => !items.is_empty(),

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{Equivalence, NotExpressed, Subject};
 use crate::domain::{
+    definition::Definition,
     framework,
     rules::grammar::pip::{self, EntryKind},
 };
@@ -67,7 +68,7 @@ impl<'a> Notes<'a> {
     /// What no format of Azure ML takes from a text.
     pub(super) fn azure(&mut self) {
         let plan = self.subject.plan;
-        let draft = self.subject.definition.draft();
+        let Some(draft) = self.subject.definition.map(Definition::draft) else { return };
         self.approximate(
             "source_directory",
             format!(
@@ -120,17 +121,14 @@ impl<'a> Notes<'a> {
             "An entry reads a file of the source tree, which is not there where the environment is built.";
         let read =
             |entry: &&String| pip::parse(entry).is_ok_and(|entry| reads_a_file(entry.kind, &entry.text));
-        let given = self.subject.definition.draft().pip_packages.value();
+        let Some(draft) = self.subject.definition.map(Definition::draft) else { return };
+        let given = draft.pip_packages.value();
         let own = given.into_iter().flatten().flatten().filter(read).count();
         if own > 0 {
             self.approximate("pip_packages", NOTE);
         }
         if self.subject.plan.environment.pip_packages.iter().filter(read).count() > own {
-            for name in [
-                self.subject.definition.draft().pip_file().0,
-                self.subject.definition.draft().conda_file().0,
-                "environment_definition",
-            ] {
+            for name in [draft.pip_file().0, draft.conda_file().0, "environment_definition"] {
                 self.approximate(name, NOTE);
             }
         }
@@ -138,9 +136,8 @@ impl<'a> Notes<'a> {
 
     /// The parts of an environment that no plan has.
     fn own_environment(&mut self) {
-        let Some(Value::Object(given)) = self.subject.definition.body().get("environment_definition") else {
-            return;
-        };
+        let given = self.subject.definition.and_then(|own| own.body().get("environment_definition"));
+        let Some(Value::Object(given)) = given else { return };
         let others: Vec<String> = given
             .iter()
             .filter(|(key, value)| !PLANNED_MEMBERS.contains(&key.as_str()) && !value.is_null())
@@ -157,8 +154,7 @@ impl<'a> Notes<'a> {
         let docker = self
             .subject
             .definition
-            .body()
-            .get("environment_definition")
+            .and_then(|definition| definition.body().get("environment_definition"))
             .and_then(Value::as_object)
             .and_then(|environment| environment.get("docker"))
             .and_then(Value::as_object);
@@ -201,7 +197,7 @@ mod tests {
     fn listed(members: &Value) -> Vec<(String, Equivalence, String)> {
         let accepted = verdict(members).accepted.unwrap_or_else(|| panic!("{members} must be valid"));
         let plan = plan(&accepted);
-        let subject = Subject { plan: &plan, definition: &accepted.definition, target: None };
+        let subject = Subject { plan: &plan, definition: Some(&accepted.definition) };
         let mut notes = Notes::new(&subject);
         notes.azure();
         notes.none("vm_priority", "is not given");
@@ -243,7 +239,7 @@ mod tests {
     fn two_notes_of_one_parameter_are_one_entry() {
         let accepted = verdict(&json!({"shm_size": "1g"})).accepted.unwrap();
         let plan = plan(&accepted);
-        let subject = Subject { plan: &plan, definition: &accepted.definition, target: None };
+        let subject = Subject { plan: &plan, definition: Some(&accepted.definition) };
         let mut notes = Notes::new(&subject);
         notes.none("shm_size", "One.");
         notes.approximate("shm_size", "Two.");

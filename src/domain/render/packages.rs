@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Subject, notes::Notes};
 use crate::domain::{
+    definition::Definition,
     environment::{Environment, EnvironmentKind},
     framework::{self, PIP_CONSTRAINTS},
     plan::Launcher,
@@ -181,7 +182,7 @@ fn is_pinned(subject: &Subject<'_>) -> bool {
 
 /// The parameters that a pip line may come from, the likeliest first.
 fn origin(subject: &Subject<'_>, line: &str) -> Vec<&'static str> {
-    let draft = subject.definition.draft();
+    let Some(draft) = subject.definition.map(Definition::draft) else { return Vec::new() };
     let (conda_file, conda_given) = draft.conda_file();
     let (pip_file, pip_given) = draft.pip_file();
     let listed = draft.pip_packages.value().into_iter().flatten().flatten().any(|entry| entry == line);
@@ -223,7 +224,7 @@ mod tests {
     fn installed(members: &Value) -> (Packages, String, Vec<NotExpressed>) {
         let accepted = verdict(members).accepted.unwrap_or_else(|| panic!("{members} must be valid"));
         let plan = plan(&accepted);
-        let subject = Subject { plan: &plan, definition: &accepted.definition, target: None };
+        let subject = Subject { plan: &plan, definition: Some(&accepted.definition) };
         let mut notes = Notes::new(&subject);
         let packages = packages(&subject, false, &mut notes);
         let key = packages.key(&plan.environment);

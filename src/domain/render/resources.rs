@@ -15,13 +15,8 @@ pub(super) struct Resources {
 /// What the nodes of a run have to have.
 pub(super) fn resources(subject: &Subject<'_>) -> Resources {
     let one_off = subject.plan.one_off_target.as_ref().and_then(|target| framework::vm_size(&target.vm_size));
-    let registered = subject.target.map(|target| target.gpus_per_node);
-    let gpus = if subject.plan.use_gpu {
-        // A run that asks for GPUs gets one at least: a target may have been registered without their number.
-        registered.or(one_off.map(|size| size.gpus)).unwrap_or(1).max(1)
-    } else {
-        0
-    };
+    // A plan of an earlier version has no number.
+    let gpus = if subject.plan.use_gpu { subject.plan.gpus_per_node.max(1) } else { 0 };
     Resources { size: one_off.map(|size| (size.vcpus, size.memory_mib)), gpus }
 }
 

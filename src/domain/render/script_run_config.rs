@@ -84,7 +84,7 @@ fn head(plan: &Plan) -> String {
 /// The statements that make `environment`.
 fn environment(subject: &Subject<'_>) -> String {
     let environment = &subject.plan.environment;
-    let own = subject.definition.draft().environment_definition.value();
+    let own = subject.definition.and_then(|own| own.draft().environment_definition.value());
     let name = own.and_then(|own| own.name.text()).unwrap_or("estimator");
     let mut text = format!("environment = Environment({})\n", python(name));
     if let Some(version) = own.and_then(|own| own.version.text()) {
@@ -406,7 +406,8 @@ fn notes(subject: &Subject<'_>) -> Vec<NotExpressed> {
 /// Whether a dataset that is opened directly stands in a parameter.
 fn names_direct(subject: &Subject<'_>, parameter: &str) -> bool {
     let place = format!("/{parameter}/");
-    subject.definition.draft().references().iter().any(|reference| {
+    let references = subject.definition.map(|own| own.draft().references()).unwrap_or_default();
+    references.iter().any(|reference| {
         let direct = subject.plan.data.inputs.iter().any(|input| {
             input.mode == InputMode::Direct && Some(input.name.as_str()) == reference.effective_name()
         });

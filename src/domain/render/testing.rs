@@ -6,7 +6,7 @@ use super::{Format, Rendering, Subject, render};
 use crate::domain::{
     judge::{Accepted, plan},
     plan::Plan,
-    rules::testing::{verdict, world},
+    rules::testing::verdict,
 };
 
 /// Name → the members (JSON) that are put over the body of `rules::testing`.
@@ -151,10 +151,7 @@ pub(crate) fn for_each(mut use_it: impl FnMut(&str, &Subject<'_>)) {
     for (name, members) in CASES {
         let accepted = accepted(name, members);
         let plan: Plan = plan(&accepted);
-        let facts = world();
-        let target = facts.targets.iter().find(|target| target.name.as_str() == plan.compute_target);
-        let target = target.filter(|_| plan.one_off_target.is_none());
-        use_it(name, &Subject { plan: &plan, definition: &accepted.definition, target });
+        use_it(name, &Subject { plan: &plan, definition: Some(&accepted.definition) });
     }
 }
 
@@ -186,7 +183,7 @@ fn a_rendering_says_what_was_given_only_and_no_secret() {
         for format in Format::ALL {
             let rendering = render(format, subject);
             for entry in &rendering.not_expressed {
-                let given = subject.definition.body().get(&entry.parameter);
+                let given = subject.definition.unwrap().body().get(&entry.parameter);
                 assert!(given.is_some_and(|value| !value.is_null()), "{name} {format:?} {}", entry.parameter);
             }
             assert!(!rendering.text.contains("s3cret"), "{name} {format:?}");

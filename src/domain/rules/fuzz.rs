@@ -106,7 +106,7 @@ fn answer(seed: u64) -> bool {
     assert!(serde_json::to_string(&verdict.findings).is_ok_and(|text| text.len() > 2), "seed {seed}");
     let Some(accepted) = &verdict.accepted else { return true };
     let plan = plan(accepted);
-    let subject = Subject { plan: &plan, definition: &accepted.definition, target: None };
+    let subject = Subject { plan: &plan, definition: Some(&accepted.definition) };
     let format = Format::ALL[usize::try_from(seed % 4).expect("small")];
     assert!(!render(format, &subject).text.is_empty(), "seed {seed}");
     true

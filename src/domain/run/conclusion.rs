@@ -151,8 +151,13 @@ pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
     }
     match exit.reason {
         ExitReason::MaxRunDurationExceeded => {
-            let detail = "ran longer than max_run_duration_seconds allows and was stopped";
-            end(Status::Canceled, Cause::MaxRunDurationExceeded, detail.to_owned(), ending)
+            let detail = "ran longer than max_run_duration_seconds allows and was stopped".to_owned();
+            end(Status::Canceled, Cause::MaxRunDurationExceeded, remarked(detail, exit), ending)
+        }
+        // Who stops it there wants it stopped: another attempt would be against their will.
+        ExitReason::CanceledElsewhere => {
+            let detail = "stopped on the compute".to_owned();
+            end(Status::Canceled, Cause::CanceledByUser, remarked(detail, exit), ending)
         }
         ExitReason::Canceled => retry_or_fail(
             Cause::ComputeLost,
@@ -180,22 +185,30 @@ pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
             (Some(code), _) => end(
                 Status::Failed,
                 Cause::ScriptFailed,
-                format!("the script ended with exit code {code}"),
+                remarked(format!("the script ended with exit code {code}"), exit),
                 ending,
             ),
             (None, Some(signal)) => end(
                 Status::Failed,
                 Cause::ScriptFailed,
-                format!("the script was ended by signal {signal}"),
+                remarked(format!("the script was ended by signal {signal}"), exit),
                 ending,
             ),
             (None, None) => end(
                 Status::Failed,
                 Cause::Internal,
-                "the backend did not say how it ended".to_owned(),
+                remarked("the backend did not say how it ended".to_owned(), exit),
                 ending,
             ),
         },
+    }
+}
+
+/// A sentence, and what the compute adds to it.
+fn remarked(detail: String, exit: &Exit) -> String {
+    match &exit.remark {
+        Some(remark) => format!("{detail} ({remark})"),
+        None => detail,
     }
 }
 
@@ -234,6 +247,13 @@ fn retry_or_fail(cause: Cause, detail: String, ending: Ending, circumstances: &C
 mod tests {
     use super::*;
 
+    const REASONS: [ExitReason; 4] = [
+        ExitReason::Exited,
+        ExitReason::Canceled,
+        ExitReason::CanceledElsewhere,
+        ExitReason::MaxRunDurationExceeded,
+    ];
+
     fn exit(reason: ExitReason, exit_code: Option<i32>, signal: Option<i32>) -> Exit {
         Exit {
             reason,
@@ -244,6 +264,7 @@ mod tests {
             cpu_seconds: None,
             peak_memory_bytes: None,
             start_error: None,
+            remark: None,
         }
     }
 
@@ -327,7 +348,7 @@ mod tests {
 
     #[test]
     fn an_acknowledged_cancel_wins_over_every_exit() {
-        for reason in [ExitReason::Exited, ExitReason::Canceled, ExitReason::MaxRunDurationExceeded] {
+        for reason in REASONS {
             let step = conclude_exit(&exit(reason, Some(0), None), &circumstances(true, 1, 5));
             assert_eq!((step.status(), cause_of(&step)), (Status::Canceled, Some(Cause::CanceledByUser)));
         }
@@ -340,6 +361,17 @@ mod tests {
         let over = exit(ExitReason::MaxRunDurationExceeded, None, Some(15));
         let step = conclude_exit(&over, &circumstances(false, 1, 5));
         assert_eq!((step.status(), cause_of(&step)), (Status::Canceled, Some(Cause::MaxRunDurationExceeded)));
+    }
+
+    #[test]
+    fn a_run_that_somebody_stopped_on_the_compute_is_canceled_and_not_tried_again() {
+        let stopped =
+            Exit { remark: Some("by user 7".into()), ..exit(ExitReason::CanceledElsewhere, None, Some(15)) };
+        let Move::End { status, ending } = conclude_exit(&stopped, &circumstances(false, 1, 5)) else {
+            panic!("it has ended");
+        };
+        assert_eq!((status, ending.cause), (Status::Canceled, Some(Cause::CanceledByUser)));
+        assert!(ending.detail.unwrap().contains("by user 7"));
     }
 
     #[test]
@@ -373,7 +405,7 @@ mod tests {
         for cancel in [false, true] {
             let from = if cancel { Status::CancelRequested } else { Status::Finalizing };
             for attempt in [1, 2] {
-                for reason in [ExitReason::Exited, ExitReason::Canceled, ExitReason::MaxRunDurationExceeded] {
+                for reason in REASONS {
                     for (code, signal) in [(Some(0), None), (Some(1), None), (None, Some(9)), (None, None)] {
                         let step =
                             conclude_exit(&exit(reason, code, signal), &circumstances(cancel, attempt, 2));

@@ -11,6 +11,8 @@ pub enum ExitReason {
     Exited,
     /// They were told to by the service.
     Canceled,
+    /// They were told to on the compute, by somebody else than the service.
+    CanceledElsewhere,
     /// They ran longer than `max_run_duration_seconds`.
     MaxRunDurationExceeded,
 }
@@ -34,14 +36,22 @@ pub struct Exit {
     pub peak_memory_bytes: Option<u64>,
     /// Set when the script could not be started at all (no such interpreter, no permission).
     pub start_error: Option<String>,
+    /// What else the compute says of the end, e.g. its own word for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// What the backend says of an attempt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Observation {
     /// Nothing was ever started under this name.
     NotFound,
-    /// Accepted; the script has not begun.
+    /// Accepted; it waits in a queue of the compute's own.
+    Queued {
+        /// For what, in the compute's words.
+        reason: String,
+    },
+    /// Accepted, and it has its place; the script has not begun.
     Starting,
     /// The script runs.
     Running {
@@ -55,4 +65,17 @@ pub enum Observation {
         /// What was found.
         detail: String,
     },
+    /// The compute took its place away. Every process of it is gone.
+    Preempted {
+        /// In the compute's words.
+        detail: String,
+    },
+}
+
+impl Observation {
+    /// Whether nothing of the attempt is left, and it can never begin again.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Exited(_) | Self::Lost { .. } | Self::Preempted { .. })
+    }
 }

@@ -47,8 +47,7 @@ async fn rendered(
         return Err(refused(findings));
     };
     let plan = judge::plan(accepted);
-    let target = judged.facts.target_of(&plan);
-    Ok(render::render(format, &Subject { plan: &plan, definition: &accepted.definition, target }))
+    Ok(render::render(format, &Subject { plan: &plan, definition: Some(&accepted.definition) }))
 }
 
 const fn refused(findings: Vec<Finding>) -> ApiError {

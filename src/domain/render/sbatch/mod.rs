@@ -13,6 +13,7 @@ use super::{
 use crate::domain::{
     environment::EnvironmentKind,
     plan::{DataLocation, InputMode, Launcher, Plan, PlannedInput},
+    staging::{self, Area},
 };
 
 /// How long before the end of its time Slurm says so.
@@ -48,10 +49,17 @@ const NOT_EXPORTED: [&str; 21] = [
 ];
 
 /// Names of bash, of the loader, of Slurm's own programs, and of this script.
-const NOT_EXPORTED_PREFIXES: [&str; 5] = ["BASH", "LD_", "SLURM_", "SRUN_", "estimatord_"];
+const NOT_EXPORTED_PREFIXES: [&str; 7] =
+    ["BASH", "ESTIMATORD_", "LD_", "SBATCH_", "SLURM_", "SRUN_", "estimatord_"];
 
 /// Variables by which the one who submits the job steers the script.
-const STEERING: [&str; 5] = ["PYTHON", "SOURCE_DIRECTORY", "ENVIRONMENTS_DIR", "SRUN_MPI", CHECKPOINT];
+const STEERING: [&str; 7] =
+    ["PYTHON", "SOURCE_DIRECTORY", "ENVIRONMENTS_DIR", "SRUN_MPI", CHECKPOINT, STATUS_DIR, PYTHON_PATH];
+
+/// The directory in which a service that submits the job finds out how it goes.
+pub const STATUS_DIR: &str = "ESTIMATORD_STATUS_DIR";
+/// What comes before a `PYTHONPATH` of the definition's own.
+pub const PYTHON_PATH: &str = "ESTIMATORD_PYTHONPATH";
 
 fn is_for_the_script_alone(name: &str) -> bool {
     NOT_EXPORTED.contains(&name) || NOT_EXPORTED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -68,6 +76,20 @@ fn told_by(input: &PlannedInput) -> String {
     }
 }
 
+/// The variables by which a service tells the script where data is, with their values.
+#[must_use]
+pub fn data_variables(plan: &Plan, area: &Area<'_>) -> Vec<(String, String)> {
+    let inputs = &plan.data.inputs;
+    let mut variables: Vec<(String, String)> =
+        inputs.iter().map(|input| (told_by(input), staging::seen_path(input, area))).collect();
+    // What is none of the plan's own says which of them are datasets.
+    let others = staging::variables(plan, area).into_iter();
+    variables.extend(others.filter(|(name, _)| inputs.iter().all(|input| input.variable != *name)));
+    let checkpoint = plan.data.resume_from.as_ref().map(staging::checkpoint_place);
+    variables.extend(checkpoint.map(|place| (CHECKPOINT.to_owned(), area.path(&place))));
+    variables
+}
+
 pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
     let plan = subject.plan;
     let mut notes = Notes::new(subject);
@@ -78,6 +100,7 @@ pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
     text += "# or say where they are: SOURCE_DIRECTORY=/path/on/the/nodes sbatch job.sbatch\n";
     text += &format!("# The files are those of snapshot {}\n", plan.snapshot_id.as_str());
     text += &directives(subject);
+    text += STATUS;
     text += &source(plan);
     text += &data(plan);
     text += &arguments(plan);
@@ -85,15 +108,45 @@ pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
         EnvironmentKind::Managed => environment::managed(&packages, &plan.environment),
         EnvironmentKind::UserManaged => environment::user_managed(&plan.environment),
     };
+    text += BEGIN;
     text += &variables(subject);
     text += &launch(plan);
     (text, notes.finish())
 }
 
-/// Minutes after which Slurm ends the job: no script gets notice before its time is over.
-const fn minutes(seconds: u64) -> u64 {
-    seconds.saturating_add(NOTICE_SECONDS + NOTICE_SLACK_SECONDS).div_ceil(60)
+/// Minutes after which Slurm ends a job that may run for `seconds`, when it gives notice `notice` seconds before: no script
+/// gets notice before its time is over.
+#[must_use]
+pub const fn minutes(seconds: u64, notice: u64) -> u64 {
+    seconds.saturating_add(notice).saturating_add(NOTICE_SLACK_SECONDS).div_ceil(60)
 }
+
+/// How the job tells a service how it goes. Of two jobs for one attempt, and of a job and a cancel, one makes the directory
+/// `started`; the other finds it there and does nothing.
+const STATUS: &str = r#"
+# For a service that submits this job: without ESTIMATORD_STATUS_DIR none of it does anything.
+estimatord_begin() {
+    [ -n "${ESTIMATORD_STATUS_DIR:-}" ] || return 0
+    if ! command -v "$PYTHON" >/dev/null; then
+        printf 'there is no %s on node %s\n' "$PYTHON" "$(uname -n)" >"$ESTIMATORD_STATUS_DIR/start_error"
+        exit 1
+    fi
+    if ! mkdir "$ESTIMATORD_STATUS_DIR/started"; then
+        echo 'Another job of this attempt has begun, or the attempt was canceled: nothing is done.' >&2
+        exit 1
+    fi
+    printf '%s %s\n' "$SLURM_JOB_ID" "$(date +%s.%N)" >"$ESTIMATORD_STATUS_DIR/begun.new" &&
+        mv "$ESTIMATORD_STATUS_DIR/begun.new" "$ESTIMATORD_STATUS_DIR/started/begun" || exit 1
+    trap estimatord_end EXIT
+}
+estimatord_end() {
+    local status=$?
+    printf '%s %s\n' "$status" "$(date +%s.%N)" >"$ESTIMATORD_STATUS_DIR/ended.new" &&
+        mv "$ESTIMATORD_STATUS_DIR/ended.new" "$ESTIMATORD_STATUS_DIR/ended"
+}
+"#;
+
+const BEGIN: &str = "\nestimatord_begin\n";
 
 fn directives(subject: &Subject<'_>) -> String {
     let plan = subject.plan;
@@ -113,7 +166,7 @@ fn directives(subject: &Subject<'_>) -> String {
         lines.push(format!("mem={memory}M"));
     }
     if let Some(seconds) = plan.max_run_duration_seconds {
-        lines.push(format!("time={}", minutes(seconds)));
+        lines.push(format!("time={}", minutes(seconds, NOTICE_SECONDS)));
     }
     // A job that Slurm starts again by itself would be a second run.
     lines.push("no-requeue".to_owned());
@@ -217,7 +270,10 @@ fn variables(subject: &Subject<'_>) -> String {
             // Always in single quotes: `a=~` and the like are for the eye of the reader.
             let value = word(value);
             let value = if value.starts_with('\'') { value } else { format!("'{value}'") };
-            exports += &format!("export {name}={value}\n");
+            // A service has put a module of its own on that path.
+            let before =
+                if name == "PYTHONPATH" { "${ESTIMATORD_PYTHONPATH:+$ESTIMATORD_PYTHONPATH:}" } else { "" };
+            exports += &format!("export {name}={before}{value}\n");
         }
     }
     let env = if own.is_empty() { String::new() } else { format!("env{own} ") };
@@ -307,9 +363,10 @@ mod tests {
     #[test]
     fn a_script_is_not_told_to_stop_before_its_time() {
         for seconds in [1, 59, 60, 3600, u64::MAX] {
-            let notice = minutes(seconds).saturating_mul(60) - NOTICE_SECONDS - NOTICE_SLACK_SECONDS;
+            let notice =
+                minutes(seconds, NOTICE_SECONDS).saturating_mul(60) - NOTICE_SECONDS - NOTICE_SLACK_SECONDS;
             assert!(notice >= seconds.min(u64::MAX - 200), "{seconds}");
         }
-        assert_eq!(minutes(30), 2);
+        assert_eq!(minutes(30, NOTICE_SECONDS), 2);
     }
 }

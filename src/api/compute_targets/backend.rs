@@ -1,0 +1,117 @@
+//! The `backend` of a compute target: read member by member, so that everything wrong is said at once.
+
+use super::body::short_text;
+use crate::{
+    api::findings::{Members, nearest},
+    domain::compute_target::{Backend, Engine, SlurmCommands, SlurmSettings},
+};
+
+/// More runs at once than one worker holds.
+const MAX_CONCURRENT_RUNS: i64 = 10_000;
+const KINDS: [&str; 2] = ["process", "slurm"];
+const COMMANDS: [&str; 5] = ["sbatch", "squeue", "scancel", "scontrol", "sacct"];
+
+/// Reads it; none when something is wrong with it, which the members then say.
+pub(super) fn read(members: &mut Members<'_>) -> Option<Backend> {
+    let engine = engine(members);
+    let max_concurrent_runs = members
+        .integer("max_concurrent_runs", 1..=MAX_CONCURRENT_RUNS)
+        .and_then(|number| u32::try_from(number).ok());
+    let python = short_text(members, "python");
+    Some(Backend { engine: engine?, max_concurrent_runs, python })
+}
+
+fn engine(members: &mut Members<'_>) -> Option<Engine> {
+    let before = members.findings.len();
+    match members.text("kind") {
+        Some("process") => Some(Engine::Process),
+        Some("slurm") => slurm(members).map(|settings| Engine::Slurm(Box::new(settings))),
+        Some(word) => {
+            let fix = format!("write `{}`", nearest(word, &KINDS).unwrap_or(KINDS[0]));
+            let message = format!("there are these kinds of backend: `{}`", KINDS.join("`, `"));
+            members.refuse("backend-not-available", "kind", message, fix);
+            None
+        }
+        None => {
+            if members.findings.len() == before {
+                members.missing("kind", "`process` or `slurm`");
+            }
+            None
+        }
+    }
+}
+
+fn slurm(members: &mut Members<'_>) -> Option<SlurmSettings> {
+    let before = members.findings.len();
+    let shared_dir = short_text(members, "shared_dir");
+    match &shared_dir {
+        None if members.findings.len() == before => {
+            members.missing(
+                "shared_dir",
+                "the absolute path of a directory that the service and every node see",
+            );
+        }
+        Some(path) if !is_plain_path(path) => {
+            let message = "`shared_dir` must be an absolute path without `..`, spaces at its ends or control characters: \
+                           the same on the service's machine and on every node";
+            members.refuse("invalid-path", "shared_dir", message, "write e.g. `/shared/estimatord`");
+        }
+        _ => {}
+    }
+    let settings = SlurmSettings {
+        shared_dir: shared_dir?,
+        partition: word(members, "partition"),
+        account: word(members, "account"),
+        qos: word(members, "qos"),
+        mpi: word(members, "mpi"),
+        commands: commands(members),
+    };
+    (members.findings.len() == before).then_some(settings)
+}
+
+fn commands(backend: &mut Members<'_>) -> SlurmCommands {
+    let Some(map) = backend.object("commands") else { return SlurmCommands::default() };
+    let mut members = Members::new(map, backend.pointer("commands"));
+    let [sbatch, squeue, scancel, scontrol, sacct] = COMMANDS.map(|name| {
+        let path = short_text(&mut members, name)?;
+        if is_plain_path(&path) {
+            return Some(path);
+        }
+        let message = format!("`{name}` must be the absolute path of a program on the service's machine");
+        members.refuse(
+            "invalid-path",
+            name,
+            message,
+            format!("write e.g. `/opt/slurm/bin/{name}`, or leave it out"),
+        );
+        None
+    });
+    backend.findings.append(&mut members.finish());
+    SlurmCommands { sbatch, squeue, scancel, scontrol, sacct }
+}
+
+/// What Slurm takes in an option: no spaces and no quotes, and not the beginning of another option.
+fn word(members: &mut Members<'_>, name: &'static str) -> Option<String> {
+    let text = short_text(members, name)?;
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || "_-.,:/&|()[]*+=@".contains(c);
+    if text.starts_with('-') || !text.chars().all(is_fine) {
+        let message = format!(
+            "`{name}` must be a word as Slurm's options take it: letters, digits and `_-.,:/&|()[]*+=@`"
+        );
+        members.refuse(
+            "invalid-word",
+            name,
+            message,
+            format!("write the {name} as `sinfo` or `sacctmgr` shows it"),
+        );
+        return None;
+    }
+    Some(text)
+}
+
+fn is_plain_path(path: &str) -> bool {
+    path.starts_with('/')
+        && path.trim() == path
+        && !path.chars().any(char::is_control)
+        && path.split('/').all(|part| part != "..")
+}

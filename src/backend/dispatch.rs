@@ -1,0 +1,193 @@
+//! The backends that a worker has: each attempt goes to that of its target.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, BuiltEnvironment, Observation,
+    PrepareError, ProvisionError, SourceTree, StagingArea,
+    process::{self, ProcessBackend},
+    slurm::SlurmBackend,
+};
+use crate::domain::{
+    compute_target::{self, Engine, SlurmSettings},
+    ids::RunId,
+    staging::Place,
+};
+
+/// Every backend, made when a target first needs it.
+#[derive(Debug)]
+pub struct Backends {
+    settings: process::Settings,
+    process: ProcessBackend,
+    slurm: Mutex<HashMap<SlurmSettings, Arc<SlurmBackend>>>,
+    look_interval: Duration,
+}
+
+/// The backend of one attempt.
+enum One<'a> {
+    Process(&'a ProcessBackend),
+    Slurm(Arc<SlurmBackend>),
+}
+
+/// The same call, whichever backend it is.
+macro_rules! each {
+    ($one:expr, $backend:ident => $call:expr) => {
+        match $one {
+            One::Process($backend) => $call,
+            One::Slurm($backend) => $call,
+        }
+    };
+}
+
+impl Backends {
+    /// Backends with the worker's settings; `look_interval` is how often a cluster is asked about all of its jobs.
+    ///
+    /// # Errors
+    /// When the data directory cannot be used.
+    pub fn new(settings: process::Settings, look_interval: Duration) -> io::Result<Self> {
+        let process = ProcessBackend::new(settings.clone())?;
+        Ok(Self { settings, process, slurm: Mutex::default(), look_interval })
+    }
+
+    fn slurm(&self, target: &SlurmSettings) -> io::Result<Arc<SlurmBackend>> {
+        // Nobody panics while holding it; and if: the map is whole.
+        let mut known = self.slurm.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(backend) = known.get(target) {
+            return Ok(Arc::clone(backend));
+        }
+        let backend = Arc::new(SlurmBackend::new(target, &self.settings, self.look_interval)?);
+        known.insert(target.clone(), Arc::clone(&backend));
+        Ok(backend)
+    }
+
+    fn of(&self, target: &compute_target::Backend) -> io::Result<One<'_>> {
+        match &target.engine {
+            Engine::Process => Ok(One::Process(&self.process)),
+            Engine::Slurm(settings) => self.slurm(settings).map(One::Slurm),
+        }
+    }
+
+    fn asked(&self, attempt: &Attempt) -> Result<One<'_>, BackendError> {
+        let action = "use the compute target".to_owned();
+        self.of(&attempt.backend).map_err(|source| BackendError::Io { action, source })
+    }
+
+    /// One backend for each directory that they keep things in.
+    fn by_directory(&self) -> Vec<Arc<SlurmBackend>> {
+        let known = self.slurm.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = BTreeSet::new();
+        known
+            .iter()
+            .filter(|(settings, _)| seen.insert(settings.shared_dir.clone()))
+            .map(|(_, backend)| Arc::clone(backend))
+            .collect()
+    }
+}
+
+impl Backend for Backends {
+    async fn provision(&self, attempt: &Attempt) -> Result<String, ProvisionError> {
+        each!(self.asked(attempt)?, backend => backend.provision(attempt).await)
+    }
+
+    async fn prepare(
+        &self,
+        attempt: &Attempt,
+        source: &impl SourceTree,
+    ) -> Result<ActualEnvironment, PrepareError> {
+        let one = self.of(&attempt.backend);
+        let one = one.map_err(|source| PrepareError::Io { path: self.settings.data_dir.clone(), source })?;
+        each!(one, backend => backend.prepare(attempt, source).await)
+    }
+
+    async fn ensure_submitted(
+        &self,
+        attempt: &Attempt,
+        environment: &ActualEnvironment,
+    ) -> Result<(), BackendError> {
+        each!(self.asked(attempt)?, backend => backend.ensure_submitted(attempt, environment).await)
+    }
+
+    async fn observe(&self, attempt: &Attempt) -> Result<Observation, BackendError> {
+        each!(self.asked(attempt)?, backend => backend.observe(attempt).await)
+    }
+
+    async fn cancel(&self, attempt: &Attempt) -> Result<(), BackendError> {
+        each!(self.asked(attempt)?, backend => backend.cancel(attempt).await)
+    }
+
+    async fn log_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        each!(self.of(&attempt.backend)?, backend => backend.log_files(attempt).await)
+    }
+
+    async fn record_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        each!(self.of(&attempt.backend)?, backend => backend.record_files(attempt).await)
+    }
+
+    async fn output_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        each!(self.of(&attempt.backend)?, backend => backend.output_files(attempt).await)
+    }
+
+    fn staging(&self, attempt: &Attempt) -> StagingArea {
+        match self.of(&attempt.backend) {
+            Ok(one) => each!(one, backend => backend.staging(attempt)),
+            // Whatever is then done there fails, and says so.
+            Err(_) => self.process.staging(attempt),
+        }
+    }
+
+    async fn staged_files(&self, attempt: &Attempt, place: &Place) -> io::Result<Vec<AttemptFile>> {
+        each!(self.of(&attempt.backend)?, backend => backend.staged_files(attempt, place).await)
+    }
+
+    async fn remove(&self, attempt: &Attempt) -> io::Result<()> {
+        each!(self.of(&attempt.backend)?, backend => backend.remove(attempt).await)
+    }
+
+    async fn tidy_environments(&self) -> io::Result<Vec<BuiltEnvironment>> {
+        let mut kept = self.process.tidy_environments().await?;
+        for backend in self.by_directory() {
+            for environment in backend.tidy_environments().await? {
+                // The same content, built on both file systems, is one environment.
+                if kept.iter().all(|known| known.key != environment.key) {
+                    kept.push(environment);
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    async fn reach(&self, targets: &[compute_target::Backend]) -> Vec<Result<String, String>> {
+        let mut found = Vec::with_capacity(targets.len());
+        for target in targets {
+            found.push(match self.of(target) {
+                Ok(one) => {
+                    let one = each!(one, backend => backend.reach(std::slice::from_ref(target)).await);
+                    one.into_iter().next().unwrap_or_else(|| Err("nothing was found out".to_owned()))
+                }
+                Err(error) => Err(error.to_string()),
+            });
+        }
+        found
+    }
+
+    async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {
+        let mut runs: BTreeSet<RunId> = self.process.remaining_runs().await?.into_iter().collect();
+        for backend in self.by_directory() {
+            runs.extend(backend.remaining_runs().await?);
+        }
+        Ok(runs.into_iter().collect())
+    }
+
+    async fn remove_run(&self, run: RunId) -> io::Result<()> {
+        self.process.remove_run(run).await?;
+        for backend in self.by_directory() {
+            backend.remove_run(run).await?;
+        }
+        Ok(())
+    }
+}

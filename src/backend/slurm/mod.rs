@@ -1,0 +1,387 @@
+//! Attempts as jobs of a Slurm cluster.
+//!
+//! Everything an attempt has lies in its directory below the target's `shared_dir`, which the nodes see under the same path:
+//! source tree, data, environment and logs are those of the process backend, put there once. The job is found by its name;
+//! what it says of itself lies in the directory, what Slurm says of it is asked for with one `squeue` for all jobs of the
+//! target. What is made of the two is decided in `domain::slurm`.
+
+mod commands;
+mod job_dir;
+mod queue_cache;
+mod script;
+
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use tokio::time::Instant;
+use tracing::info;
+
+use self::{
+    commands::Commands,
+    job_dir::{JobDir, Stop, Submission},
+    queue_cache::{Look, QueueCache},
+};
+use super::{
+    ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, BuiltEnvironment, Observation,
+    PrepareError, ProvisionError, SourceTree, StagingArea,
+    process::{self, ProcessBackend, layout},
+};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    domain::{
+        compute_target::{self, Containers, SlurmSettings},
+        environment::EnvironmentKind,
+        ids::RunId,
+        plan::Launcher,
+        slurm::{self, Found, Job, Meaning, Witness, job_name},
+        staging::Place,
+    },
+};
+
+/// Between two tries to get the lock of a submission.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How long killed processes may take to go before they are killed again.
+const KILL_AGAIN: TimeDelta = TimeDelta::seconds(10);
+
+/// Runs attempts on one Slurm cluster.
+#[derive(Clone, Debug)]
+pub struct SlurmBackend {
+    target: SlurmSettings,
+    /// Puts source tree, data and environment in place, and reads what comes back: the same files, in another directory.
+    files: ProcessBackend,
+    commands: Commands,
+    queue: Arc<QueueCache>,
+    /// How old the last look at the queue may be.
+    look_interval: Duration,
+}
+
+impl SlurmBackend {
+    /// A backend for a target. `settings` are those of the process backend, but for the directory; `look_interval` is how
+    /// often `squeue` is called at most, except to be sure before something is submitted or given up.
+    pub fn new(
+        target: &SlurmSettings,
+        settings: &process::Settings,
+        look_interval: Duration,
+    ) -> io::Result<Self> {
+        let files = ProcessBackend::new(process::Settings {
+            data_dir: Path::new(&target.shared_dir).to_owned(),
+            ..settings.clone()
+        })?;
+        let user = nix::unistd::geteuid().as_raw();
+        let commands = Commands::new(target.commands.clone(), files.service_environment(), user);
+        Ok(Self { target: target.clone(), files, commands, queue: Arc::default(), look_interval })
+    }
+
+    fn job_dir(&self, attempt: &Attempt) -> JobDir {
+        JobDir::of(&self.files.directory(attempt))
+    }
+
+    /// A directory that is not mounted must not be made on the machine's own disk instead.
+    fn shared_dir(&self) -> io::Result<()> {
+        let path = Path::new(&self.target.shared_dir);
+        if path.is_dir() {
+            return Ok(());
+        }
+        let why = "the target's `shared_dir` is no directory here: make it, or mount it, on the service's machine and on \
+                   every node";
+        Err(io::Error::new(io::ErrorKind::NotFound, why))
+    }
+
+    /// The queue as it was a moment ago.
+    async fn recent_look(&self) -> Result<Arc<Look>, BackendError> {
+        let now = Instant::now();
+        self.queue.look(&self.commands, now.checked_sub(self.look_interval).unwrap_or(now)).await
+    }
+
+    /// The queue as it is now.
+    async fn fresh_look(&self) -> Result<Arc<Look>, BackendError> {
+        self.queue.look(&self.commands, Instant::now()).await
+    }
+
+    /// What the controller says of the job by its number, where the queue does not have it.
+    async fn by_number(&self, witness: &Witness, name: &str) -> Result<Option<Job>, BackendError> {
+        let Some(id) = witness.begun.and_then(|begun| begun.job).or(witness.submitted) else {
+            return Ok(None);
+        };
+        // Numbers of jobs come round again.
+        Ok(self.commands.job(id).await?.filter(|job| job.name == name))
+    }
+
+    async fn find(&self, attempt: &Attempt, job_dir: &JobDir) -> Result<Observation, BackendError> {
+        let name = job_name(attempt.run_id, attempt.number);
+        let has_limit = attempt.plan.max_run_duration_seconds.is_some();
+        let witness = job_dir.witness(has_limit)?;
+        let now = SystemClock.now();
+        let recent = self.recent_look().await?;
+        if let Found::Known(known) = slurm::found(&witness, recent.of(&name), None, now)
+            // The script may have begun, and ended, between the two questions: the last word wants the witness read after it.
+            && !(known.is_final() && witness.ended.is_none() && witness.intended)
+        {
+            return Ok(known);
+        }
+        // Read again, and before the queue: what the script writes last, it writes before its job leaves the queue.
+        let fresh = self.fresh_look().await?;
+        let witness = job_dir.witness(has_limit)?;
+        let now = SystemClock.now();
+        let asked_for =
+            |jobs: &[Job], remembered: Option<&[Job]>| slurm::found(&witness, jobs, remembered, now);
+        if let Found::Known(known) = asked_for(fresh.of(&name), None) {
+            return Ok(known);
+        }
+        // An answer that lacks a job is doubted: what follows from it cannot be taken back.
+        if let Some(job) = self.by_number(&witness, &name).await?
+            && let Found::Known(known) = asked_for(&[job], None)
+        {
+            return Ok(known);
+        }
+        match asked_for(&[], Some(&self.commands.accounting(&name).await?)) {
+            Found::Known(known) => Ok(known),
+            // Memory was given, so it is not asked for.
+            Found::AskMemory => Ok(Observation::Starting),
+        }
+    }
+
+    /// Tells a run that is over its time to end, and kills one whose grace is over.
+    async fn enforce(
+        &self,
+        attempt: &Attempt,
+        job_dir: &JobDir,
+        observation: &Observation,
+    ) -> Result<(), BackendError> {
+        let now = SystemClock.now();
+        let stop = job_dir.stop()?;
+        let over = match (observation, attempt.plan.max_run_duration_seconds) {
+            (Observation::Running { started_at }, Some(limit)) => {
+                now - *started_at >= TimeDelta::seconds(i64::try_from(limit).unwrap_or(i64::MAX / 1000))
+            }
+            _ => false,
+        };
+        match stop {
+            None if over => {
+                job_dir.write_stop(&Stop { requested_at: now, over_time: true, killed_at: None })?;
+                self.signal(attempt, job_dir).await
+            }
+            None => Ok(()),
+            Some(stop) => {
+                let grace = TimeDelta::from_std(self.files.settings().cancel_grace).unwrap_or(TimeDelta::MAX);
+                let is_due = now - stop.requested_at >= grace;
+                let is_killed = stop.killed_at.is_some_and(|killed| now - killed < KILL_AGAIN);
+                if !is_due || is_killed {
+                    return Ok(());
+                }
+                job_dir.write_stop(&Stop { killed_at: Some(now), ..stop })?;
+                let jobs = self.active_jobs(attempt).await?;
+                let ids: Vec<u64> = jobs.iter().map(|job| job.id).collect();
+                self.commands.cancel(&["--full", "--signal=KILL"], &ids).await?;
+                self.commands.cancel(&[], &ids).await
+            }
+        }
+    }
+
+    async fn active_jobs(&self, attempt: &Attempt) -> Result<Vec<Job>, BackendError> {
+        let look = self.fresh_look().await?;
+        let jobs = look.of(&job_name(attempt.run_id, attempt.number)).iter();
+        Ok(jobs.filter(|job| !matches!(job.state.meaning(), Meaning::Ended(_))).cloned().collect())
+    }
+
+    /// TERM for the script that runs; a job that has not begun goes at once.
+    async fn signal(&self, attempt: &Attempt, job_dir: &JobDir) -> Result<(), BackendError> {
+        let jobs = self.active_jobs(attempt).await?;
+        let begun = job_dir.witness(false)?.begun.and_then(|begun| begun.job);
+        let (running, others): (Vec<_>, Vec<_>) =
+            jobs.iter().map(|job| job.id).partition(|id| Some(*id) == begun);
+        let options: &[&str] = match attempt.plan.launcher {
+            Launcher::Single => &["--full", "--signal=TERM"],
+            // The ranks, and not srun: it would answer by killing them.
+            Launcher::Mpi => &["--signal=TERM"],
+        };
+        self.commands.cancel(options, &running).await?;
+        self.commands.cancel(&[], &others).await
+    }
+
+    /// Hands the job in, unless it was before. Only one caller at a time gets here.
+    async fn submit(
+        &self,
+        attempt: &Attempt,
+        environment: &ActualEnvironment,
+        job_dir: &JobDir,
+    ) -> Result<(), BackendError> {
+        let before = job_dir.submission()?;
+        if before.is_some_and(|submission| submission.job.is_some()) || job_dir.stop()?.is_some() {
+            return Ok(());
+        }
+        let directory = self.files.directory(attempt);
+        if !directory.work().is_dir() {
+            let missing = io::Error::new(io::ErrorKind::NotFound, "the attempt was not prepared");
+            return Err(job_dir.failed("submit", missing));
+        }
+        let name = job_name(attempt.run_id, attempt.number);
+        let look = self.fresh_look().await?;
+        let mut jobs = look.of(&name).to_vec();
+        if before.is_some() && jobs.is_empty() {
+            jobs = self.commands.accounting(&name).await?;
+        }
+        let now = SystemClock.now();
+        let submission = before.unwrap_or(Submission { intended_at: now, job: None });
+        if let Some(job) = jobs.iter().max_by_key(|job| job.id) {
+            info!("job {} is there already: it was handed in before", job.id);
+            return job_dir.write_submission(&Submission { job: Some(job.id), ..submission });
+        }
+        let handed = script::write(self, attempt, environment, &directory, job_dir)
+            .map_err(|source| job_dir.failed("write the script in", source))?;
+        job_dir.write_submission(&submission)?;
+        let id = self.commands.submit(&handed.arguments, &handed.environment).await?;
+        info!("handed in as job {id} of Slurm");
+        job_dir.write_submission(&Submission { job: Some(id), ..submission })
+    }
+}
+
+/// The lock that makes submitting one thing at a time, also among workers.
+async fn locked(job_dir: &JobDir) -> io::Result<fs::File> {
+    let lock = layout::open_lock_file(&job_dir.lock())?;
+    while let Err(error) = lock.try_lock() {
+        match error {
+            fs::TryLockError::WouldBlock => tokio::time::sleep(LOOK_INTERVAL).await,
+            fs::TryLockError::Error(error) => return Err(error),
+        }
+    }
+    Ok(lock)
+}
+
+/// The attempt as the process backend is to prepare it: in no container of the worker's, for the nodes may have none; and
+/// srun takes the place of the mpirun that it would look for beside an interpreter of the user's own.
+fn as_prepared(attempt: &Attempt) -> Attempt {
+    let mut attempt = attempt.clone();
+    attempt.plan.containers = Containers::Never;
+    if attempt.plan.environment.kind == EnvironmentKind::UserManaged {
+        attempt.plan.launcher = Launcher::Single;
+    }
+    attempt
+}
+
+impl Backend for SlurmBackend {
+    /// Targets that are made for one run are on the worker's machine.
+    async fn provision(&self, _: &Attempt) -> Result<String, ProvisionError> {
+        Err(ProvisionError::Impossible("targets for one run are not made on clusters".to_owned()))
+    }
+
+    async fn prepare(
+        &self,
+        attempt: &Attempt,
+        source: &impl SourceTree,
+    ) -> Result<ActualEnvironment, PrepareError> {
+        self.shared_dir()
+            .map_err(|source| PrepareError::Io { path: (&self.target.shared_dir).into(), source })?;
+        self.files.prepare(&as_prepared(attempt), source).await
+    }
+
+    async fn ensure_submitted(
+        &self,
+        attempt: &Attempt,
+        environment: &ActualEnvironment,
+    ) -> Result<(), BackendError> {
+        let job_dir = self.job_dir(attempt);
+        if job_dir.outcome()?.is_some() || job_dir.submission()?.is_some_and(|handed| handed.job.is_some()) {
+            return Ok(());
+        }
+        self.shared_dir().map_err(|error| BackendError::Unavailable(error.to_string()))?;
+        job_dir.create().map_err(|source| job_dir.failed("make", source))?;
+        let lock = locked(&job_dir).await.map_err(|source| job_dir.failed("lock", source))?;
+        let submitted = self.submit(attempt, environment, &job_dir).await;
+        drop(lock);
+        submitted
+    }
+
+    async fn observe(&self, attempt: &Attempt) -> Result<Observation, BackendError> {
+        self.shared_dir().map_err(|error| BackendError::Unavailable(error.to_string()))?;
+        let job_dir = self.job_dir(attempt);
+        if let Some(outcome) = job_dir.outcome()? {
+            return Ok(outcome);
+        }
+        let observation = self.find(attempt, &job_dir).await?;
+        if observation.is_final() {
+            // For good: Slurm will forget it, and the answer must not change.
+            job_dir.write_outcome(&observation)?;
+        } else {
+            self.enforce(attempt, &job_dir, &observation).await?;
+        }
+        Ok(observation)
+    }
+
+    async fn cancel(&self, attempt: &Attempt) -> Result<(), BackendError> {
+        let job_dir = self.job_dir(attempt);
+        if job_dir.outcome()?.is_some() {
+            return Ok(());
+        }
+        self.shared_dir().map_err(|error| BackendError::Unavailable(error.to_string()))?;
+        job_dir.create().map_err(|source| job_dir.failed("make", source))?;
+        // Who asks for the end of a run that is over its time already changes the reason, not the grace.
+        let stop = job_dir.stop()?;
+        if stop.is_none_or(|stop| stop.over_time) {
+            let now = SystemClock.now();
+            let stop = stop.unwrap_or(Stop { requested_at: now, over_time: false, killed_at: None });
+            job_dir.write_stop(&Stop { over_time: false, ..stop })?;
+        }
+        let is_barred = job_dir.bar()?;
+        if is_barred && job_dir.submission()?.is_none() {
+            return Ok(());
+        }
+        self.signal(attempt, &job_dir).await
+    }
+
+    async fn log_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        self.files.log_files(attempt).await
+    }
+
+    async fn record_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        self.files.record_files(attempt).await
+    }
+
+    async fn output_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
+        self.files.output_files(attempt).await
+    }
+
+    fn staging(&self, attempt: &Attempt) -> StagingArea {
+        self.files.staging(attempt)
+    }
+
+    async fn staged_files(&self, attempt: &Attempt, place: &Place) -> io::Result<Vec<AttemptFile>> {
+        self.files.staged_files(attempt, place).await
+    }
+
+    async fn remove(&self, attempt: &Attempt) -> io::Result<()> {
+        let job_dir = self.job_dir(attempt);
+        let ended = job_dir.outcome().map_err(io::Error::other)?.is_some();
+        let handed_in = job_dir.submission().map_err(io::Error::other)?.is_some();
+        if handed_in && !ended {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the attempt still runs"));
+        }
+        self.files.remove(attempt).await
+    }
+
+    async fn tidy_environments(&self) -> io::Result<Vec<BuiltEnvironment>> {
+        self.shared_dir()?;
+        self.files.tidy_environments().await
+    }
+
+    async fn reach(&self, targets: &[compute_target::Backend]) -> Vec<Result<String, String>> {
+        let found = match self.shared_dir() {
+            Ok(()) => match self.recent_look().await {
+                Ok(look) => {
+                    Ok(format!("Slurm answers; it knows {} job(s) of this service's user", look.count()))
+                }
+                Err(error) => Err(error.to_string()),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        targets.iter().map(|_| found.clone()).collect()
+    }
+
+    async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {
+        self.files.remaining_runs().await
+    }
+
+    async fn remove_run(&self, run: RunId) -> io::Result<()> {
+        self.files.remove_run(run).await
+    }
+}

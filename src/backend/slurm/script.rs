@@ -1,0 +1,146 @@
+//! What is handed in: the script that `render` shows, and the variables by which the service steers it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    super::{
+        ActualEnvironment, Attempt,
+        process::{
+            launch,
+            layout::{self, AttemptDir, MPIRUN_LOG, STD_LOG},
+            script_module,
+        },
+    },
+    SlurmBackend, commands,
+    job_dir::JobDir,
+};
+use crate::domain::{
+    plan::{Launcher, Plan},
+    render::{self, Format, Subject},
+    slurm::{job_name, sbatch_arguments},
+    staging::Area,
+};
+
+/// Where programs are looked for when the service itself was told nothing.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What of the service's environment concerns its own machine only.
+const OF_THIS_MACHINE: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "TMPDIR"];
+
+/// What `sbatch` is called with.
+pub(super) struct Handed {
+    pub(super) arguments: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+/// Writes the script, and says how it is handed in.
+pub(super) fn write(
+    backend: &SlurmBackend,
+    attempt: &Attempt,
+    environment: &ActualEnvironment,
+    directory: &AttemptDir,
+    job_dir: &JobDir,
+) -> io::Result<Handed> {
+    let text = render::render(Format::Sbatch, &Subject { plan: &attempt.plan, definition: None }).text;
+    layout::write_atomically(&job_dir.script(), text.as_bytes())?;
+    let log = match attempt.plan.launcher {
+        Launcher::Single => STD_LOG,
+        Launcher::Mpi => MPIRUN_LOG,
+    };
+    let log = directory.logs().join(log);
+    log.parent().map_or(Ok(()), layout::create_private_dir)?;
+    let settings = backend.files.settings();
+    let site = script_module::place(&settings.data_dir)?;
+    let mut arguments = sbatch_arguments(
+        &job_name(attempt.run_id, attempt.number),
+        &attempt.plan,
+        &backend.target,
+        settings.cancel_grace,
+        &launch::text(&log),
+    );
+    arguments.push(format!("--chdir={}", launch::text(directory.root())));
+    arguments.push(launch::text(&job_dir.script()));
+    let steering = Steering {
+        attempt,
+        interpreter: Path::new(&environment.interpreter),
+        // `<root>/bin/python` of what the service built.
+        virtual_environment: environment
+            .build_key
+            .as_ref()
+            .and_then(|_| Some(Path::new(&environment.interpreter).parent()?.parent()?.to_owned())),
+        is_conda: environment.kind == "conda",
+        directory,
+        status: job_dir.path(),
+        site: &site,
+        mpi: backend.target.mpi.as_deref(),
+    };
+    Ok(Handed { arguments, environment: variables(&steering, backend.files.service_environment()) })
+}
+
+/// What the script is told.
+struct Steering<'a> {
+    attempt: &'a Attempt,
+    interpreter: &'a Path,
+    virtual_environment: Option<PathBuf>,
+    is_conda: bool,
+    directory: &'a AttemptDir,
+    status: &'a Path,
+    site: &'a Path,
+    mpi: Option<&'a str>,
+}
+
+/// The environment of `sbatch`, which is that of the job: of the service's own only what any program needs. What the
+/// definition sets is in the script, where it cannot steer `sbatch`.
+fn variables(steering: &Steering<'_>, service: &[(String, String)]) -> Vec<(String, String)> {
+    let Steering { attempt, directory, .. } = steering;
+    let passed_on = |name: &str| {
+        (launch::is_inherited(name) && !OF_THIS_MACHINE.contains(&name)) || commands::is_needed(name)
+    };
+    let mut variables: std::collections::BTreeMap<String, String> =
+        service.iter().filter(|(name, _)| passed_on(name)).cloned().collect();
+    let path = variables.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+    if let Some(root) = &steering.virtual_environment {
+        *path = format!("{}:{path}", root.join("bin").display());
+        let variable = if steering.is_conda { "CONDA_PREFIX" } else { "VIRTUAL_ENV" };
+        variables.insert(variable.to_owned(), launch::text(root));
+    }
+    let work = directory.work();
+    let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
+    set("PYTHON", launch::text(steering.interpreter));
+    set("SOURCE_DIRECTORY", launch::text(&work));
+    set(render::STATUS_DIR, launch::text(steering.status));
+    set(render::PYTHON_PATH, launch::text(steering.site));
+    set("PYTHONPATH", launch::text(steering.site));
+    if let Some(mpi) = steering.mpi {
+        set("SRUN_MPI", mpi.to_owned());
+    }
+    if attempt.plan.launcher == Launcher::Mpi {
+        // srun gives each rank a log of its own.
+        set("SLURM_STDOUTMODE", rank_log(&attempt.plan, &directory.logs().join("user_logs")));
+    }
+    // A map of texts is always JSON.
+    set("ESTIMATORD_TAGS", serde_json::to_string(&attempt.tags).unwrap_or_default());
+    set("ESTIMATORD_RECORDS", launch::text(&directory.records()));
+    set("ESTIMATORD_OUTPUTS", launch::text(&work.join("outputs")));
+    set("AZUREML_RUN_ID", attempt.run_id.to_string());
+    set("AZUREML_ARM_PROJECT_NAME", attempt.experiment_name.clone());
+    if let Some((name, value)) = launch::mark(attempt).split_once('=') {
+        set(name, value.to_owned());
+    }
+    let (data, work) = (launch::text(&directory.data()), launch::text(&work));
+    let area = Area { data: &data, work: &work, in_container: false };
+    variables.extend(render::data_variables(&attempt.plan, &area));
+    variables.into_iter().collect()
+}
+
+/// The file that each rank writes, as srun names files: `%t` is the rank.
+fn rank_log(plan: &Plan, directory: &Path) -> String {
+    let directory = launch::text(directory).replace('%', "%%");
+    if plan.process_count() == 1 {
+        format!("{directory}/std_log.txt")
+    } else {
+        format!("{directory}/std_log_%t.txt")
+    }
+}
