@@ -80,6 +80,18 @@ pub enum DataError {
         /// Where it was wanted.
         place: String,
     },
+    /// Two inputs are wanted in one place, so that one would be written into the other's data.
+    #[error(
+        "the input `{input}` is wanted at `{place}`, which is at or below the place of the input `{other}`: give each a `path_on_compute` of its own"
+    )]
+    Overlap {
+        /// The input.
+        input: String,
+        /// Where the definition wants it.
+        place: String,
+        /// The input whose place that is.
+        other: String,
+    },
     /// This machine failed.
     #[error("cannot write {}: {source}", path.display())]
     Io {

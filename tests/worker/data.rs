@@ -124,6 +124,51 @@ async fn missing_data_fails_the_run_before_anything_is_prepared(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn an_input_that_is_wanted_in_another_is_refused_before_anything_is_written(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let folder = stage.datastore("mystore", &[("sets/a.csv", "1")]).await;
+    let worker = stage.start_worker("a");
+    let id = stage
+        .accept(|run| {
+            let at = |name: &str, place: &str| PlannedInput {
+                path_on_compute: Some(place.to_owned()),
+                ..input(name, "mystore", "sets", InputMode::Mount)
+            };
+            run.plan.data.inputs = vec![at("outer", "x"), at("inner", "x/y")];
+        })
+        .await;
+    let run = stage.until_ended(id).await;
+    assert_eq!((run.status, run.cause), (Status::Failed, Some(Cause::DispatchFailed)));
+    let detail = run.detail.expect("a detail");
+    assert!(detail.contains("`inner`") && detail.contains("`outer`"), "{detail}");
+    assert!(!folder.join("sets/y").is_symlink(), "nothing is written into the datastore");
+    worker.stop().await;
+}
+
+#[sqlx::test]
+async fn nothing_is_put_in_place_through_a_link(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let folder = stage.datastore("mystore", &[("sets/a.csv", "1")]).await;
+    for (mode, place) in [(InputMode::Mount, "x/y"), (InputMode::Upload, "x/y"), (InputMode::Upload, "x")] {
+        let id = stage
+            .accept(|run| {
+                let mut input = input("d", "mystore", "sets", mode);
+                input.path_on_compute = Some(place.to_owned());
+                run.plan.data.inputs = vec![input];
+            })
+            .await;
+        // As a link in the source tree would be.
+        fs::create_dir_all(stage.staged(id, "work")).expect("made");
+        std::os::unix::fs::symlink(folder.join("sets"), stage.staged(id, "work/x")).expect("a link");
+        let worker = stage.start_worker("a");
+        let run = stage.until_ended(id).await;
+        assert_eq!((run.status, run.cause), (Status::Failed, Some(Cause::DispatchFailed)), "{place}");
+        assert_eq!(fs::read_dir(folder.join("sets")).expect("there").count(), 1, "{place}");
+        worker.stop().await;
+    }
+}
+
+#[sqlx::test]
 async fn what_the_script_wrote_for_a_datastore_is_sent_at_the_end(pool: PgPool) {
     let stage = Stage::new(pool);
     let folder = stage.datastore("mystore", &[]).await;
