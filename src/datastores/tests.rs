@@ -179,6 +179,51 @@ async fn the_least_recently_used_copy_goes_and_what_was_made_of_it_stays() {
     assert!(cache.place(&store, &sets, &bench.place("2/sets")).await.unwrap().is_some());
 }
 
+#[tokio::test]
+async fn a_copy_that_a_script_wrote_into_is_made_anew() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::new(&FILES);
+    let store = bench.store();
+    let cache = Cache::new(bench.place("cache"), 100);
+    for (path, file) in [("sets", "sets/deep/b c.csv"), ("one.npz", "one.npz")] {
+        let found = find(&store, path, None).await.unwrap();
+        let original = fs::read_to_string(bench.root().join(file)).unwrap();
+        cache.place(&store, &found, &bench.place("1").join(path)).await.unwrap();
+        // As root may, whatever the permissions; of the same size.
+        let damaged = bench.place("1").join(file);
+        fs::set_permissions(&damaged, fs::Permissions::from_mode(0o644)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&damaged, "x".repeat(original.len())).unwrap();
+        assert!(cache.place(&store, &found, &bench.place("2").join(path)).await.unwrap().is_some());
+        assert_eq!(fs::read_to_string(bench.place("2").join(file)).unwrap(), original);
+        assert!(cache.place(&store, &found, &bench.place("3").join(path)).await.unwrap().is_none());
+        assert_eq!(fs::read_to_string(bench.place("3").join(file)).unwrap(), original);
+    }
+    assert_eq!(entries(&bench.place("cache")), 2, "the damaged ones are gone");
+}
+
+#[tokio::test]
+async fn what_a_killed_service_left_in_the_cache_is_removed_and_what_is_being_made_is_not() {
+    let bench = Bench::new(&FILES);
+    let store = bench.store();
+    let cache = Cache::new(bench.place("cache"), 100);
+    let earlier = std::time::SystemTime::now() - std::time::Duration::from_secs(120);
+    let partial = |name: &str| {
+        let path = bench.place("cache").join(name);
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("half"), "1").unwrap();
+        let directory = fs::File::open(&path).unwrap();
+        directory.set_modified(earlier).unwrap();
+        (path, directory)
+    };
+    let (left, _) = partial("partial-left");
+    let (held, lock) = partial("partial-held");
+    lock.lock().unwrap();
+    let found = find(&store, "sets", None).await.unwrap();
+    cache.place(&store, &found, &bench.place("1/sets")).await.unwrap();
+    assert!(!left.exists() && held.exists());
+}
+
 #[test]
 fn every_kind_opens_without_asking_anybody() {
     let read = |kind: &str, options: serde_json::Value, credentials: serde_json::Value| {
