@@ -2,6 +2,9 @@
 
 use std::{io, path::PathBuf};
 
+/// How many of the files that could not be sent are named.
+const NAMED: usize = 3;
+
 /// Why data could not be had or sent.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -92,6 +95,14 @@ pub enum DataError {
         /// The input whose place that is.
         other: String,
     },
+    /// Of several files that were to be sent, some could not.
+    #[error("{} files could not be sent: {}", errors.len() + untried, summary(errors, *untried))]
+    Unsent {
+        /// Why not, of each that was tried.
+        errors: Vec<DataError>,
+        /// How many were not tried any more.
+        untried: usize,
+    },
     /// This machine failed.
     #[error("cannot write {}: {source}", path.display())]
     Io {
@@ -105,14 +116,53 @@ pub enum DataError {
 impl DataError {
     /// Whether trying again cannot help: the fault is the definition's or the datastore's.
     #[must_use]
-    pub const fn is_permanent(&self) -> bool {
-        !matches!(self, Self::Failed { .. } | Self::Io { .. })
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Failed { .. } | Self::Io { .. } => false,
+            Self::Unsent { errors, .. } => errors.iter().all(Self::is_permanent),
+            _ => true,
+        }
+    }
+
+    /// The outcome of sending files of which these failed. One failure speaks for itself.
+    ///
+    /// # Errors
+    /// When any failed.
+    pub fn unsent(errors: Vec<Self>, untried: usize) -> Result<(), Self> {
+        let (mut all, mut untried) = (Vec::with_capacity(errors.len()), untried);
+        for error in errors {
+            match error {
+                Self::Unsent { errors, untried: more } => {
+                    all.extend(errors);
+                    untried += more;
+                }
+                error => all.push(error),
+            }
+        }
+        match all.pop() {
+            None => Ok(()),
+            Some(only) if all.is_empty() && untried == 0 => Err(only),
+            Some(last) => {
+                all.push(last);
+                Err(Self::Unsent { errors: all, untried })
+            }
+        }
     }
 
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+}
+
+/// The first few, and how many more there are.
+fn summary(errors: &[DataError], untried: usize) -> String {
+    let mut texts: Vec<String> = errors.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = errors.len() - texts.len() + untried;
+    if more > 0 {
+        texts.push(format!("and {more} more"));
+    }
+    texts.join("; ")
 }
 
 /// What a store said, without the addresses' queries: a shared access signature stands in one.

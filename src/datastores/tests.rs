@@ -224,6 +224,38 @@ async fn what_a_killed_service_left_in_the_cache_is_removed_and_what_is_being_ma
     assert!(!left.exists() && held.exists());
 }
 
+#[tokio::test]
+async fn everything_is_sent_that_can_be_and_the_rest_is_named() {
+    let bench = Bench::new(&[
+        ("out/a", "old"),
+        ("out/c", "old"),
+        ("out/e", "old"),
+        ("out/f", "old"),
+        ("out/g", "old"),
+    ]);
+    let store = bench.store();
+    let files = ["a", "b", "c", "d", "e", "f", "g"].map(|name| local(name, "new")).into();
+    let error = upload(&store, "out", files, false).await.unwrap_err();
+    assert!(error.is_permanent());
+    let said = error.to_string();
+    assert!(said.starts_with("5 files could not be sent: ") && said.ends_with("; and 2 more"), "{said}");
+    assert!(said.contains("`out/a`") && said.contains("`out/c`") && said.contains("`out/e`"), "{said}");
+    for name in ["b", "d"] {
+        assert_eq!(fs::read_to_string(bench.root().join("out").join(name)).unwrap(), "new");
+    }
+}
+
+#[tokio::test]
+async fn names_that_no_store_takes_are_written_otherwise() {
+    let bench = Bench::new(&[]);
+    let store = bench.store();
+    let files = vec![local("a\nb/c%FF", "1"), local("x\ty", "2"), local("x%09y", "3")];
+    upload(&store, "out", files, true).await.unwrap();
+    assert_eq!(fs::read_to_string(bench.root().join("out/a%0Ab/c%FF")).unwrap(), "1");
+    assert_eq!(fs::read_to_string(bench.root().join("out/x%09y")).unwrap(), "3");
+    assert_eq!(fs::read_to_string(bench.root().join("out/x%2509y")).unwrap(), "2");
+}
+
 #[test]
 fn every_kind_opens_without_asking_anybody() {
     let read = |kind: &str, options: serde_json::Value, credentials: serde_json::Value| {

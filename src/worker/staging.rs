@@ -288,20 +288,33 @@ pub(in crate::worker) async fn send<B: Backend>(
     attempt: &Attempt,
 ) -> Result<(), StagingError> {
     let stores = stores(context, uploads(&attempt.plan).map(|input| &input.datastore)).await?;
+    // What one input cannot be sent for keeps nobody from sending the others.
+    let mut errors = Vec::new();
     for input in uploads(&attempt.plan) {
         let Some(store) = stores.get(&input.datastore) else { continue };
-        let place = staging::place(input);
-        let files = context.backend.staged_files(attempt, &place).await;
-        let files = files.map_err(|source| DataError::Io { path: place.path.into(), source })?;
-        let files = files.into_iter().map(|file| LocalFile {
-            path: file.name.clone(),
-            bytes: file.bytes,
-            open: Box::new(move || file.open()),
-        });
-        let folder = components(&input.path).join("/");
-        datastores::upload(store, &folder, files.collect(), input.overwrite).await?;
+        if let Err(error) = send_input(context, attempt, store, input).await {
+            errors.push(error);
+        }
     }
-    Ok(())
+    Ok(DataError::unsent(errors, 0)?)
+}
+
+async fn send_input<B: Backend>(
+    context: &Context<B>,
+    attempt: &Attempt,
+    store: &Store,
+    input: &PlannedInput,
+) -> Result<(), DataError> {
+    let place = staging::place(input);
+    let files = context.backend.staged_files(attempt, &place).await;
+    let files = files.map_err(|source| DataError::Io { path: place.path.into(), source })?;
+    let files = files.into_iter().map(|file| LocalFile {
+        path: file.name.clone(),
+        bytes: file.bytes,
+        open: Box::new(move || file.open()),
+    });
+    let folder = components(&input.path).join("/");
+    datastores::upload(store, &folder, files.collect(), input.overwrite).await
 }
 
 fn snapshot_name(id: &SnapshotId) -> String {
