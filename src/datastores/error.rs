@@ -103,6 +103,14 @@ pub enum DataError {
         /// How many were not tried any more.
         untried: usize,
     },
+    /// A file in the datastore has a name that is no text, or has bytes that none may have.
+    #[error("the datastore `{datastore}` has a file whose name cannot be read: `{}`", path.escape_debug())]
+    FileName {
+        /// The datastore.
+        datastore: String,
+        /// The path in it.
+        path: String,
+    },
     /// This machine failed.
     #[error("cannot write {}: {source}", path.display())]
     Io {

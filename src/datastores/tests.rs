@@ -256,6 +256,20 @@ async fn names_that_no_store_takes_are_written_otherwise() {
     assert_eq!(fs::read_to_string(bench.root().join("out/x%2509y")).unwrap(), "2");
 }
 
+#[tokio::test]
+async fn a_file_whose_name_cannot_be_read_is_named() {
+    use std::os::unix::ffi::OsStrExt as _;
+    for (name, shown) in [(&b"b\xff.csv"[..], "b%FF.csv"), (b"b\n.csv", "b\\n.csv")] {
+        let bench = Bench::new(&FILES);
+        fs::write(bench.root().join("sets/deep").join(std::ffi::OsStr::from_bytes(name)), "1").unwrap();
+        let error = find(&bench.store(), "sets", None).await.unwrap_err();
+        let expected =
+            format!("the datastore `mystore` has a file whose name cannot be read: `sets/deep/{shown}`");
+        assert_eq!(error.to_string(), expected);
+        assert!(error.is_permanent());
+    }
+}
+
 #[test]
 fn every_kind_opens_without_asking_anybody() {
     let read = |kind: &str, options: serde_json::Value, credentials: serde_json::Value| {
