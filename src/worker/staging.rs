@@ -282,6 +282,20 @@ fn uploads(plan: &Plan) -> impl Iterator<Item = &PlannedInput> {
     plan.data.inputs.iter().filter(|input| input.mode == InputMode::Upload)
 }
 
+/// The inputs whose directories, which the script was to write into, are not there any more.
+pub(in crate::worker) fn uploads_that_are_gone<'a>(area: &StagingArea, plan: &'a Plan) -> Vec<&'a str> {
+    let is_gone = |input: &&PlannedInput| {
+        let place = staging::place(input);
+        let mut path = root(area, place.root).to_owned();
+        // A link on the way is not followed either when files are listed.
+        !components(&place.path).into_iter().all(|part| {
+            path.push(part);
+            path.symlink_metadata().is_ok_and(|there| there.is_dir())
+        })
+    };
+    uploads(plan).filter(is_gone).map(|input| input.name.as_str()).collect()
+}
+
 /// Sends what the script wrote for datastores.
 pub(in crate::worker) async fn send<B: Backend>(
     context: &Context<B>,

@@ -206,6 +206,33 @@ async fn a_run_whose_results_cannot_be_sent_has_not_completed(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn a_place_that_the_script_took_away_is_said(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let folder = stage.datastore("mystore", &[]).await;
+    let worker = stage.start_worker("a");
+    let id = staged_run(&stage, |run| {
+        run.plan.data.inputs =
+            ["kept", "removed", "linked"].map(|name| input(name, "mystore", name, InputMode::Upload)).into();
+    })
+    .await;
+    let place = |name: &str| stage.staged(id, &format!("data/inputs/{name}/{name}"));
+    fs::write(place("kept").join("a"), "1").expect("written");
+    fs::remove_dir(place("removed")).expect("removed");
+    fs::remove_dir(place("linked")).expect("removed");
+    let elsewhere = stage.datastore("elsewhere", &[]).await;
+    std::os::unix::fs::symlink(elsewhere, place("linked")).expect("a link");
+    stage.backend.set(id, exited(0));
+    assert_eq!(stage.until_ended(id).await.status, Status::Completed);
+    assert_eq!(content(folder.join("kept/a")), "1");
+    let notes = stage.details(id, "data").await;
+    let expected = ["removed", "linked"].map(|name| {
+        format!("the input `{name}`: nothing is sent, because the script removed its directory or put something else there")
+    });
+    assert_eq!(notes, expected);
+    worker.stop().await;
+}
+
+#[sqlx::test]
 async fn a_worker_that_takes_over_finds_what_was_staged(pool: PgPool) {
     let stage = Stage::new(pool);
     stage.datastore("mystore", &[("a/x", "1")]).await;
