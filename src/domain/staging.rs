@@ -101,6 +101,25 @@ pub fn wanted_in_container(input: &PlannedInput) -> Option<&str> {
         .then_some(path)
 }
 
+/// What the history says of the places that the definition wants inputs in and that they are not put in.
+#[must_use]
+pub fn unheeded_places(plan: &Plan, in_container: bool) -> Vec<String> {
+    let note = |input: &PlannedInput| {
+        let wanted = input.path_on_compute.as_deref().filter(|path| !path.is_empty())?;
+        let why = match (wanted_in_container(input), place(input).root) {
+            (Some(_), _) if in_container => return None,
+            (Some(_), _) => "an absolute path is a place in containers only, and the script runs in none",
+            (None, Root::Work) => return None,
+            (None, Root::Data) => "it is no place of its own",
+        };
+        Some(format!(
+            "the input `{}`: its `path_on_compute` `{wanted}` is not heeded: {why}; the data is where the script is told",
+            input.name
+        ))
+    };
+    plan.data.inputs.iter().filter_map(note).collect()
+}
+
 /// Where the script finds an input.
 #[must_use]
 pub fn seen_path(input: &PlannedInput, area: &Area<'_>) -> String {
@@ -247,6 +266,29 @@ mod tests {
             None,
             "only containers have them"
         );
+    }
+
+    #[test]
+    fn places_that_are_not_heeded_are_said() {
+        let notes = |place: Value, in_container: bool| {
+            let plan = planned(&json!({"inputs": [reference(&json!({"path_on_compute": place}))]}));
+            unheeded_places(&plan, in_container)
+        };
+        for heeded in [json!(null), json!("data/in"), json!("./x")] {
+            assert_eq!(notes(heeded.clone(), false), [""; 0], "{heeded}");
+        }
+        assert_eq!(notes(json!("/mnt/in"), true), [""; 0]);
+        assert_eq!(
+            notes(json!("/mnt/in"), false),
+            [
+                "the input `d`: its `path_on_compute` `/mnt/in` is not heeded: an absolute path is a place in containers \
+              only, and the script runs in none; the data is where the script is told"
+            ]
+        );
+        for outside in [".", "/"] {
+            let notes = notes(json!(outside), true);
+            assert!(notes.len() == 1 && notes[0].contains("it is no place of its own"), "{notes:?}");
+        }
     }
 
     #[test]

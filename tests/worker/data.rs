@@ -233,6 +233,28 @@ async fn a_place_that_the_script_took_away_is_said(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn what_a_run_without_container_cannot_heed_is_said(pool: PgPool) {
+    let stage = Stage::new(pool);
+    stage.datastore("mystore", &[("sets/a", "1")]).await;
+    let worker = stage.start_worker("a");
+    let id = staged_run(&stage, |run| {
+        let mut input = input("d", "mystore", "sets", InputMode::Mount);
+        input.path_on_compute = Some("/mnt/in".to_owned());
+        run.plan.data.inputs = vec![input];
+        run.definition.insert("framework_version".to_owned(), "7.0.0".into());
+    })
+    .await;
+    let notes = stage.details(id, "data").await;
+    assert!(
+        notes[1].starts_with("the input `d`: its `path_on_compute` `/mnt/in` is not heeded"),
+        "{notes:?}"
+    );
+    let notes = stage.details(id, "environment").await;
+    assert!(notes.iter().any(|note| note.contains("`framework_version` `7.0.0` is not heeded")), "{notes:?}");
+    worker.stop().await;
+}
+
+#[sqlx::test]
 async fn a_worker_that_takes_over_finds_what_was_staged(pool: PgPool) {
     let stage = Stage::new(pool);
     stage.datastore("mystore", &[("a/x", "1")]).await;
