@@ -76,9 +76,9 @@ pub enum DataError {
         detail: String,
     },
     /// Something of the run's own lies where data is wanted.
-    #[error("the input `{input}` cannot be put at `{place}`: something lies there")]
+    #[error("{input} cannot be put at `{place}`: something lies there")]
     InTheWay {
-        /// The input.
+        /// What it is to people.
         input: String,
         /// Where it was wanted.
         place: String,

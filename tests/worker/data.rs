@@ -163,6 +163,9 @@ async fn nothing_is_put_in_place_through_a_link(pool: PgPool) {
         let worker = stage.start_worker("a");
         let run = stage.until_ended(id).await;
         assert_eq!((run.status, run.cause), (Status::Failed, Some(Cause::DispatchFailed)), "{place}");
+        let link = stage.staged(id, "work/x");
+        let expected = format!("the input `d` cannot be put at `{}`: something lies there", link.display());
+        assert_eq!(run.detail.expect("a detail"), expected);
         assert_eq!(fs::read_dir(folder.join("sets")).expect("there").count(), 1, "{place}");
         worker.stop().await;
     }
