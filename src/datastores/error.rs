@@ -2,6 +2,9 @@
 
 use std::{io, path::PathBuf};
 
+/// How many of the files that could not be sent are named.
+const NAMED: usize = 3;
+
 /// Why data could not be had or sent.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -73,12 +76,40 @@ pub enum DataError {
         detail: String,
     },
     /// Something of the run's own lies where data is wanted.
-    #[error("the input `{input}` cannot be put at `{place}`: something lies there")]
+    #[error("{input} cannot be put at `{place}`: something lies there")]
     InTheWay {
-        /// The input.
+        /// What it is to people.
         input: String,
         /// Where it was wanted.
         place: String,
+    },
+    /// Two inputs are wanted in one place, so that one would be written into the other's data.
+    #[error(
+        "the input `{input}` is wanted at `{place}`, which is at or below the place of the input `{other}`: give each a `path_on_compute` of its own"
+    )]
+    Overlap {
+        /// The input.
+        input: String,
+        /// Where the definition wants it.
+        place: String,
+        /// The input whose place that is.
+        other: String,
+    },
+    /// Of several files that were to be sent, some could not.
+    #[error("{} files could not be sent: {}", errors.len() + untried, summary(errors, *untried))]
+    Unsent {
+        /// Why not, of each that was tried.
+        errors: Vec<DataError>,
+        /// How many were not tried any more.
+        untried: usize,
+    },
+    /// A file in the datastore has a name that is no text, or has bytes that none may have.
+    #[error("the datastore `{datastore}` has a file whose name cannot be read: `{}`", path.escape_debug())]
+    FileName {
+        /// The datastore.
+        datastore: String,
+        /// The path in it.
+        path: String,
     },
     /// This machine failed.
     #[error("cannot write {}: {source}", path.display())]
@@ -93,14 +124,53 @@ pub enum DataError {
 impl DataError {
     /// Whether trying again cannot help: the fault is the definition's or the datastore's.
     #[must_use]
-    pub const fn is_permanent(&self) -> bool {
-        !matches!(self, Self::Failed { .. } | Self::Io { .. })
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Failed { .. } | Self::Io { .. } => false,
+            Self::Unsent { errors, .. } => errors.iter().all(Self::is_permanent),
+            _ => true,
+        }
+    }
+
+    /// The outcome of sending files of which these failed. One failure speaks for itself.
+    ///
+    /// # Errors
+    /// When any failed.
+    pub fn unsent(errors: Vec<Self>, untried: usize) -> Result<(), Self> {
+        let (mut all, mut untried) = (Vec::with_capacity(errors.len()), untried);
+        for error in errors {
+            match error {
+                Self::Unsent { errors, untried: more } => {
+                    all.extend(errors);
+                    untried += more;
+                }
+                error => all.push(error),
+            }
+        }
+        match all.pop() {
+            None => Ok(()),
+            Some(only) if all.is_empty() && untried == 0 => Err(only),
+            Some(last) => {
+                all.push(last);
+                Err(Self::Unsent { errors: all, untried })
+            }
+        }
     }
 
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+}
+
+/// The first few, and how many more there are.
+fn summary(errors: &[DataError], untried: usize) -> String {
+    let mut texts: Vec<String> = errors.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = errors.len() - texts.len() + untried;
+    if more > 0 {
+        texts.push(format!("and {more} more"));
+    }
+    texts.join("; ")
 }
 
 /// What a store said, without the addresses' queries: a shared access signature stands in one.

@@ -56,7 +56,7 @@ pub async fn find(store: &Store, folder: &str, pattern: Option<&str>) -> Result<
     let matcher = pattern.map(|pattern| matcher(store, pattern)).transpose()?;
     let mut files = Vec::new();
     let mut listed = store.inner.list(Some(&key));
-    while let Some(meta) = listed.try_next().await.map_err(failed)? {
+    while let Some(meta) = listed.try_next().await.map_err(|error| unlisted(store, folder, &error))? {
         let Some(path) = meta.location.prefix_match(&key) else { continue };
         let path = path.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
         let whole = store.path_of(&meta.location).unwrap_or_default();
@@ -72,6 +72,25 @@ pub async fn find(store: &Store, folder: &str, pattern: Option<&str>) -> Result<
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(Found { is_file: false, files })
+}
+
+/// Why a folder cannot be listed: one file of it may be the reason.
+fn unlisted(store: &Store, folder: &str, error: &object_store::Error) -> DataError {
+    use object_store::path::Error as E;
+    let path = match error {
+        object_store::Error::InvalidPath {
+            source: E::BadSegment { path, .. } | E::NonUnicode { path, .. },
+        } => path,
+        error => return of_store(&store.name, folder, error),
+    };
+    // A folder of the machine is listed with whole paths without links, percent-encoded or not.
+    let root = store.folder.as_ref().and_then(|root| root.canonicalize().ok());
+    let encoded = root.as_ref().and_then(|root| url::Url::from_file_path(root).ok());
+    let roots = [encoded.map(|url| url.path().to_owned()), root.map(|root| root.display().to_string())];
+    let path = path.trim_start_matches('/');
+    let below = |root: String| path.strip_prefix(root.trim_start_matches('/'))?.strip_prefix('/');
+    let path = roots.into_iter().flatten().find_map(below).unwrap_or(path);
+    DataError::FileName { datastore: store.name.clone(), path: path.to_owned() }
 }
 
 fn matcher(store: &Store, pattern: &str) -> Result<globset::GlobMatcher, DataError> {

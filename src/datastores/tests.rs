@@ -179,6 +179,97 @@ async fn the_least_recently_used_copy_goes_and_what_was_made_of_it_stays() {
     assert!(cache.place(&store, &sets, &bench.place("2/sets")).await.unwrap().is_some());
 }
 
+#[tokio::test]
+async fn a_copy_that_a_script_wrote_into_is_made_anew() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::new(&FILES);
+    let store = bench.store();
+    let cache = Cache::new(bench.place("cache"), 100);
+    for (path, file) in [("sets", "sets/deep/b c.csv"), ("one.npz", "one.npz")] {
+        let found = find(&store, path, None).await.unwrap();
+        let original = fs::read_to_string(bench.root().join(file)).unwrap();
+        cache.place(&store, &found, &bench.place("1").join(path)).await.unwrap();
+        // As root may, whatever the permissions; of the same size.
+        let damaged = bench.place("1").join(file);
+        fs::set_permissions(&damaged, fs::Permissions::from_mode(0o644)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&damaged, "x".repeat(original.len())).unwrap();
+        assert!(cache.place(&store, &found, &bench.place("2").join(path)).await.unwrap().is_some());
+        assert_eq!(fs::read_to_string(bench.place("2").join(file)).unwrap(), original);
+        assert!(cache.place(&store, &found, &bench.place("3").join(path)).await.unwrap().is_none());
+        assert_eq!(fs::read_to_string(bench.place("3").join(file)).unwrap(), original);
+    }
+    assert_eq!(entries(&bench.place("cache")), 2, "the damaged ones are gone");
+}
+
+#[tokio::test]
+async fn what_a_killed_service_left_in_the_cache_is_removed_and_what_is_being_made_is_not() {
+    let bench = Bench::new(&FILES);
+    let store = bench.store();
+    let cache = Cache::new(bench.place("cache"), 100);
+    let earlier = std::time::SystemTime::now() - std::time::Duration::from_secs(120);
+    let partial = |name: &str| {
+        let path = bench.place("cache").join(name);
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("half"), "1").unwrap();
+        let directory = fs::File::open(&path).unwrap();
+        directory.set_modified(earlier).unwrap();
+        (path, directory)
+    };
+    let (left, _) = partial("partial-left");
+    let (held, lock) = partial("partial-held");
+    lock.lock().unwrap();
+    let found = find(&store, "sets", None).await.unwrap();
+    cache.place(&store, &found, &bench.place("1/sets")).await.unwrap();
+    assert!(!left.exists() && held.exists());
+}
+
+#[tokio::test]
+async fn everything_is_sent_that_can_be_and_the_rest_is_named() {
+    let bench = Bench::new(&[
+        ("out/a", "old"),
+        ("out/c", "old"),
+        ("out/e", "old"),
+        ("out/f", "old"),
+        ("out/g", "old"),
+    ]);
+    let store = bench.store();
+    let files = ["a", "b", "c", "d", "e", "f", "g"].map(|name| local(name, "new")).into();
+    let error = upload(&store, "out", files, false).await.unwrap_err();
+    assert!(error.is_permanent());
+    let said = error.to_string();
+    assert!(said.starts_with("5 files could not be sent: ") && said.ends_with("; and 2 more"), "{said}");
+    assert!(said.contains("`out/a`") && said.contains("`out/c`") && said.contains("`out/e`"), "{said}");
+    for name in ["b", "d"] {
+        assert_eq!(fs::read_to_string(bench.root().join("out").join(name)).unwrap(), "new");
+    }
+}
+
+#[tokio::test]
+async fn names_that_no_store_takes_are_written_otherwise() {
+    let bench = Bench::new(&[]);
+    let store = bench.store();
+    let files = vec![local("a\nb/c%FF", "1"), local("x\ty", "2"), local("x%09y", "3")];
+    upload(&store, "out", files, true).await.unwrap();
+    assert_eq!(fs::read_to_string(bench.root().join("out/a%0Ab/c%FF")).unwrap(), "1");
+    assert_eq!(fs::read_to_string(bench.root().join("out/x%09y")).unwrap(), "3");
+    assert_eq!(fs::read_to_string(bench.root().join("out/x%2509y")).unwrap(), "2");
+}
+
+#[tokio::test]
+async fn a_file_whose_name_cannot_be_read_is_named() {
+    use std::os::unix::ffi::OsStrExt as _;
+    for (name, shown) in [(&b"b\xff.csv"[..], "b%FF.csv"), (b"b\n.csv", "b\\n.csv")] {
+        let bench = Bench::new(&FILES);
+        fs::write(bench.root().join("sets/deep").join(std::ffi::OsStr::from_bytes(name)), "1").unwrap();
+        let error = find(&bench.store(), "sets", None).await.unwrap_err();
+        let expected =
+            format!("the datastore `mystore` has a file whose name cannot be read: `sets/deep/{shown}`");
+        assert_eq!(error.to_string(), expected);
+        assert!(error.is_permanent());
+    }
+}
+
 #[test]
 fn every_kind_opens_without_asking_anybody() {
     let read = |kind: &str, options: serde_json::Value, credentials: serde_json::Value| {

@@ -1,6 +1,7 @@
 //! Sending what a script wrote to a datastore.
 
 use std::{
+    collections::HashSet,
     fmt,
     fs::File,
     io::{self, Read as _},
@@ -8,9 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use object_store::{
-    ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, buffered::BufWriter, path::Path,
+    ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    buffered::BufWriter,
+    path::{Path, PathPart},
 };
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
@@ -24,6 +27,9 @@ use super::{
 const CONCURRENCY: usize = 4;
 /// Files up to this size are sent in one call, larger ones in parts of it.
 const PART_BYTES: usize = 8 << 20;
+
+/// How often a store may fail before the rest is not tried: each time its client has tried for long.
+const GIVE_UP_AFTER: usize = 8;
 
 /// A file to send.
 pub struct LocalFile {
@@ -48,20 +54,48 @@ impl fmt::Debug for LocalFile {
 /// was sent before, by a worker that did not get to say so.
 ///
 /// # Errors
-/// With the first file that cannot be sent. Those before it may have been.
+/// When a file cannot be sent; all the others are sent nevertheless, except to a store that fails again and again.
 pub async fn upload(
     store: &Store,
     folder: &str,
     files: Vec<LocalFile>,
     overwrite: bool,
 ) -> Result<(), DataError> {
+    let names: HashSet<String> = files.iter().map(|file| file.path.clone()).collect();
     let mut sends: Vec<BoxFuture<'_, Result<(), DataError>>> = Vec::with_capacity(files.len());
     for file in files {
-        let path = if folder.is_empty() { file.path.clone() } else { format!("{folder}/{}", file.path) };
+        let name = sendable(&file.path, &names);
+        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
         sends.push(send(store, path, file, overwrite).boxed());
     }
-    stream::iter(sends).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await?;
-    Ok(())
+    let count = sends.len();
+    let mut sent = stream::iter(sends).buffered(CONCURRENCY);
+    let (mut errors, mut failures, mut done) = (Vec::new(), 0, 0);
+    while let Some(result) = sent.next().await {
+        done += 1;
+        if let Err(error) = result {
+            failures += usize::from(matches!(error, DataError::Failed { .. }));
+            errors.push(error);
+        }
+        if failures == GIVE_UP_AFTER {
+            break;
+        }
+    }
+    DataError::unsent(errors, count - done)
+}
+
+/// The path of a file as a key of a store, as it is where a store takes it; other bytes percent-encoded, and once more where
+/// that is the path of another file.
+fn sendable(path: &str, taken: &HashSet<String>) -> String {
+    let part = |part| match PathPart::parse(part) {
+        Ok(_) => part.to_owned(),
+        Err(_) => PathPart::from(part).as_ref().to_owned(),
+    };
+    let mut text = path.split('/').map(part).collect::<Vec<_>>().join("/");
+    while text != path && taken.contains(&text) {
+        text = text.replace('%', "%25");
+    }
+    text
 }
 
 async fn send(store: &Store, path: String, file: LocalFile, overwrite: bool) -> Result<(), DataError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
@@ -366,6 +367,16 @@ fn variables(given: Option<&Variables>) -> Vec<Variable> {
         }
     }
     list
+}
+
+/// What the history says of a framework version that was asked for where nothing is installed.
+#[must_use]
+pub fn unheeded_version(environment: &Environment, definition: &Map<String, Value>) -> Option<String> {
+    let version = definition.get("framework_version")?.as_str().filter(|version| !version.is_empty())?;
+    let is_built = environment.kind == EnvironmentKind::Managed;
+    (!is_built).then(|| {
+        format!("`framework_version` `{version}` is not heeded: nothing is installed into an environment of your own")
+    })
 }
 
 #[cfg(test)]

@@ -101,6 +101,25 @@ pub fn wanted_in_container(input: &PlannedInput) -> Option<&str> {
         .then_some(path)
 }
 
+/// What the history says of the places that the definition wants inputs in and that they are not put in.
+#[must_use]
+pub fn unheeded_places(plan: &Plan, in_container: bool) -> Vec<String> {
+    let note = |input: &PlannedInput| {
+        let wanted = input.path_on_compute.as_deref().filter(|path| !path.is_empty())?;
+        let why = match (wanted_in_container(input), place(input).root) {
+            (Some(_), _) if in_container => return None,
+            (Some(_), _) => "an absolute path is a place in containers only, and the script runs in none",
+            (None, Root::Work) => return None,
+            (None, Root::Data) => "it is no place of its own",
+        };
+        Some(format!(
+            "the input `{}`: its `path_on_compute` `{wanted}` is not heeded: {why}; the data is where the script is told",
+            input.name
+        ))
+    };
+    plan.data.inputs.iter().filter_map(note).collect()
+}
+
 /// Where the script finds an input.
 #[must_use]
 pub fn seen_path(input: &PlannedInput, area: &Area<'_>) -> String {
@@ -108,6 +127,34 @@ pub fn seen_path(input: &PlannedInput, area: &Area<'_>) -> String {
         Some(path) => path.to_owned(),
         None => area.path(&place(input)),
     }
+}
+
+/// Two inputs of which the first lies at or below the other, where the definition wants them: what is put there would get
+/// into the other's data, which may be the datastore itself. None where every input has a place of its own.
+#[must_use]
+pub fn overlap(plan: &Plan) -> Option<(&PlannedInput, &PlannedInput)> {
+    let wanted = |input| {
+        let in_container = wanted_in_container(input).filter(|_| plan.environment.docker);
+        // No other place is absolute, so that one of these is never below another kind's.
+        in_container.map_or_else(
+            || place(input),
+            |path| Place { root: Root::Work, path: format!("/{}", components(path).join("/")) },
+        )
+    };
+    let places: Vec<(&PlannedInput, Place)> =
+        plan.data.inputs.iter().map(|input| (input, wanted(input))).collect();
+    let is_within = |inner: &Place, outer: &Place| {
+        inner.root == outer.root
+            && inner
+                .path
+                .strip_prefix(&outer.path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    places.iter().enumerate().find_map(|(index, (input, place))| {
+        let other =
+            places.iter().enumerate().find(|(other, (_, outer))| *other != index && is_within(place, outer));
+        other.map(|(_, (other, _))| (*input, *other))
+    })
 }
 
 /// The arguments of the script, with paths in place of data.
@@ -192,6 +239,55 @@ mod tests {
         for outside in [".", "/"] {
             let path = seen(&json!({"path_on_compute": outside}), &contained);
             assert_eq!(path, "/a/data/inputs/d/2026", "{outside}");
+        }
+    }
+
+    #[test]
+    fn inputs_whose_places_overlap_are_found() {
+        let overlapping = |docker: bool, places: &[Option<&str>]| {
+            let named = |(index, place): (usize, &Option<&str>)| {
+                reference(&json!({"data_reference_name": format!("i{index}"), "path_on_compute": place}))
+            };
+            let inputs: Vec<Value> = places.iter().enumerate().map(named).collect();
+            let plan = planned(&json!({"inputs": inputs, "use_docker": docker}));
+            overlap(&plan).map(|(inner, outer)| (inner.name.clone(), outer.name.clone()))
+        };
+        let pair = |inner: &str, outer: &str| Some((inner.to_owned(), outer.to_owned()));
+        for docker in [false, true] {
+            assert_eq!(overlapping(docker, &[Some("x"), Some("x/y")]), pair("i1", "i0"));
+            assert_eq!(overlapping(docker, &[Some("./x//y/z"), None, Some("x/y/")]), pair("i0", "i2"));
+            assert_eq!(overlapping(docker, &[Some("x"), Some("./x")]), pair("i0", "i1"));
+            assert_eq!(overlapping(docker, &[Some("x"), Some("xy"), Some("y/x"), None, None]), None);
+            assert_eq!(overlapping(docker, &[Some("mnt"), Some("/mnt/y")]), None);
+        }
+        assert_eq!(overlapping(true, &[Some("/mnt/x"), Some("/mnt//x/y")]), pair("i1", "i0"));
+        assert_eq!(
+            overlapping(false, &[Some("/mnt/x"), Some("/mnt/x/y")]),
+            None,
+            "only containers have them"
+        );
+    }
+
+    #[test]
+    fn places_that_are_not_heeded_are_said() {
+        let notes = |place: Value, in_container: bool| {
+            let plan = planned(&json!({"inputs": [reference(&json!({"path_on_compute": place}))]}));
+            unheeded_places(&plan, in_container)
+        };
+        for heeded in [json!(null), json!("data/in"), json!("./x")] {
+            assert_eq!(notes(heeded.clone(), false), [""; 0], "{heeded}");
+        }
+        assert_eq!(notes(json!("/mnt/in"), true), [""; 0]);
+        assert_eq!(
+            notes(json!("/mnt/in"), false),
+            [
+                "the input `d`: its `path_on_compute` `/mnt/in` is not heeded: an absolute path is a place in containers \
+              only, and the script runs in none; the data is where the script is told"
+            ]
+        );
+        for outside in [".", "/"] {
+            let notes = notes(json!(outside), true);
+            assert!(notes.len() == 1 && notes[0].contains("it is no place of its own"), "{notes:?}");
         }
     }
 

@@ -8,9 +8,9 @@ use std::{
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use super::{Context, records::RecordProgress};
+use super::{Context, records::RecordProgress, staging};
 use crate::{
-    backend::{Attempt, AttemptFile, Backend},
+    backend::{Attempt, AttemptFile, Backend, Observation},
     domain::{collection, run::LOG_SEGMENT_BYTES},
     storage::{StorageError, leases::Lease, transitions::Written},
 };
@@ -121,7 +121,7 @@ impl LogProgress {
             for (name, bytes) in self.stored.iter().filter(|(name, _)| !there.contains(name.as_str())) {
                 context.storage.record_log(lease, attempt.number, name, *bytes, true).await?;
             }
-            note(context, lease, kept.note).await?;
+            note(context, lease, "collection", kept.note).await?;
         }
         Ok(())
     }
@@ -132,9 +132,14 @@ fn names_and_sizes(files: &[AttemptFile]) -> impl Iterator<Item = (&str, u64)> {
 }
 
 /// Says in the run's history what was not kept.
-async fn note<B>(context: &Context<B>, lease: &Lease, note: Option<String>) -> Result<(), CollectError> {
+async fn note<B>(
+    context: &Context<B>,
+    lease: &Lease,
+    kind: &'static str,
+    note: Option<String>,
+) -> Result<(), CollectError> {
     let Some(note) = note else { return Ok(()) };
-    match context.storage.note_run_event(lease, "collection", &note, context.clock.now()).await? {
+    match context.storage.note_run_event(lease, kind, &note, context.clock.now()).await? {
         Written::LeaseLost => Err(CollectError::LeaseLost),
         Written::Done | Written::StatusIs(_) => Ok(()),
     }
@@ -209,5 +214,28 @@ pub(in crate::worker) async fn collect_outputs<B: Backend>(
             return Err(CollectError::LeaseLost);
         }
     }
-    note(context, lease, kept.note).await
+    note(context, lease, "collection", kept.note).await?;
+    note_places_that_are_gone(context, lease, attempt).await
+}
+
+/// Says of which inputs nothing is sent, because the script took away what it was to write into.
+async fn note_places_that_are_gone<B: Backend>(
+    context: &Context<B>,
+    lease: &Lease,
+    attempt: &Attempt,
+) -> Result<(), CollectError> {
+    let gone = staging::uploads_that_are_gone(&context.backend.staging(attempt), &attempt.plan);
+    if gone.is_empty() {
+        return Ok(());
+    }
+    // What never began took nothing away.
+    match context.backend.observe(attempt).await {
+        Ok(Observation::Exited(exit)) if exit.started_at.is_some() => {}
+        _ => return Ok(()),
+    }
+    for input in gone {
+        let why = "nothing is sent, because the script removed its directory or put something else there";
+        note(context, lease, "data", Some(format!("the input `{input}`: {why}"))).await?;
+    }
+    Ok(())
 }

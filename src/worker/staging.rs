@@ -112,6 +112,14 @@ async fn stores<'a, B>(
 /// Finds everything that a run reads, and puts its source tree on the datastore that it is to lie on.
 pub(in crate::worker) async fn locate<B>(context: &Context<B>, plan: &Plan) -> Result<Sources, StagingError> {
     let data = &plan.data;
+    if let Some((input, other)) = staging::overlap(plan) {
+        return Err(DataError::Overlap {
+            input: input.name.clone(),
+            place: input.path_on_compute.clone().unwrap_or_default(),
+            other: other.name.clone(),
+        }
+        .into());
+    }
     let names = data.inputs.iter().map(|input| &input.datastore);
     let names = names.chain(data.resume_from.iter().map(|place| &place.datastore));
     let stores = stores(context, names.chain(&data.source_datastore)).await?;
@@ -178,23 +186,21 @@ pub(in crate::worker) async fn stage<B: Backend>(
     let mut notes = Vec::new();
     for reading in &sources.readings {
         let target = absolute(&area, &reading.place);
+        lead_to(&area, &reading.place, &reading.label)?;
         // Nothing is there before all of it is: it was put there by an earlier try.
         if target.symlink_metadata().is_err() {
             notes.push(put(reading, &target, &cache).await?);
         }
         if let Some(place) = &reading.also_at {
+            lead_to(&area, place, &reading.label)?;
             link(&target, &absolute(&area, place), reading)?;
         }
     }
     for input in uploads(&attempt.plan) {
-        let place = absolute(&area, &staging::place(input));
-        if let Err(source) = fs::create_dir_all(&place) {
-            return Err(if place.exists() {
-                in_the_way(&format!("the input `{}`", input.name), &place)
-            } else {
-                DataError::Io { path: place, source }
-            });
-        }
+        let label = format!("the input `{}`", input.name);
+        let place = staging::place(input);
+        lead_to(&area, &place, &label)?;
+        make_directory(&absolute(&area, &place), &label)?;
     }
     Ok(notes)
 }
@@ -206,9 +212,7 @@ async fn put(reading: &Reading, target: &Path, cache: &Cache) -> Result<String, 
     };
     match how {
         How::Link(path) => {
-            let parent = target.parent().unwrap_or(target);
-            let linked = fs::create_dir_all(parent).and_then(|()| symlink(path, target));
-            match linked {
+            match symlink(path, target) {
                 Ok(()) => {}
                 // Another worker prepares the same attempt and was faster.
                 Err(_) if target.is_symlink() => {}
@@ -226,9 +230,7 @@ async fn put(reading: &Reading, target: &Path, cache: &Cache) -> Result<String, 
 
 /// Makes a link where the definition wants the data.
 fn link(target: &Path, place: &Path, reading: &Reading) -> Result<(), DataError> {
-    let parent = place.parent().unwrap_or(place);
-    let made = fs::create_dir_all(parent).and_then(|()| symlink(target, place));
-    match made {
+    match symlink(target, place) {
         Ok(()) => Ok(()),
         Err(_) if fs::read_link(place).is_ok_and(|there| there == target) => Ok(()),
         Err(_) if place.symlink_metadata().is_ok() => Err(in_the_way(&reading.label, place)),
@@ -236,19 +238,62 @@ fn link(target: &Path, place: &Path, reading: &Reading) -> Result<(), DataError>
     }
 }
 
+/// Makes the directories that lead to a place.
+fn lead_to(area: &StagingArea, place: &Place, label: &str) -> Result<(), DataError> {
+    let mut directory = root(area, place.root).to_owned();
+    fs::create_dir_all(&directory).map_err(|source| DataError::Io { path: directory.clone(), source })?;
+    let mut parts = components(&place.path);
+    parts.pop();
+    for part in parts {
+        directory.push(part);
+        make_directory(&directory, label)?;
+    }
+    Ok(())
+}
+
+/// Makes one directory. A link to one is none: it may lead out of the attempt, into a datastore.
+fn make_directory(place: &Path, label: &str) -> Result<(), DataError> {
+    match fs::create_dir(place) {
+        Ok(()) => Ok(()),
+        Err(source) => match place.symlink_metadata() {
+            Ok(there) if there.is_dir() => Ok(()),
+            Ok(_) => Err(in_the_way(label, place)),
+            Err(_) => Err(DataError::Io { path: place.to_owned(), source }),
+        },
+    }
+}
+
 fn in_the_way(input: &str, place: &Path) -> DataError {
     DataError::InTheWay { input: input.to_owned(), place: place.display().to_string() }
 }
 
-fn absolute(area: &StagingArea, place: &Place) -> PathBuf {
-    match place.root {
-        Root::Data => area.data.join(&place.path),
-        Root::Work => area.work.join(&place.path),
+fn root(area: &StagingArea, root: Root) -> &Path {
+    match root {
+        Root::Data => &area.data,
+        Root::Work => &area.work,
     }
+}
+
+fn absolute(area: &StagingArea, place: &Place) -> PathBuf {
+    root(area, place.root).join(&place.path)
 }
 
 fn uploads(plan: &Plan) -> impl Iterator<Item = &PlannedInput> {
     plan.data.inputs.iter().filter(|input| input.mode == InputMode::Upload)
+}
+
+/// The inputs whose directories, which the script was to write into, are not there any more.
+pub(in crate::worker) fn uploads_that_are_gone<'a>(area: &StagingArea, plan: &'a Plan) -> Vec<&'a str> {
+    let is_gone = |input: &&PlannedInput| {
+        let place = staging::place(input);
+        let mut path = root(area, place.root).to_owned();
+        // A link on the way is not followed either when files are listed.
+        !components(&place.path).into_iter().all(|part| {
+            path.push(part);
+            path.symlink_metadata().is_ok_and(|there| there.is_dir())
+        })
+    };
+    uploads(plan).filter(is_gone).map(|input| input.name.as_str()).collect()
 }
 
 /// Sends what the script wrote for datastores.
@@ -257,20 +302,33 @@ pub(in crate::worker) async fn send<B: Backend>(
     attempt: &Attempt,
 ) -> Result<(), StagingError> {
     let stores = stores(context, uploads(&attempt.plan).map(|input| &input.datastore)).await?;
+    // What one input cannot be sent for keeps nobody from sending the others.
+    let mut errors = Vec::new();
     for input in uploads(&attempt.plan) {
         let Some(store) = stores.get(&input.datastore) else { continue };
-        let place = staging::place(input);
-        let files = context.backend.staged_files(attempt, &place).await;
-        let files = files.map_err(|source| DataError::Io { path: place.path.into(), source })?;
-        let files = files.into_iter().map(|file| LocalFile {
-            path: file.name.clone(),
-            bytes: file.bytes,
-            open: Box::new(move || file.open()),
-        });
-        let folder = components(&input.path).join("/");
-        datastores::upload(store, &folder, files.collect(), input.overwrite).await?;
+        if let Err(error) = send_input(context, attempt, store, input).await {
+            errors.push(error);
+        }
     }
-    Ok(())
+    Ok(DataError::unsent(errors, 0)?)
+}
+
+async fn send_input<B: Backend>(
+    context: &Context<B>,
+    attempt: &Attempt,
+    store: &Store,
+    input: &PlannedInput,
+) -> Result<(), DataError> {
+    let place = staging::place(input);
+    let files = context.backend.staged_files(attempt, &place).await;
+    let files = files.map_err(|source| DataError::Io { path: place.path.into(), source })?;
+    let files = files.into_iter().map(|file| LocalFile {
+        path: file.name.clone(),
+        bytes: file.bytes,
+        open: Box::new(move || file.open()),
+    });
+    let folder = components(&input.path).join("/");
+    datastores::upload(store, &folder, files.collect(), input.overwrite).await
 }
 
 fn snapshot_name(id: &SnapshotId) -> String {

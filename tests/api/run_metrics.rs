@@ -53,6 +53,11 @@ async fn metrics_are_listed_in_one_call(pool: PgPool) {
     let only = app.get(&format!("{run}/metrics?name=loss&rank=3&attempt=1")).await;
     assert_eq!(only.json()["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(app.get(&format!("{run}/metrics?attempt=2")).await.json()["items"], json!([]));
+    for list in ["metrics", "logs", "outputs"] {
+        for attempt in ["0", "-1", "4294967296"] {
+            app.get(&format!("{run}/{list}?attempt={attempt}")).await.problem(400, "malformed-request");
+        }
+    }
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]

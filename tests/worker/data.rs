@@ -124,6 +124,54 @@ async fn missing_data_fails_the_run_before_anything_is_prepared(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn an_input_that_is_wanted_in_another_is_refused_before_anything_is_written(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let folder = stage.datastore("mystore", &[("sets/a.csv", "1")]).await;
+    let worker = stage.start_worker("a");
+    let id = stage
+        .accept(|run| {
+            let at = |name: &str, place: &str| PlannedInput {
+                path_on_compute: Some(place.to_owned()),
+                ..input(name, "mystore", "sets", InputMode::Mount)
+            };
+            run.plan.data.inputs = vec![at("outer", "x"), at("inner", "x/y")];
+        })
+        .await;
+    let run = stage.until_ended(id).await;
+    assert_eq!((run.status, run.cause), (Status::Failed, Some(Cause::DispatchFailed)));
+    let detail = run.detail.expect("a detail");
+    assert!(detail.contains("`inner`") && detail.contains("`outer`"), "{detail}");
+    assert!(!folder.join("sets/y").is_symlink(), "nothing is written into the datastore");
+    worker.stop().await;
+}
+
+#[sqlx::test]
+async fn nothing_is_put_in_place_through_a_link(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let folder = stage.datastore("mystore", &[("sets/a.csv", "1")]).await;
+    for (mode, place) in [(InputMode::Mount, "x/y"), (InputMode::Upload, "x/y"), (InputMode::Upload, "x")] {
+        let id = stage
+            .accept(|run| {
+                let mut input = input("d", "mystore", "sets", mode);
+                input.path_on_compute = Some(place.to_owned());
+                run.plan.data.inputs = vec![input];
+            })
+            .await;
+        // As a link in the source tree would be.
+        fs::create_dir_all(stage.staged(id, "work")).expect("made");
+        std::os::unix::fs::symlink(folder.join("sets"), stage.staged(id, "work/x")).expect("a link");
+        let worker = stage.start_worker("a");
+        let run = stage.until_ended(id).await;
+        assert_eq!((run.status, run.cause), (Status::Failed, Some(Cause::DispatchFailed)), "{place}");
+        let link = stage.staged(id, "work/x");
+        let expected = format!("the input `d` cannot be put at `{}`: something lies there", link.display());
+        assert_eq!(run.detail.expect("a detail"), expected);
+        assert_eq!(fs::read_dir(folder.join("sets")).expect("there").count(), 1, "{place}");
+        worker.stop().await;
+    }
+}
+
+#[sqlx::test]
 async fn what_the_script_wrote_for_a_datastore_is_sent_at_the_end(pool: PgPool) {
     let stage = Stage::new(pool);
     let folder = stage.datastore("mystore", &[]).await;
@@ -157,6 +205,55 @@ async fn a_run_whose_results_cannot_be_sent_has_not_completed(pool: PgPool) {
     assert_eq!((run.status, run.cause, run.exit_code), (Status::Failed, Some(Cause::Internal), Some(0)));
     let detail = run.detail.expect("a detail");
     assert!(detail.contains("`mystore` has something else at `results/model.npz` already"), "{detail}");
+    worker.stop().await;
+}
+
+#[sqlx::test]
+async fn a_place_that_the_script_took_away_is_said(pool: PgPool) {
+    let stage = Stage::new(pool);
+    let folder = stage.datastore("mystore", &[]).await;
+    let worker = stage.start_worker("a");
+    let id = staged_run(&stage, |run| {
+        run.plan.data.inputs =
+            ["kept", "removed", "linked"].map(|name| input(name, "mystore", name, InputMode::Upload)).into();
+    })
+    .await;
+    let place = |name: &str| stage.staged(id, &format!("data/inputs/{name}/{name}"));
+    fs::write(place("kept").join("a"), "1").expect("written");
+    fs::remove_dir(place("removed")).expect("removed");
+    fs::remove_dir(place("linked")).expect("removed");
+    let elsewhere = stage.datastore("elsewhere", &[]).await;
+    std::os::unix::fs::symlink(elsewhere, place("linked")).expect("a link");
+    stage.backend.set(id, exited(0));
+    assert_eq!(stage.until_ended(id).await.status, Status::Completed);
+    assert_eq!(content(folder.join("kept/a")), "1");
+    let notes = stage.details(id, "data").await;
+    let expected = ["removed", "linked"].map(|name| {
+        format!("the input `{name}`: nothing is sent, because the script removed its directory or put something else there")
+    });
+    assert_eq!(notes, expected);
+    worker.stop().await;
+}
+
+#[sqlx::test]
+async fn what_a_run_without_container_cannot_heed_is_said(pool: PgPool) {
+    let stage = Stage::new(pool);
+    stage.datastore("mystore", &[("sets/a", "1")]).await;
+    let worker = stage.start_worker("a");
+    let id = staged_run(&stage, |run| {
+        let mut input = input("d", "mystore", "sets", InputMode::Mount);
+        input.path_on_compute = Some("/mnt/in".to_owned());
+        run.plan.data.inputs = vec![input];
+        run.definition.insert("framework_version".to_owned(), "7.0.0".into());
+    })
+    .await;
+    let notes = stage.details(id, "data").await;
+    assert!(
+        notes[1].starts_with("the input `d`: its `path_on_compute` `/mnt/in` is not heeded"),
+        "{notes:?}"
+    );
+    let notes = stage.details(id, "environment").await;
+    assert!(notes.iter().any(|note| note.contains("`framework_version` `7.0.0` is not heeded")), "{notes:?}");
     worker.stop().await;
 }
 

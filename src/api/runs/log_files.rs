@@ -1,5 +1,7 @@
 //! `GET /v1/runs/{id}/logs`
 
+use std::num::NonZeroU32;
+
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -41,8 +43,15 @@ pub struct LogFiles {
     pub run_status: Status,
 }
 
-/// The form of the query parameter `attempt`.
-pub(super) const ATTEMPT_FORM: &str = "the number of an attempt: 1 for the first";
+/// The query parameter `attempt`, where it is given.
+///
+/// # Errors
+/// When it is the number of no attempt.
+pub(super) fn take_attempt(query: &mut ApiQuery) -> Result<Option<u32>, ApiError> {
+    const FORM: &str = "the number of an attempt: 1 for the first";
+    let asked = query.take_parsed::<NonZeroU32>("attempt", FORM)?;
+    Ok(asked.map(NonZeroU32::get))
+}
 
 /// List the log files of a run
 ///
@@ -65,7 +74,7 @@ pub async fn list_run_logs(
     ApiPath(id): ApiPath<RunId>,
     mut query: ApiQuery,
 ) -> Result<Response, ApiError> {
-    let attempt = query.take_parsed::<u32>("attempt", ATTEMPT_FORM)?;
+    let attempt = take_attempt(&mut query)?;
     query.finish(&["attempt"])?;
     let progress = progress(&state, id).await?;
     let logs = state.storage.list_run_logs(id, attempt.unwrap_or(progress.attempt)).await?;

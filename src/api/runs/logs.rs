@@ -12,7 +12,7 @@ use futures_util::stream;
 
 use super::{
     follow::{Follow, Format},
-    log_files::ATTEMPT_FORM,
+    log_files::take_attempt,
     log_reader::{self, LogName},
     progress,
 };
@@ -58,7 +58,7 @@ pub async fn get_run_log(
     mut query: ApiQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let attempt = query.take_parsed::<u32>("attempt", ATTEMPT_FORM)?;
+    let attempt = take_attempt(&mut query)?;
     let offset = query.take_parsed::<u64>("offset", "a number of bytes")?;
     let follow = query.take_parsed::<bool>("follow", "`true` or `false`")?.unwrap_or(false);
     query.finish(&["attempt", "offset", "follow"])?;

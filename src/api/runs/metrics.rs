@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{log_files::ATTEMPT_FORM, progress};
+use super::{log_files::take_attempt, progress};
 use crate::{
     api::{
         error::ApiError,
@@ -99,7 +99,7 @@ pub async fn list_run_metrics(
     ApiPath(id): ApiPath<RunId>,
     mut query: ApiQuery,
 ) -> Result<Response, ApiError> {
-    let asked_attempt = query.take_parsed::<u32>("attempt", ATTEMPT_FORM)?;
+    let asked_attempt = take_attempt(&mut query)?;
     let rank = query.take_parsed::<u32>("rank", "an integer from 0 to 2147483647")?;
     let name = query.take("name")?;
     let list = format!("metrics {id} {asked_attempt:?} {rank:?} {name:?}");

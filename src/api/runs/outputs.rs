@@ -11,7 +11,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{log_files::ATTEMPT_FORM, progress};
+use super::{log_files::take_attempt, progress};
 use crate::{
     api::{
         error::ApiError,
@@ -69,7 +69,7 @@ pub async fn list_run_outputs(
     ApiPath(id): ApiPath<RunId>,
     mut query: ApiQuery,
 ) -> Result<Response, ApiError> {
-    let attempt = query.take_parsed::<u32>("attempt", ATTEMPT_FORM)?;
+    let attempt = take_attempt(&mut query)?;
     query.finish(&["attempt"])?;
     let progress = progress(&state, id).await?;
     let outputs = state.storage.list_run_outputs(id, attempt.unwrap_or(progress.attempt)).await?;
@@ -107,7 +107,7 @@ pub async fn get_run_output(
     mut query: ApiQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let attempt = query.take_parsed::<u32>("attempt", ATTEMPT_FORM)?;
+    let attempt = take_attempt(&mut query)?;
     query.finish(&["attempt"])?;
     let attempt = attempt.unwrap_or(progress(&state, id).await?.attempt);
     let output = state.storage.get_run_output(id, attempt, &name).await?;

@@ -7,7 +7,8 @@ use super::{Rule, data, distributed, environment, files, general, images, packag
 ///
 /// 1 had no `script-syntax-error`, `package-not-declared`, `container-not-available` and `conda-not-available`.
 /// 2 had no `environment-section-ignored`, and runs were refused by a `parameter-not-yet-effective`.
-pub const RULE_SET_VERSION: &str = "3";
+/// 3 had no `registry-address-with-credentials` and `shm-size-without-docker`.
+pub const RULE_SET_VERSION: &str = "4";
 
 /// The files with rules. What is found about one parameter comes in this order.
 static FILES: [&[Rule]; 10] = [
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     /// What the rules of the present version are, as a digest.
-    const DIGEST: &str = "4ce9fa1f67fd7468";
+    const DIGEST: &str = "a2a514bc80d493ab";
 
     #[test]
     fn the_version_changes_with_the_rules() {

@@ -61,6 +61,19 @@ pub(super) static RULES: &[Rule] = &[
         check: registry_incomplete,
     },
     Rule {
+        slug: "registry-address-with-credentials",
+        severity: Severity::Error,
+        parameters: &["image_registry_details", "environment_definition"],
+        summary: "The address of a registry holds neither user name nor password.",
+        doc: "The details of a registry are its address and, where it asks for them, user name and password.",
+        url: CHAINER_PAGE,
+        refused: r#"{"custom_docker_image": "registry.example/team/chainer:7", "image_registry_details": {"address": "[redacted]@registry.example"}}"#,
+        accepted: Some(
+            r#"{"custom_docker_image": "registry.example/team/chainer:7", "image_registry_details": {"address": "registry.example"}}"#,
+        ),
+        check: registry_address_with_credentials,
+    },
+    Rule {
         slug: "registry-without-image",
         severity: Severity::Warning,
         parameters: &["image_registry_details", "custom_docker_image"],
@@ -99,6 +112,17 @@ pub(super) static RULES: &[Rule] = &[
         refused: r#"{"shm_size": "2 GB"}"#,
         accepted: Some(r#"{"shm_size": "2g"}"#),
         check: shm_size_invalid,
+    },
+    Rule {
+        slug: "shm-size-without-docker",
+        severity: Severity::Warning,
+        parameters: &["use_docker", "shm_size"],
+        summary: "The size of shared memory has no effect without Docker.",
+        doc: "The size is that of the Docker container's shared memory.",
+        url: CHAINER_PAGE,
+        refused: r#"{"use_docker": false, "shm_size": "8g"}"#,
+        accepted: Some(r#"{"shm_size": "8g"}"#),
+        check: shm_size_without_docker,
     },
 ];
 
@@ -152,7 +176,7 @@ fn image_reference_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
         if let Some(text) = given.text()
             && let Some(why) = image::fault(text)
         {
-            let shown = shortened(&super::grammar::pip::without_credentials(text));
+            let shown = shortened(&image::without_credentials(text));
             sink.report(
                 pointer,
                 format!("{shown:?} is no image reference: {why}."),
@@ -271,6 +295,21 @@ fn incomplete(registry: &Registry, sink: &mut Sink<'_>) {
     );
 }
 
+fn registry_address_with_credentials(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let own = context.draft.image_registry_details.value();
+    let environment = context.draft.environment_definition.value();
+    for registry in own.into_iter().chain(environment.and_then(|it| it.docker.registry.value())) {
+        // The message must not repeat what may be a password.
+        if registry.address.text().is_some_and(|address| address.contains('@')) {
+            sink.report(
+                pointers::child(&registry.pointer, "address"),
+                "The address of the registry has an `@`: an address is shown, and must hold neither user name nor password.",
+                words("Write the host name alone; `username` and `password` are kept apart and never shown."),
+            );
+        }
+    }
+}
+
 fn registry_without_image(context: &Context<'_>, sink: &mut Sink<'_>) {
     let draft = context.draft;
     if draft.image_registry_details.is_given() && !context.has_environment() && !draft.image().is_given() {
@@ -344,6 +383,18 @@ fn shm_size_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
+fn shm_size_without_docker(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let draft = context.draft;
+    if !context.has_environment() && draft.use_docker.is_false() && draft.shm_size.is_given() {
+        sink.report_about(
+            &["use_docker"],
+            "/shm_size",
+            "`shm_size` has no effect: `use_docker` is false, and without a container the machine's shared memory is used.",
+            words("Remove `shm_size`, or let the run use Docker."),
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -400,6 +451,39 @@ mod tests {
             let text = serde_json::to_string(&verdict(&with(wrong)).findings).unwrap();
             assert!(!text.contains(secret), "{text}");
         }
+    }
+
+    #[test]
+    fn credentials_in_names_and_addresses_are_refused_and_not_repeated() {
+        let secret = "n0t-for-readers";
+        let address = |user: &str| json!({"address": format!("{user}registry.example"), "username": "u", "password": "p"});
+        let own = |user: &str| json!({"custom_docker_image": "a", "image_registry_details": address(user)});
+        let saved = |user: &str| {
+            json!({"environment_definition": {"name": "e", "docker":
+            {"base_image": "a", "base_image_registry": address(user)}}})
+        };
+        for user in [format!("u:{secret}@"), format!("https://u:{secret}@"), format!("{secret}@")] {
+            for (body, place) in [
+                (own(&user), "/image_registry_details/address"),
+                (saved(&user), "/environment_definition/docker/base_image_registry/address"),
+            ] {
+                assert_eq!(errors(&body), [format!("registry-address-with-credentials@{place}")]);
+                let text = serde_json::to_string(&verdict(&body).findings).unwrap();
+                assert!(!text.contains(secret), "{text}");
+            }
+            let body = json!({"custom_docker_image": format!("{user}registry.example/a:1")});
+            assert_eq!(errors(&body), ["image-reference-invalid@/custom_docker_image"]);
+            let text = serde_json::to_string(&verdict(&body).findings).unwrap();
+            assert!(!text.contains(secret) && text.contains("registry.example/a:1"), "{text}");
+        }
+        assert!(errors(&own("")).is_empty() && errors(&saved("")).is_empty());
+    }
+
+    #[test]
+    fn shared_memory_needs_docker() {
+        let with = |docker: bool| json!({"use_docker": docker, "shm_size": "8g"});
+        assert_eq!(warnings(&with(false)), ["shm-size-without-docker@/shm_size"]);
+        assert!(warnings(&with(true)).is_empty());
     }
 
     #[test]

@@ -8,9 +8,10 @@ use crate::{
     backend::{ActualEnvironment, Backend, PrepareError, RegistryLogin, SourceTree},
     datastores::Store,
     domain::{
-        environment::EnvironmentKind,
+        environment::{EnvironmentKind, unheeded_version},
         ids::SnapshotId,
         run::{Cause, Move, Status},
+        staging::unheeded_places,
     },
     storage::StorageError,
     vault::purposes,
@@ -48,6 +49,10 @@ impl<B: Backend> Driver<'_, B> {
             Ok(ready) => {
                 for note in &ready.staged {
                     self.note("data", note).await?;
+                }
+                let in_container = ready.environment.container.is_some();
+                for note in unheeded_places(&self.attempt.plan, in_container) {
+                    self.note("data", &note).await?;
                 }
                 self.note_differences(&ready.environment).await?;
                 let actual = match serde_json::to_value(&ready.environment) {
@@ -150,6 +155,9 @@ impl<B: Backend> Driver<'_, B> {
         if asked.docker && asked.kind == EnvironmentKind::Managed && actual.container.is_none() {
             let note = "a container was asked for; this target runs without containers, so the run gets a virtual environment";
             self.note("environment", note).await?;
+        }
+        if let Some(note) = unheeded_version(asked, &self.run.definition) {
+            self.note("environment", &note).await?;
         }
         for difference in &actual.substitutions {
             let used = difference.used.as_deref().unwrap_or("nothing");

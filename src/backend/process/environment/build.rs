@@ -19,6 +19,7 @@ use super::{
     super::{container::ContainerControl, layout},
     workshop::Installer,
 };
+use crate::domain::{rules::grammar::pip, secret::Secret};
 
 /// How much of a command's output is kept to explain a failure.
 const KEPT_OUTPUT: usize = 64 * 1024;
@@ -29,29 +30,70 @@ const MESSAGE_LIMIT: usize = 2000;
 /// How many lines are shown of output that names no error.
 const UNEXPLAINED_LINES: usize = 20;
 
-/// Where the output of a build goes.
+/// What stands in place of a secret.
+const HIDDEN: &str = "***";
+
+/// Where the output of a build goes, without the passwords in it.
 pub(in super::super) struct BuildLog {
     files: Vec<File>,
+    secrets: Vec<String>,
+    /// The beginning of a line: a password may come in two pieces.
+    begun: Vec<u8>,
+}
+
+impl Drop for BuildLog {
+    fn drop(&mut self) {
+        // Whoever waits for the command to end has been told already when the log cannot be written.
+        let _ = self.flush();
+    }
 }
 
 impl BuildLog {
     pub(in super::super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { files: vec![layout::open_log(path)?] })
+        Ok(Self { files: vec![layout::open_log(path)?], secrets: Vec::new(), begun: Vec::new() })
     }
 
     /// Also writes to a second file, emptied first: there others find what happened.
     pub(in super::super) fn also(&self, path: &Path) -> io::Result<Self> {
         let mut files = self.files.iter().map(File::try_clone).collect::<io::Result<Vec<_>>>()?;
         files.push(File::create(path)?);
-        Ok(Self { files })
+        Ok(Self { files, secrets: self.secrets.clone(), begun: Vec::new() })
+    }
+
+    /// Hides a text wherever it comes up, besides the passwords in addresses.
+    pub(in super::super) fn hide(&mut self, secret: &Secret) {
+        let lines = secret.expose().lines().filter(|line| !line.is_empty());
+        self.secrets.extend(lines.map(str::to_owned));
+    }
+
+    /// A text without what is hidden.
+    pub(super) fn masked(&self, text: &str) -> String {
+        let text = pip::without_credentials(text);
+        self.secrets.iter().fold(text, |text, secret| text.replace(secret, HIDDEN))
     }
 
     pub(in super::super) fn line(&mut self, text: &str) -> io::Result<()> {
         self.bytes(format!("{text}\n").as_bytes())
     }
 
+    /// Takes output as it comes, and writes it when its line is whole.
     pub(in super::super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.files.iter_mut().try_for_each(|file| file.write_all(bytes))
+        self.begun.extend_from_slice(bytes);
+        let whole =
+            self.begun.iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(0, |end| end + 1);
+        // What has no lines is not kept for ever.
+        let whole = if self.begun.len() - whole > KEPT_OUTPUT { self.begun.len() } else { whole };
+        let rest = self.begun.split_off(whole);
+        self.flush()?;
+        self.begun = rest;
+        Ok(())
+    }
+
+    /// Writes what has no end of a line yet.
+    fn flush(&mut self) -> io::Result<()> {
+        let bytes = std::mem::take(&mut self.begun);
+        let written = self.masked(&String::from_utf8_lossy(&bytes));
+        self.files.iter_mut().try_for_each(|file| file.write_all(written.as_bytes()))
     }
 }
 
@@ -143,7 +185,8 @@ pub(in super::super) async fn run(
     // It was removed when it ended.
     contained.0 = None;
     let text = String::from_utf8_lossy(&kept).into_owned();
-    if status.success() { Ok(text) } else { Err(CommandError::Failed(meaningful(&text))) }
+    log.flush()?;
+    if status.success() { Ok(text) } else { Err(CommandError::Failed(meaningful(&log.masked(&text)))) }
 }
 
 /// What a person needs of an installer's output: from the first complaint to the end, without the drawing.
@@ -230,5 +273,28 @@ mod tests {
         let soon = deadline(Duration::from_millis(100));
         let late = run(shell("sleep 600 & sleep 600"), &lock, &mut log, soon).await;
         assert!(matches!(late, Err(CommandError::TimedOut)));
+    }
+
+    #[tokio::test]
+    async fn passwords_are_neither_in_the_log_nor_in_the_message() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, second) = (directory.path().join("log"), directory.path().join("second"));
+        let lock = layout::open_lock_file(&directory.path().join("lock")).unwrap();
+        let mut log = BuildLog::open(&path).unwrap();
+        log.hide(&Secret::new("of-the-registry".to_owned()));
+        let mut log = log.also(&second).unwrap();
+        let mut command = Command::new("/bin/sh");
+        // The second one comes in two pieces.
+        let script = "echo got https://user:SECRET@host/x.whl and of-the-registry >&2; printf 'error: https://u:SEC'; \
+            sleep 0.3; printf 'RET@host'; exit 1";
+        command.args(["-c", script]);
+        let far = deadline(Duration::from_secs(60));
+        let failed = run(command, &lock, &mut log, far).await.unwrap_err();
+        assert_eq!(failed.to_string(), "error: https://***@host");
+        for log in [path, second] {
+            let expected = "got https://***@host/x.whl and ***\nerror: https://***@host";
+            assert_eq!(std::fs::read_to_string(log).unwrap(), expected);
+        }
+        assert_eq!(log.masked("https://a:b@c of-the-registry"), "https://***@c ***");
     }
 }

@@ -54,6 +54,10 @@ pub(super) async fn prepare(
     };
     let mut log =
         BuildLog::open(&log_path).map_err(|source| PrepareError::Io { path: log_path.clone(), source })?;
+    if let Some(login) = &attempt.registry {
+        // Runtimes have no business to repeat it, and it is not theirs to decide.
+        log.hide(&login.password);
+    }
     let result = match choice {
         Choice::Container { engine, is_required } => {
             in_image(backend, attempt, directory, &engine, is_required, &mut log).await
@@ -67,7 +71,7 @@ pub(super) async fn prepare(
 
 fn explain(error: CommandError, log: &mut BuildLog, backend: &ProcessBackend) -> PrepareError {
     let message = match error {
-        CommandError::Failed(message) => message,
+        CommandError::Failed(message) => log.masked(&message),
         CommandError::TimedOut => {
             format!("not finished after {} s: stopped", backend.settings.build_timeout.as_secs())
         }

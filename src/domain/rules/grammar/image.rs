@@ -36,6 +36,15 @@ pub(crate) fn fault(text: &str) -> Option<&'static str> {
     Some("what stands before the first `/` is neither a registry nor a part of a name")
 }
 
+/// A text that is no image reference without what stands before its last `@`: it may be a password, unless a digest was
+/// meant.
+pub(crate) fn without_credentials(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((name, rest)) if name.contains('@') || !rest.starts_with("sha") => format!("***@{rest}"),
+        _ => text.to_owned(),
+    }
+}
+
 fn path_fault(path: &str) -> Option<&'static str> {
     if path.split('/').all(is_component) {
         return None;
