@@ -161,18 +161,9 @@ impl Backend for Backends {
         Ok(kept)
     }
 
-    async fn reach(&self, targets: &[compute_target::Backend]) -> Vec<Result<String, String>> {
-        let mut found = Vec::with_capacity(targets.len());
-        for target in targets {
-            found.push(match self.of(target) {
-                Ok(one) => {
-                    let one = each!(one, backend => backend.reach(std::slice::from_ref(target)).await);
-                    one.into_iter().next().unwrap_or_else(|| Err("nothing was found out".to_owned()))
-                }
-                Err(error) => Err(error.to_string()),
-            });
-        }
-        found
+    async fn reach(&self, target: &compute_target::Backend) -> Result<String, String> {
+        let one = self.of(target).map_err(|error| error.to_string())?;
+        each!(one, backend => backend.reach(target).await)
     }
 
     async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {

@@ -178,12 +178,8 @@ pub trait Backend: Send + Sync {
     /// interrupted removals left. Answers which are kept on this worker's part of the compute.
     fn tidy_environments(&self) -> impl Future<Output = io::Result<Vec<BuiltEnvironment>>> + Send;
 
-    /// Learns of the targets there are, and asks the compute of each whether it can be reached: what was found, or why not, in
-    /// the order of the targets.
-    fn reach(
-        &self,
-        targets: &[compute_target::Backend],
-    ) -> impl Future<Output = Vec<Result<String, String>>> + Send;
+    /// Learns that there is this target, and asks its compute whether it can be reached: what was found, or why not.
+    fn reach(&self, target: &compute_target::Backend) -> impl Future<Output = Result<String, String>> + Send;
 
     /// The runs that have something left on this worker's part of the compute, whatever their status.
     fn remaining_runs(&self) -> impl Future<Output = io::Result<Vec<RunId>>> + Send;

@@ -177,18 +177,6 @@ impl SlurmCommands {
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
-
-    /// Every command that is named, with the name that it has on `PATH`.
-    #[must_use]
-    pub const fn all(&self) -> [(&'static str, Option<&String>); 5] {
-        [
-            ("sbatch", self.sbatch.as_ref()),
-            ("squeue", self.squeue.as_ref()),
-            ("scancel", self.scancel.as_ref()),
-            ("scontrol", self.scontrol.as_ref()),
-            ("sacct", self.sacct.as_ref()),
-        ]
-    }
 }
 
 /// A partition of a Slurm cluster.

@@ -1,6 +1,6 @@
 //! The environment that a definition asks for: resolved purely, built elsewhere.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -174,6 +174,20 @@ pub struct ActualEnvironment {
     /// The container that it is in; null where there is none.
     #[serde(default)]
     pub container: Option<ActualContainer>,
+}
+
+impl ActualEnvironment {
+    /// Where what the service built lies, `<root>/bin/python` being its interpreter; none for what was there before.
+    #[must_use]
+    pub fn built_root(&self) -> Option<&Path> {
+        self.build_key.as_ref().and_then(|_| Path::new(&self.interpreter).parent()?.parent())
+    }
+
+    /// Whether it is one of conda.
+    #[must_use]
+    pub fn is_conda(&self) -> bool {
+        self.kind == "conda"
+    }
 }
 
 impl Environment {

@@ -3,6 +3,7 @@
 //! Each turn of the loop takes one idempotent step and writes where that leads. What a step finds is turned into the next
 //! status by pure functions (`domain::run`); this file only asks and writes.
 
+mod hand_over;
 mod prepare;
 
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::{
     staging::{self, StagingError},
 };
 use crate::{
-    backend::{ActualEnvironment, Attempt, Backend, BackendError},
+    backend::{Attempt, Backend},
     domain::{
         compute_target::Engine,
         run::{
@@ -182,48 +183,6 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    async fn start(&mut self) -> Result<Turn, Stop> {
-        match self.submit(Status::Starting).await? {
-            Some(turn) => Ok(turn),
-            None => self.watch(Status::Starting).await,
-        }
-    }
-
-    /// Hands the attempt to the backend, which knows whether it was before; where that leads when it fails.
-    async fn submit(&mut self, status: Status) -> Result<Option<Turn>, Stop> {
-        let environment: Result<ActualEnvironment, String> = match &self.run.actual_environment {
-            Some(value) => serde_json::from_value(value.clone()).map_err(|e| e.to_string()),
-            None => Err("none was recorded".to_owned()),
-        };
-        let environment = match environment {
-            Ok(environment) => environment,
-            Err(detail) => {
-                let detail = format!("the prepared environment cannot be read back: {detail}");
-                return self.fail(status, Cause::Internal, detail).await.map(Some);
-            }
-        };
-        let failed = match self.context.backend.ensure_submitted(&self.attempt, &environment).await {
-            Ok(()) => return Ok(None),
-            Err(error) => error,
-        };
-        let turn = match failed {
-            BackendError::Unavailable(why) => self.no_answer(status, &why).await,
-            BackendError::Refused(why) => self.refuse(status, Cause::DispatchFailed, why).await,
-            error => self.fail(status, Cause::DispatchFailed, error.to_string()).await,
-        };
-        turn.map(Some)
-    }
-
-    /// The compute does not answer: the run keeps what it has, and says so.
-    async fn no_answer(&mut self, status: Status, why: &str) -> Result<Turn, Stop> {
-        if status == Status::NotResponding {
-            warn!("run {}: still no answer from the backend: {why}", self.run.id);
-            return Ok(Turn::Wait(jittered(RETRY_PAUSE * 4)));
-        }
-        let detail = format!("the backend cannot be asked: {why}");
-        self.write(status, Move::because(Status::NotResponding, detail)).await
-    }
-
     /// Between two looks.
     const fn interval(&self) -> Duration {
         match self.attempt.backend.engine {
@@ -269,19 +228,6 @@ impl<B: Backend> Driver<'_, B> {
             }
             Err(error) => self.no_answer(status, &error.to_string()).await,
         }
-    }
-
-    /// It has not begun; what it waits for on the compute, if it does, is for people to see.
-    async fn waits(&mut self, reason: Option<String>) -> Result<Turn, Stop> {
-        while self.waits_for != reason {
-            let (storage, now) = (&self.context.storage, self.context.clock.now());
-            match storage.record_wait(&self.lease, reason.as_deref(), now).await {
-                Ok(Written::LeaseLost) => return Err(Stop::LeaseLost),
-                Ok(Written::Done | Written::StatusIs(_)) => self.waits_for.clone_from(&reason),
-                Err(error) => self.wait_out(&error).await?,
-            }
-        }
-        Ok(Turn::Wait(self.interval()))
     }
 
     /// Ends an attempt that has no exit of its own.

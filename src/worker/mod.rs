@@ -31,10 +31,7 @@ use crate::{
     artifacts::Artifacts,
     backend::Backend,
     clock::{Clock, entropy},
-    domain::{
-        collection::Limits,
-        compute_target::{ComputeTarget, Engine},
-    },
+    domain::{collection::Limits, compute_target::Engine},
     storage::{
         Storage, StorageError,
         leases::{Claimant, Claimed},
@@ -247,14 +244,9 @@ async fn reach<B: Backend>(context: &Context<B>) {
         Ok(targets) => targets,
         Err(error) => return warn!("could not list the compute targets: {error}"),
     };
-    let clusters: Vec<ComputeTarget> = targets
-        .into_iter()
-        .map(|stored| stored.target)
-        .filter(|target| target.backend.engine != Engine::Process)
-        .collect();
-    let backends: Vec<_> = clusters.iter().map(|target| target.backend.clone()).collect();
-    let found = context.backend.reach(&backends).await;
-    for (target, found) in clusters.iter().zip(found) {
+    let clusters = targets.into_iter().map(|stored| stored.target);
+    for target in clusters.filter(|target| target.backend.engine != Engine::Process) {
+        let found = context.backend.reach(&target.backend).await;
         let (reachable, detail) = match &found {
             Ok(detail) => (true, detail),
             Err(why) => (false, why),

@@ -9,6 +9,32 @@ use estimatord::{
 
 use crate::harness::{Lab, content, ended, is_alive, noted_pids, start, until, with_variable};
 
+/// Gives every test that wants nothing but a place to run in to the macro `$each`, which makes tests of them.
+macro_rules! suite {
+    ($each:ident) => {
+        $each! {
+            tells_the_exit_code,
+            tells_the_signal,
+            starts_once_however_often_it_is_asked,
+            starts_once_when_all_ask_first,
+            cancelling_ends_the_whole_family,
+            what_the_script_leaves_behind_is_ended,
+            cancelled_before_the_start_it_never_starts,
+            cancelling_what_was_never_prepared_is_no_error,
+            cancelling_while_it_starts_ends_it,
+            too_long_a_run_is_ended,
+            lists_logs_and_outputs_without_links,
+            what_a_script_logs_is_recorded,
+            logs_can_be_read_while_it_runs,
+            arguments_arrive_verbatim_and_variables_are_set,
+            what_cannot_start_says_so,
+            removing_leaves_nothing_and_spares_what_runs,
+            what_a_run_left_can_be_removed_without_its_attempts,
+        }
+    };
+}
+pub(crate) use suite;
+
 fn names(files: &[AttemptFile]) -> Vec<&str> {
     files.iter().map(|file| file.name.as_str()).collect()
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use estimatord::{
-    backend::{ActualEnvironment, Attempt, Backend, Exit, Observation, SourceTree},
+    backend::{ActualEnvironment, Attempt, Backend, Exit, Observation, SourceTree, process::Settings},
     clock,
     clock::Clock as _,
     domain::{
@@ -58,6 +58,20 @@ static PYTHON: LazyLock<String> = LazyLock::new(|| {
     assert!(output.status.success(), "the tests need python3");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 });
+
+/// What a backend is told that builds nothing special.
+pub fn settings(data_dir: PathBuf, cancel_grace: Duration) -> Settings {
+    Settings {
+        data_dir,
+        supervisor: env!("CARGO_BIN_EXE_estimatord").into(),
+        cancel_grace,
+        build_timeout: Duration::from_secs(600),
+        max_environments_bytes: u64::MAX,
+        uv: None,
+        conda: None,
+        conda_channel_alias: None,
+    }
+}
 
 /// A source tree that lies in a directory of this repository.
 pub struct Directory(pub PathBuf);

@@ -7,10 +7,7 @@ use std::{
 };
 
 use estimatord::{
-    backend::{
-        Attempt, Backend as _, Observation, PrepareError,
-        process::{ProcessBackend, Settings},
-    },
+    backend::{Attempt, Backend as _, Observation, PrepareError, process::ProcessBackend},
     domain::plan::Launcher,
 };
 use nix::{
@@ -70,17 +67,7 @@ impl Lab for Machine {
     type Backend = ProcessBackend;
 
     fn backend(&self) -> ProcessBackend {
-        ProcessBackend::new(Settings {
-            data_dir: self.data_dir(),
-            supervisor: env!("CARGO_BIN_EXE_estimatord").into(),
-            cancel_grace: self.grace,
-            build_timeout: Duration::from_secs(600),
-            max_environments_bytes: u64::MAX,
-            uv: None,
-            conda: None,
-            conda_channel_alias: None,
-        })
-        .unwrap()
+        ProcessBackend::new(harness::settings(self.data_dir(), self.grace)).unwrap()
     }
 
     fn notes(&self) -> &Path {
@@ -101,25 +88,7 @@ macro_rules! conforms {
     )*};
 }
 
-conforms! {
-    tells_the_exit_code,
-    tells_the_signal,
-    starts_once_however_often_it_is_asked,
-    starts_once_when_all_ask_first,
-    cancelling_ends_the_whole_family,
-    what_the_script_leaves_behind_is_ended,
-    cancelled_before_the_start_it_never_starts,
-    cancelling_what_was_never_prepared_is_no_error,
-    cancelling_while_it_starts_ends_it,
-    too_long_a_run_is_ended,
-    lists_logs_and_outputs_without_links,
-    what_a_script_logs_is_recorded,
-    logs_can_be_read_while_it_runs,
-    arguments_arrive_verbatim_and_variables_are_set,
-    what_cannot_start_says_so,
-    removing_leaves_nothing_and_spares_what_runs,
-    what_a_run_left_can_be_removed_without_its_attempts,
-}
+conformance::suite!(conforms);
 
 #[tokio::test]
 async fn who_ignores_term_is_killed_after_the_grace() {

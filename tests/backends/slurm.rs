@@ -9,9 +9,7 @@ use std::{
 };
 
 use estimatord::{
-    backend::{
-        Attempt, Backend as _, BackendError, ExitReason, Observation, process::Settings, slurm::SlurmBackend,
-    },
+    backend::{Attempt, Backend as _, BackendError, ExitReason, Observation, slurm::SlurmBackend},
     domain::{
         compute_target::{self, Engine, SlurmCommands, SlurmSettings},
         slurm::job_name,
@@ -58,16 +56,7 @@ impl Cluster {
     }
 
     fn backend_that_looks_every(&self, interval: Duration) -> SlurmBackend {
-        let settings = Settings {
-            data_dir: "/nowhere".into(),
-            supervisor: env!("CARGO_BIN_EXE_estimatord").into(),
-            cancel_grace: self.grace,
-            build_timeout: Duration::from_secs(600),
-            max_environments_bytes: u64::MAX,
-            uv: None,
-            conda: None,
-            conda_channel_alias: None,
-        };
+        let settings = harness::settings("/nowhere".into(), self.grace);
         SlurmBackend::new(&self.settings, &settings, interval).unwrap()
     }
 
@@ -130,25 +119,7 @@ macro_rules! conforms {
     )*};
 }
 
-conforms! {
-    tells_the_exit_code,
-    tells_the_signal,
-    starts_once_however_often_it_is_asked,
-    starts_once_when_all_ask_first,
-    cancelling_ends_the_whole_family,
-    what_the_script_leaves_behind_is_ended,
-    cancelled_before_the_start_it_never_starts,
-    cancelling_what_was_never_prepared_is_no_error,
-    cancelling_while_it_starts_ends_it,
-    too_long_a_run_is_ended,
-    lists_logs_and_outputs_without_links,
-    what_a_script_logs_is_recorded,
-    logs_can_be_read_while_it_runs,
-    arguments_arrive_verbatim_and_variables_are_set,
-    what_cannot_start_says_so,
-    removing_leaves_nothing_and_spares_what_runs,
-    what_a_run_left_can_be_removed_without_its_attempts,
-}
+conformance::suite!(conforms);
 
 /// A test on the cluster.
 macro_rules! on_cluster {
@@ -330,8 +301,8 @@ on_cluster! {
         let error = backend.prepare(&attempt, &scripts()).await.unwrap_err();
         assert!(error.to_string().contains("not-mounted"), "{error}");
         assert!(!fs::exists(cluster.note("not-mounted")).unwrap());
-        let found = backend.reach(std::slice::from_ref(&attempt.backend)).await;
-        assert!(found[0].as_ref().unwrap_err().contains("shared_dir"), "{found:?}");
+        let found = backend.reach(&attempt.backend).await;
+        assert!(found.as_ref().unwrap_err().contains("shared_dir"), "{found:?}");
     }
     async fn one_look_at_the_queue_is_enough_for_all_jobs() {
         let number = std::env::var("ESTIMATORD_TEST_JOBS").map_or(60, |text| text.parse().unwrap());

@@ -74,6 +74,15 @@ fn cluster(arguments: &[&str]) {
     assert!(Command::new(script).args(arguments).status().expect("run").success(), "{arguments:?}");
 }
 
+/// What `squeue` says of the job of a run's first attempt.
+fn job(id: &str, format: &str) -> String {
+    let name = format!("estimatord-{id}-1");
+    let format = format!("--format={format}");
+    let arguments = ["--noheader", "--states=all", &format, "--name", &name];
+    let output = Command::new("squeue").args(arguments).output().expect("run");
+    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+}
+
 /// How many lines each run has left in a file that all of them add to.
 fn lines(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -169,10 +178,7 @@ fn a_node_that_dies_costs_an_attempt_and_not_the_run() {
     let id = answer.json()["id"].as_str().expect("an id").to_owned();
     stage.service().until_status(&id, &["Running"]);
     until("the script has started", || notes.exists().then_some(()));
-    let name = format!("estimatord-{id}-1");
-    let output =
-        Command::new("squeue").args(["--noheader", "--format=%N", "--name", &name]).output().expect("run");
-    let node = String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned();
+    let node = job(&id, "%N");
     cluster(&["node", "stop", &node]);
     let run = patiently(&stage, &id, "Completed");
     cluster(&["node", "start", &node]);
@@ -239,12 +245,7 @@ fn slow_the_example_trains_on_two_nodes_and_a_canceled_one_leaves_no_process() {
     definition["use_docker"] = json!(false);
     let id = stage.service().submit(&definition);
     let run = patiently(&stage, &id, "Completed");
-    let name = format!("estimatord-{id}-1");
-    let output = Command::new("squeue")
-        .args(["--noheader", "--states=all", "--format=%D %T", "--name", &name])
-        .output()
-        .expect("run");
-    assert_eq!(String::from_utf8(output.stdout).expect("UTF-8").trim(), "2 COMPLETED");
+    assert_eq!(job(&id, "%D %T"), "2 COMPLETED");
     let log =
         stage.service().call("GET", &format!("/v1/runs/{id}/logs/user_logs/std_log_0.txt"), None).text();
     let metrics = stage.service().call("GET", &format!("/v1/runs/{id}/metrics"), None).json();

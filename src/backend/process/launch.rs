@@ -1,7 +1,6 @@
 //! From a plan to a command line and an environment: pure.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,6 +11,7 @@ use super::{
     layout::{MPIRUN_LOG, STD_LOG},
     rank,
     records::Launch,
+    script_environment::{environment, mark_of},
 };
 use crate::domain::{
     container::{Container, Mount, Script, launch_script, rank_script, run_arguments},
@@ -19,47 +19,11 @@ use crate::domain::{
     staging::{self, Area},
 };
 
-/// Variables of the service that a script is given. Everything else of the service's environment stays with it:
-/// the database address and the tokens are in there.
-const INHERITED: [&str; 18] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "LANGUAGE",
-    "TZ",
-    "TMPDIR",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "CUDA_VISIBLE_DEVICES",
-];
-/// Where programs are looked for when the service itself was told nothing.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What a script leaves behind is not waited for as long as the script itself.
 const LEFTOVERS_GRACE: Duration = Duration::from_secs(5);
 
-/// What lets more ranks than cores run, as Open MPI 4 and 5 read it from the environment; others do not mind.
-const OVERSUBSCRIBE: [(&str, &str); 4] = [
-    ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
-    ("OMPI_MCA_hwloc_base_binding_policy", "none"),
-    ("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe"),
-    ("PRTE_MCA_hwloc_default_binding_policy", "none"),
-];
 /// The script that gives a rank its log, where our own binary cannot be run.
 const RANK_SCRIPT: &str = "rank.sh";
-
-/// Whether a variable of the service may be passed on to what users run.
-pub(in crate::backend) fn is_inherited(name: &str) -> bool {
-    INHERITED.contains(&name) || name.starts_with("LC_")
-}
 
 /// Which MPI a `mpirun` belongs to: they differ in their options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,16 +98,6 @@ pub(super) struct Planned {
     pub(super) launch: Launch,
     /// Written before the start: path and content.
     pub(super) files: Vec<(PathBuf, String)>,
-}
-
-/// The entry of the environment by which every process of an attempt can be told from others.
-pub(in crate::backend) fn mark(attempt: &Attempt) -> String {
-    let (name, value) = mark_of(attempt);
-    format!("{name}={value}")
-}
-
-fn mark_of(attempt: &Attempt) -> (&'static str, String) {
-    ("ESTIMATORD_ATTEMPT", format!("{}.{}", attempt.run_id, attempt.number))
 }
 
 /// Sockets live in there, whose addresses hold about 100 bytes: the name is short. The end of a run id is random.
@@ -269,7 +223,7 @@ fn script(attempt: &Attempt, machine: &Machine<'_>) -> Vec<String> {
 }
 
 /// Asks something about the places of data.
-fn with_area<T>(machine: &Machine<'_>, ask: impl FnOnce(&Area<'_>) -> T) -> T {
+pub(super) fn with_area<T>(machine: &Machine<'_>, ask: impl FnOnce(&Area<'_>) -> T) -> T {
     let (data, work) = (text(machine.data), text(machine.work));
     ask(&Area { data: &data, work: &work, in_container: machine.container.is_some() })
 }
@@ -325,85 +279,13 @@ pub(in crate::backend) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn environment(
-    attempt: &Attempt,
-    machine: &Machine<'_>,
-    temporary_directory: Option<&Path>,
-) -> Vec<(String, String)> {
-    let in_container = machine.container.is_some();
-    // Of what concerns the machine a container has its own.
-    let passed_on = |name: &str| {
-        if in_container { name.to_ascii_lowercase().ends_with("_proxy") } else { is_inherited(name) }
-    };
-    let mut environment: BTreeMap<String, String> = machine
-        .service_environment
-        .iter()
-        .filter(|(name, _)| is_inherited(name) && passed_on(name))
-        .cloned()
-        .collect();
-    if let Some(root) = machine.virtual_environment {
-        // Each kind of environment is known by a variable of its own.
-        let variable = if machine.is_conda { "CONDA_PREFIX" } else { "VIRTUAL_ENV" };
-        environment.insert(variable.to_owned(), text(root));
-    }
-    if !in_container {
-        let path = environment.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
-        if let Some(root) = machine.virtual_environment {
-            *path = format!("{}:{path}", root.join("bin").display());
-        }
-    }
-    let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.to_owned());
-    // Logs must be readable while the script runs.
-    set("PYTHONUNBUFFERED", "1");
-    if let Some(place) = &machine.container
-        && place.user.is_some_and(|(user, _)| user != 0)
-    {
-        // The image has no home for a user that it does not know.
-        set("HOME", &text(place.records));
-    }
-    if let Some(directory) = temporary_directory {
-        set("TMPDIR", &text(directory));
-    }
-    if attempt.plan.launcher == Launcher::Mpi {
-        set("OMPI_ALLOW_RUN_AS_ROOT", "1");
-        set("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-        // Ranks that spin while they wait starve those they wait for.
-        set("OMPI_MCA_mpi_yield_when_idle", "1");
-        if in_container {
-            for (name, value) in OVERSUBSCRIBE {
-                set(name, value);
-            }
-        }
-    }
-    for variable in &attempt.plan.environment.environment_variables {
-        set(&variable.name, &variable.value);
-    }
-    if !in_container {
-        // The definition's own `PYTHONPATH` comes after ours, which only adds to the end of the path.
-        let ours = text(machine.python_site);
-        let path = environment.get("PYTHONPATH").map_or_else(|| ours.clone(), |own| format!("{ours}:{own}"));
-        environment.insert("PYTHONPATH".to_owned(), path);
-    }
-    let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.to_owned());
-    for (name, value) in with_area(machine, |area| staging::variables(&attempt.plan, area)) {
-        set(&name, &value);
-    }
-    // A map of texts is always JSON.
-    set("ESTIMATORD_TAGS", &serde_json::to_string(&attempt.tags).unwrap_or_default());
-    set("ESTIMATORD_RECORDS", &text(machine.records));
-    set("ESTIMATORD_OUTPUTS", &text(&machine.work.join("outputs")));
-    // Last: by these the attempt is known.
-    set("AZUREML_RUN_ID", &attempt.run_id.to_string());
-    set("AZUREML_ARM_PROJECT_NAME", &attempt.experiment_name);
-    let (name, value) = mark_of(attempt);
-    set(name, &value);
-    environment.into_iter().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{backend::process::fixtures, domain::environment::Variable};
+    use crate::{
+        backend::process::{fixtures, script_environment::mark},
+        domain::environment::Variable,
+    };
 
     fn machine(service_environment: &[(String, String)]) -> Machine<'_> {
         Machine {

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::super::BackendError;
+use super::{super::BackendError, LOOK_INTERVAL};
 use crate::domain::ids::RunId;
 
 /// Logs by Azure ML's names, below `logs/` of an attempt.
@@ -183,6 +183,18 @@ pub(in crate::backend) fn is_locked(path: &Path) -> io::Result<bool> {
 /// Opens (and creates) a file to lock it, readable and writable, with its content left alone.
 pub(in crate::backend) fn open_lock_file(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).read(true).write(true).open(path)
+}
+
+/// Waits for a lock that others hold for moments only.
+pub(in crate::backend) async fn lock(path: &Path) -> io::Result<File> {
+    let file = open_lock_file(path)?;
+    while let Err(error) = file.try_lock() {
+        match error {
+            fs::TryLockError::WouldBlock => tokio::time::sleep(LOOK_INTERVAL).await,
+            fs::TryLockError::Error(error) => return Err(error),
+        }
+    }
+    Ok(file)
 }
 
 /// Opens a log to add to it.

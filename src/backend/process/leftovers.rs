@@ -6,9 +6,10 @@ use nix::sys::signal::Signal;
 
 use super::{
     super::{Attempt, BackendError},
-    GONE_TIMEOUT, LOOK_INTERVAL, descendants, files, launch,
+    GONE_TIMEOUT, LOOK_INTERVAL, descendants, files,
     layout::{self, AttemptDir},
     records::{Launch, Started, Supervisor},
+    script_environment,
 };
 
 /// Kills every process that can be told to be of the attempt, and says how many there were.
@@ -17,7 +18,7 @@ pub(super) async fn end(
     directory: &AttemptDir,
     supervisor: Option<&Supervisor>,
 ) -> Result<usize, BackendError> {
-    let mark = launch::mark(attempt);
+    let mark = script_environment::mark(attempt);
     let failed = |source| BackendError::Io { action: format!("end the processes of {mark}"), source };
     let started = layout::read_json::<Started>(&directory.started())?;
     let boot = descendants::boot_id().map_err(failed)?;

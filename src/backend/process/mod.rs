@@ -16,6 +16,7 @@ mod leftovers;
 mod machine;
 mod rank;
 mod records;
+pub(in crate::backend) mod script_environment;
 pub(in crate::backend) mod script_module;
 mod start;
 mod supervisor;
@@ -133,13 +134,7 @@ impl ProcessBackend {
         layout::create_private_dir(&directory.logs().join("user_logs"))?;
         layout::create_private_dir(&directory.records())?;
         layout::create_private_dir(&directory.data())?;
-        let lock = layout::open_lock_file(&directory.prepare_lock())?;
-        while let Err(error) = lock.try_lock() {
-            match error {
-                fs::TryLockError::WouldBlock => tokio::time::sleep(LOOK_INTERVAL).await,
-                fs::TryLockError::Error(error) => return Err(error.into()),
-            }
-        }
+        let _lock = layout::lock(&directory.prepare_lock()).await?;
         if directory.work().exists() {
             return Ok(());
         }
@@ -362,8 +357,8 @@ impl Backend for ProcessBackend {
         environment::tidy(&self.settings).await
     }
 
-    async fn reach(&self, targets: &[compute_target::Backend]) -> Vec<Result<String, String>> {
-        targets.iter().map(|_| Ok("a worker runs here".to_owned())).collect()
+    async fn reach(&self, _: &compute_target::Backend) -> Result<String, String> {
+        Ok("a worker runs here".to_owned())
     }
 
     async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {

@@ -17,7 +17,7 @@ use super::{
     environment,
     launch::{self, Machine, MpiFlavor, Place, Planned},
     layout::{self, AttemptDir},
-    script_module,
+    script_environment, script_module,
     supervisor::HELD_BY_ANOTHER,
 };
 use crate::domain::{container::Mount, plan::Launcher, staging::staged_place};
@@ -78,8 +78,7 @@ async fn plan_launch(
     directory: &AttemptDir,
 ) -> io::Result<Planned> {
     let interpreter = PathBuf::from(&environment.interpreter);
-    // `<root>/bin/python` of what the service built.
-    let virtual_environment = environment.build_key.as_ref().and_then(|_| interpreter.parent()?.parent());
+    let virtual_environment = environment.built_root();
     let variables = &backend.service_environment;
     let engine = match &environment.container {
         Some(used) => Some(Engine::of(used.runtime, variables).await.map_err(io::Error::other)?),
@@ -112,7 +111,7 @@ async fn plan_launch(
         own_binary: &backend.settings.supervisor,
         interpreter: &interpreter,
         virtual_environment,
-        is_conda: environment.kind == "conda",
+        is_conda: environment.is_conda(),
         mpirun: mpirun.as_ref().map(|(path, flavor)| (path.as_path(), *flavor)),
         service_environment: variables,
         work: &directory.work(),
@@ -156,7 +155,7 @@ async fn flavor(mpirun: &Path, variables: &[(String, String)]) -> io::Result<Mpi
     command
         .arg("--version")
         .env_clear()
-        .envs(variables.iter().filter(|(name, _)| launch::is_inherited(name)).cloned());
+        .envs(variables.iter().filter(|(name, _)| script_environment::is_inherited(name)).cloned());
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
     Ok(MpiFlavor::of(&String::from_utf8_lossy(&output.stdout)))
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use super::super::{
     BackendError, Observation,
@@ -92,12 +92,21 @@ impl JobDir {
         match fs::create_dir(self.path.join("started")) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Ok(self.path.join("started/barred").exists());
+                return self.is_barred();
             }
             Err(source) => return Err(self.failed("bar the start in", source)),
         }
         self.write("started/barred", &true)?;
         Ok(true)
+    }
+
+    fn is_barred(&self) -> Result<bool, BackendError> {
+        fs::exists(self.path.join("started/barred")).map_err(|source| self.failed("read", source))
+    }
+
+    /// The job that has begun, if one has.
+    pub(super) fn begun(&self) -> Result<Option<Begun>, BackendError> {
+        Ok(self.text("started/begun")?.and_then(|text| parse_begun(&text)))
     }
 
     /// Everything that it says of the attempt.
@@ -106,14 +115,14 @@ impl JobDir {
         let stop = self.stop()?;
         let cancel_requested = stop.is_some_and(|stop| !stop.over_time);
         let started = self.path.join("started");
-        let begun = self.text("started/begun")?.and_then(|text| parse_begun(&text));
-        let barred: Option<bool> = self.read("started/barred")?;
+        let begun = self.begun()?;
+        let barred = self.is_barred()?;
         // A service that was killed while it barred the start has left no word of it.
         let cut_off = cancel_requested && begun.is_none() && started.is_dir();
         Ok(Witness {
             intended: submission.is_some(),
             submitted: submission.and_then(|submission| submission.job),
-            barred: barred.is_some() || cut_off,
+            barred: barred || cut_off,
             begun,
             ended: self.text("ended")?.and_then(|text| parse_ended(&text)),
             cancel_requested,
@@ -122,10 +131,6 @@ impl JobDir {
             has_limit,
             start_error: self.text("start_error")?.map(|text| text.trim().to_owned()),
         })
-    }
-
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, BackendError> {
-        layout::read_json(&self.path.join(name))
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), BackendError> {

@@ -10,7 +10,7 @@ mod job_dir;
 mod queue_cache;
 mod script;
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use tokio::time::Instant;
@@ -33,13 +33,11 @@ use crate::{
         environment::EnvironmentKind,
         ids::RunId,
         plan::Launcher,
-        slurm::{self, Found, Job, Meaning, Witness, job_name},
+        slurm::{self, Job, Meaning, Witness, job_name},
         staging::Place,
     },
 };
 
-/// Between two tries to get the lock of a submission.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long killed processes may take to go before they are killed again.
 const KILL_AGAIN: TimeDelta = TimeDelta::seconds(10);
 
@@ -113,32 +111,26 @@ impl SlurmBackend {
         let witness = job_dir.witness(has_limit)?;
         let now = SystemClock.now();
         let recent = self.recent_look().await?;
-        if let Found::Known(known) = slurm::found(&witness, recent.of(&name), None, now)
+        if let Some(known) = slurm::found(&witness, recent.of(&name), now)
             // The script may have begun, and ended, between the two questions: the last word wants the witness read after it.
             && !(known.is_final() && witness.ended.is_none() && witness.intended)
         {
             return Ok(known);
         }
-        // Read again, and before the queue: what the script writes last, it writes before its job leaves the queue.
         let fresh = self.fresh_look().await?;
+        // Read again, and after the queue: what the script writes last, it writes before its job leaves the queue.
         let witness = job_dir.witness(has_limit)?;
         let now = SystemClock.now();
-        let asked_for =
-            |jobs: &[Job], remembered: Option<&[Job]>| slurm::found(&witness, jobs, remembered, now);
-        if let Found::Known(known) = asked_for(fresh.of(&name), None) {
+        if let Some(known) = slurm::found(&witness, fresh.of(&name), now) {
             return Ok(known);
         }
         // An answer that lacks a job is doubted: what follows from it cannot be taken back.
         if let Some(job) = self.by_number(&witness, &name).await?
-            && let Found::Known(known) = asked_for(&[job], None)
+            && let Some(known) = slurm::found(&witness, &[job], now)
         {
             return Ok(known);
         }
-        match asked_for(&[], Some(&self.commands.accounting(&name).await?)) {
-            Found::Known(known) => Ok(known),
-            // Memory was given, so it is not asked for.
-            Found::AskMemory => Ok(Observation::Starting),
-        }
+        Ok(slurm::remembered(&witness, &self.commands.accounting(&name).await?, now))
     }
 
     /// Tells a run that is over its time to end, and kills one whose grace is over.
@@ -187,7 +179,7 @@ impl SlurmBackend {
     /// TERM for the script that runs; a job that has not begun goes at once.
     async fn signal(&self, attempt: &Attempt, job_dir: &JobDir) -> Result<(), BackendError> {
         let jobs = self.active_jobs(attempt).await?;
-        let begun = job_dir.witness(false)?.begun.and_then(|begun| begun.job);
+        let begun = job_dir.begun()?.and_then(|begun| begun.job);
         let (running, others): (Vec<_>, Vec<_>) =
             jobs.iter().map(|job| job.id).partition(|id| Some(*id) == begun);
         let options: &[&str] = match attempt.plan.launcher {
@@ -236,18 +228,6 @@ impl SlurmBackend {
     }
 }
 
-/// The lock that makes submitting one thing at a time, also among workers.
-async fn locked(job_dir: &JobDir) -> io::Result<fs::File> {
-    let lock = layout::open_lock_file(&job_dir.lock())?;
-    while let Err(error) = lock.try_lock() {
-        match error {
-            fs::TryLockError::WouldBlock => tokio::time::sleep(LOOK_INTERVAL).await,
-            fs::TryLockError::Error(error) => return Err(error),
-        }
-    }
-    Ok(lock)
-}
-
 /// The attempt as the process backend is to prepare it: in no container of the worker's, for the nodes may have none; and
 /// srun takes the place of the mpirun that it would look for beside an interpreter of the user's own.
 fn as_prepared(attempt: &Attempt) -> Attempt {
@@ -286,10 +266,9 @@ impl Backend for SlurmBackend {
         }
         self.shared_dir().map_err(|error| BackendError::Unavailable(error.to_string()))?;
         job_dir.create().map_err(|source| job_dir.failed("make", source))?;
-        let lock = locked(&job_dir).await.map_err(|source| job_dir.failed("lock", source))?;
-        let submitted = self.submit(attempt, environment, &job_dir).await;
-        drop(lock);
-        submitted
+        // Submitting is one thing at a time, also among workers.
+        let _lock = layout::lock(&job_dir.lock()).await.map_err(|source| job_dir.failed("lock", source))?;
+        self.submit(attempt, environment, &job_dir).await
     }
 
     async fn observe(&self, attempt: &Attempt) -> Result<Observation, BackendError> {
@@ -364,17 +343,10 @@ impl Backend for SlurmBackend {
         self.files.tidy_environments().await
     }
 
-    async fn reach(&self, targets: &[compute_target::Backend]) -> Vec<Result<String, String>> {
-        let found = match self.shared_dir() {
-            Ok(()) => match self.recent_look().await {
-                Ok(look) => {
-                    Ok(format!("Slurm answers; it knows {} job(s) of this service's user", look.count()))
-                }
-                Err(error) => Err(error.to_string()),
-            },
-            Err(error) => Err(error.to_string()),
-        };
-        targets.iter().map(|_| found.clone()).collect()
+    async fn reach(&self, _: &compute_target::Backend) -> Result<String, String> {
+        self.shared_dir().map_err(|error| error.to_string())?;
+        let look = self.recent_look().await.map_err(|error| error.to_string())?;
+        Ok(format!("Slurm answers; it knows {} job(s) of this service's user", look.count()))
     }
 
     async fn remaining_runs(&self) -> io::Result<Vec<RunId>> {

@@ -1,9 +1,6 @@
 //! What is handed in: the script that `render` shows, and the variables by which the service steers it.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use super::{
     super::{
@@ -11,7 +8,7 @@ use super::{
         process::{
             launch,
             layout::{self, AttemptDir, MPIRUN_LOG, STD_LOG},
-            script_module,
+            script_environment, script_module,
         },
     },
     SlurmBackend, commands,
@@ -24,8 +21,6 @@ use crate::domain::{
     staging::Area,
 };
 
-/// Where programs are looked for when the service itself was told nothing.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What of the service's environment concerns its own machine only.
 const OF_THIS_MACHINE: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "TMPDIR"];
 
@@ -64,13 +59,7 @@ pub(super) fn write(
     arguments.push(launch::text(&job_dir.script()));
     let steering = Steering {
         attempt,
-        interpreter: Path::new(&environment.interpreter),
-        // `<root>/bin/python` of what the service built.
-        virtual_environment: environment
-            .build_key
-            .as_ref()
-            .and_then(|_| Some(Path::new(&environment.interpreter).parent()?.parent()?.to_owned())),
-        is_conda: environment.kind == "conda",
+        environment,
         directory,
         status: job_dir.path(),
         site: &site,
@@ -82,9 +71,7 @@ pub(super) fn write(
 /// What the script is told.
 struct Steering<'a> {
     attempt: &'a Attempt,
-    interpreter: &'a Path,
-    virtual_environment: Option<PathBuf>,
-    is_conda: bool,
+    environment: &'a ActualEnvironment,
     directory: &'a AttemptDir,
     status: &'a Path,
     site: &'a Path,
@@ -94,21 +81,18 @@ struct Steering<'a> {
 /// The environment of `sbatch`, which is that of the job: of the service's own only what any program needs. What the
 /// definition sets is in the script, where it cannot steer `sbatch`.
 fn variables(steering: &Steering<'_>, service: &[(String, String)]) -> Vec<(String, String)> {
-    let Steering { attempt, directory, .. } = steering;
+    let Steering { attempt, environment, directory, .. } = steering;
     let passed_on = |name: &str| {
-        (launch::is_inherited(name) && !OF_THIS_MACHINE.contains(&name)) || commands::is_needed(name)
+        (script_environment::is_inherited(name) && !OF_THIS_MACHINE.contains(&name))
+            || commands::is_needed(name)
     };
-    let mut variables: std::collections::BTreeMap<String, String> =
+    let mut variables: BTreeMap<String, String> =
         service.iter().filter(|(name, _)| passed_on(name)).cloned().collect();
-    let path = variables.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
-    if let Some(root) = &steering.virtual_environment {
-        *path = format!("{}:{path}", root.join("bin").display());
-        let variable = if steering.is_conda { "CONDA_PREFIX" } else { "VIRTUAL_ENV" };
-        variables.insert(variable.to_owned(), launch::text(root));
-    }
+    variables.extend(script_environment::known_as(environment.built_root(), environment.is_conda()));
+    script_environment::put_on_path(&mut variables, environment.built_root());
     let work = directory.work();
     let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
-    set("PYTHON", launch::text(steering.interpreter));
+    set("PYTHON", environment.interpreter.clone());
     set("SOURCE_DIRECTORY", launch::text(&work));
     set(render::STATUS_DIR, launch::text(steering.status));
     set(render::PYTHON_PATH, launch::text(steering.site));
@@ -120,15 +104,7 @@ fn variables(steering: &Steering<'_>, service: &[(String, String)]) -> Vec<(Stri
         // srun gives each rank a log of its own.
         set("SLURM_STDOUTMODE", rank_log(&attempt.plan, &directory.logs().join("user_logs")));
     }
-    // A map of texts is always JSON.
-    set("ESTIMATORD_TAGS", serde_json::to_string(&attempt.tags).unwrap_or_default());
-    set("ESTIMATORD_RECORDS", launch::text(&directory.records()));
-    set("ESTIMATORD_OUTPUTS", launch::text(&work.join("outputs")));
-    set("AZUREML_RUN_ID", attempt.run_id.to_string());
-    set("AZUREML_ARM_PROJECT_NAME", attempt.experiment_name.clone());
-    if let Some((name, value)) = launch::mark(attempt).split_once('=') {
-        set(name, value.to_owned());
-    }
+    variables.extend(script_environment::of_the_run(attempt, &directory.records(), &work));
     let (data, work) = (launch::text(&directory.data()), launch::text(&work));
     let area = Area { data: &data, work: &work, in_container: false };
     variables.extend(render::data_variables(&attempt.plan, &area));

@@ -39,21 +39,12 @@ pub struct Witness {
     pub start_error: Option<String>,
 }
 
-/// What can be said with what was asked so far.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Found {
-    /// This.
-    Known(Observation),
-    /// Nothing yet: the queue does not have the job, so what Slurm remembers of ended ones has to be asked.
-    AskMemory,
-}
-
-/// What has become of an attempt. `queued` are the jobs of its name in a look at the queue that began after the witness was
-/// read; `remembered` those that `scontrol show job` and `sacct` know, once they were asked.
+/// What has become of an attempt by the jobs of its name that the controller has. None where it has none of an attempt that
+/// was handed in: what accounting remembers then has to be asked ([`remembered`]).
 #[must_use]
-pub fn found(witness: &Witness, queued: &[Job], remembered: Option<&[Job]>, now: DateTime<Utc>) -> Found {
+pub fn found(witness: &Witness, queued: &[Job], now: DateTime<Utc>) -> Option<Observation> {
     if let Some(job) = pick(witness, queued) {
-        return Found::Known(match job.state.meaning() {
+        return Some(match job.state.meaning() {
             Meaning::Waits if witness.begun.is_none() => Observation::Queued { reason: waiting(job) },
             // A look at the queue may be a little older than what the script wrote.
             Meaning::Waits | Meaning::Begins | Meaning::Runs | Meaning::Leaves => match witness.begun {
@@ -64,20 +55,23 @@ pub fn found(witness: &Witness, queued: &[Job], remembered: Option<&[Job]>, now:
         });
     }
     if witness.barred {
-        return Found::Known(Observation::Exited(exit(ExitReason::Canceled, witness, None, now)));
+        return Some(Observation::Exited(exit(ExitReason::Canceled, witness, None, now)));
     }
-    if !witness.intended {
-        return Found::Known(Observation::NotFound);
-    }
-    let Some(remembered) = remembered else { return Found::AskMemory };
-    Found::Known(match pick(witness, remembered) {
+    (!witness.intended).then_some(Observation::NotFound)
+}
+
+/// What has become of an attempt that was handed in and that the controller has forgotten, by the jobs of its name that
+/// accounting remembers.
+#[must_use]
+pub fn remembered(witness: &Witness, jobs: &[Job], now: DateTime<Utc>) -> Observation {
+    match pick(witness, jobs) {
         Some(job) => match job.state.meaning() {
             Meaning::Ended(end) => conclude(end, job, witness, now),
             // The controller answered and does not have it: what accounting was told last is not true any more.
             _ => forgotten(witness, now, &format!("accounting still calls it {}", job.state)),
         },
         None => forgotten(witness, now, "nothing else is recorded of it"),
-    })
+    }
 }
 
 /// The job that counts, of those with an attempt's name: the one that has begun; before that, one that still may.
@@ -257,9 +251,10 @@ mod tests {
     }
 
     fn known(witness: &Witness, queued: &[Job], remembered: Option<&[Job]>) -> Observation {
-        match found(witness, queued, remembered, at(100)) {
-            Found::Known(observation) => observation,
-            Found::AskMemory => panic!("it is known"),
+        match (found(witness, queued, at(100)), remembered) {
+            (Some(observation), None) => observation,
+            (None, Some(jobs)) => super::remembered(witness, jobs, at(100)),
+            (found, _) => panic!("{found:?}"),
         }
     }
 
@@ -359,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_job_that_the_controller_forgot_has_what_its_script_wrote() {
-        assert_eq!(found(&witness(), &[], None, at(100)), Found::AskMemory);
+        assert_eq!(found(&witness(), &[], at(100)), None);
         let wrote = Witness { ended: Some((7, at(19))), ..witness() };
         let exit = exited(known(&wrote, &[], Some(&[])));
         assert_eq!((exit.exit_code, exit.finished_at), (Some(7), at(19)));
@@ -378,7 +373,7 @@ mod tests {
             known(&witness(), &[second.clone(), job(5, "RUNNING")], None),
             Observation::Running { .. }
         ));
-        assert_eq!(found(&witness(), &[second], None, at(100)), Found::AskMemory);
+        assert_eq!(found(&witness(), &[second], at(100)), None);
         let neither = Witness { begun: None, ..witness() };
         assert!(matches!(
             known(&neither, &[job(5, "FAILED"), job(6, "PENDING")], None),
@@ -397,7 +392,7 @@ mod tests {
     #[test]
     fn a_submission_that_did_not_arrive_is_not_found() {
         let intended = Witness { intended: true, ..Witness::default() };
-        assert_eq!(found(&intended, &[], None, at(1)), Found::AskMemory);
+        assert_eq!(found(&intended, &[], at(1)), None);
         assert_eq!(known(&intended, &[], Some(&[])), Observation::NotFound);
     }
 

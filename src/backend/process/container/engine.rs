@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use super::super::{LOOK_INTERVAL, environment::find_program, launch};
+use super::super::{LOOK_INTERVAL, environment::find_program, script_environment};
 use crate::domain::{compute_target::Containers, container::ContainerRuntime};
 
 /// A runtime that takes longer to say its version does not answer.
@@ -61,8 +61,9 @@ impl Engine {
         let name = runtime.program();
         let program =
             find_program(name, service_environment).ok_or_else(|| format!("{name} is not on PATH"))?;
-        let passed_on =
-            |name: &str| launch::is_inherited(name) || STEERING.iter().any(|start| name.starts_with(start));
+        let passed_on = |name: &str| {
+            script_environment::is_inherited(name) || STEERING.iter().any(|start| name.starts_with(start))
+        };
         let environment = service_environment.iter().filter(|(name, _)| passed_on(name)).cloned().collect();
         let engine = Self { runtime, program, environment };
         engine.answers().await.map_err(|said| format!("{name}: {said}"))?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::{process::Command, time::Instant};
 
 use super::{
-    super::{super::Substitution, Settings, launch},
+    super::{super::Substitution, Settings, script_environment},
     build::{BuildLog, CommandError},
     interpreters::{self, Interpreter},
     uv,
@@ -31,7 +31,9 @@ pub(super) fn installer_environment(service: &[(String, String)], temporary: &Pa
     const SYSTEM_CERTIFICATES: [&str; 2] = ["UV_SYSTEM_CERTS", "UV_NATIVE_TLS"];
     let mut kept: Vec<(String, String)> = service
         .iter()
-        .filter(|(name, _)| launch::is_inherited(name) || SOURCES.iter().any(|start| name.starts_with(start)))
+        .filter(|(name, _)| {
+            script_environment::is_inherited(name) || SOURCES.iter().any(|start| name.starts_with(start))
+        })
         .filter(|(name, _)| !STEERING.contains(&name.as_str()))
         .cloned()
         .collect();
