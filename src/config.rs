@@ -4,7 +4,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{backend::process, client, domain::collection::Limits, embedded_postgres};
+use crate::{
+    backend::process,
+    client,
+    domain::{collection::Limits, compute_target::ComputeTargetName},
+    embedded_postgres,
+};
 
 /// How many logs, and how many outputs, are kept of one attempt.
 const KEPT_FILES: usize = 10_000;
@@ -150,6 +155,10 @@ pub struct Serve {
     #[arg(long, env = "ESTIMATORD_CLUSTER_INTERVAL_SECONDS", default_value_t = 2, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=600))]
     pub cluster_interval_seconds: u64,
+    /// The compute target, one of a cluster, whose backend runs get that name a `vm_size` and no target
+    /// [default: the worker's own machine stands for every size]
+    #[arg(long, env = "ESTIMATORD_ONE_OFF_TARGET", value_name = "NAME")]
+    pub one_off_target: Option<ComputeTargetName>,
     /// How long building an environment may take
     #[arg(long, env = "ESTIMATORD_BUILD_TIMEOUT_SECONDS", default_value_t = 1800, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]

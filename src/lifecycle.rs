@@ -202,6 +202,7 @@ async fn serve_with(
                 // What is sent is compressed at best and framed at worst.
                 max_upload_bytes: settings.max_snapshot_bytes.saturating_mul(2),
             },
+            one_off_target: settings.one_off_target.clone(),
             clock: Arc::clone(&clock),
             wakeup: Arc::clone(&wakeup),
             token,

@@ -59,6 +59,7 @@ fn script(members: &Value) -> String {
         limits: SourceLimits::default(),
         snapshot: Some(files),
         targets: vec![target],
+        one_off_target: None,
         datastores: ["store".to_owned()].into(),
     };
     let verdict = judge::judge(body.as_object().unwrap(), &facts);

@@ -25,7 +25,8 @@ pub async fn look_up(state: &ApiState, body: &Map<String, Value>) -> Result<Fact
     let datastores = if wanted.datastores { state.storage.datastore_names().await? } else { BTreeSet::new() };
     let limits =
         SourceLimits { max_bytes: state.limits.max_unpacked_bytes, max_files: state.limits.max_files };
-    Ok(Facts { limits, snapshot, targets, datastores })
+    let one_off_target = state.one_off_target.clone();
+    Ok(Facts { limits, snapshot, targets, one_off_target, datastores })
 }
 
 async fn snapshot(state: &ApiState, wanted: &Wanted) -> Result<Option<SnapshotFacts>, ApiError> {

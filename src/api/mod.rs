@@ -40,6 +40,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
+    domain::compute_target::ComputeTargetName,
     storage::Storage,
     vault::Vault,
 };
@@ -55,6 +56,8 @@ pub struct ApiSettings {
     pub artifacts: Artifacts,
     /// What an uploaded snapshot may be.
     pub limits: Limits,
+    /// The target whose backend is that of targets which are made for one run; the worker's machine when absent.
+    pub one_off_target: Option<ComputeTargetName>,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
     /// Told when there may be work: a run was accepted or cancelled, a target changed.

@@ -174,6 +174,7 @@ mod tests {
             storage: Storage::from_pool(pool),
             artifacts,
             limits: Limits::default(),
+            one_off_target: None,
             clock: Arc::new(SystemClock),
             wakeup: Arc::default(),
             token: None,

@@ -9,6 +9,7 @@ use super::{ApiSettings, auth::Token, error::ApiError, metrics::HttpMetrics};
 use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
+    domain::compute_target::ComputeTargetName,
     storage::Storage,
     vault::Vault,
 };
@@ -24,6 +25,7 @@ pub struct ApiState {
     pub(in crate::api) storage: Storage,
     pub(in crate::api) artifacts: Artifacts,
     pub(in crate::api) limits: Limits,
+    pub(in crate::api) one_off_target: Option<ComputeTargetName>,
     pub(in crate::api) clock: Arc<dyn Clock>,
     pub(in crate::api) wakeup: Arc<Notify>,
     pub(in crate::api) token: Option<Token>,
@@ -43,6 +45,7 @@ impl ApiState {
             storage: settings.storage,
             artifacts: settings.artifacts,
             limits: settings.limits,
+            one_off_target: settings.one_off_target,
             clock: settings.clock,
             wakeup: settings.wakeup,
             token: settings.token.as_deref().map(Token::new),

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::node_size::{NodeSize, NodeSizes};
+
 /// The name of the target that exists from the start.
 pub const LOCAL: &str = "local";
 
@@ -194,6 +196,14 @@ pub struct SlurmSettings {
     /// `--qos`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos: Option<String>,
+    /// `--qos` of runs whose target is of low priority: jobs that may be pre-empted. Without it no target for one run can be of low
+    /// priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_priority_qos: Option<String>,
+    /// What jobs ask of each node for Azure's sizes, by their names; Azure's own numbers for what is not there.
+    #[serde(default, skip_serializing_if = "NodeSizes::is_empty")]
+    #[schema(required = false)]
+    pub vm_sizes: NodeSizes,
     /// How `srun` starts MPI ranks (`srun --mpi`); `pmix` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mpi: Option<String>,
@@ -242,6 +252,24 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// What stands for a size that a definition asks for; none when it is in no table that counts here.
+    #[must_use]
+    pub fn size(&self, name: &str) -> Option<NodeSize> {
+        match &self.engine {
+            Engine::Process => NodeSizes::default().standing_for(name),
+            Engine::Slurm(settings) => settings.vm_sizes.standing_for(name),
+        }
+    }
+
+    /// The sizes that the operator's table has.
+    pub fn own_sizes(&self) -> impl Iterator<Item = &str> {
+        let sizes = match &self.engine {
+            Engine::Process => None,
+            Engine::Slurm(settings) => Some(&settings.vm_sizes),
+        };
+        sizes.into_iter().flat_map(NodeSizes::names)
+    }
+
     /// Processes on the worker's own machine, with defaults for the rest.
     #[must_use]
     pub const fn process() -> Self {
@@ -262,9 +290,9 @@ pub struct ComputeTarget {
     /// The most nodes that one run may ask for.
     #[schema(minimum = 1, maximum = 100_000)]
     pub max_nodes: u32,
-    /// The size of its nodes, for information.
+    /// The size of its nodes: on a cluster with an entry for it in `vm_sizes` what jobs ask for, elsewhere for information.
     pub vm_size: Option<String>,
-    /// The priority of its nodes, for information.
+    /// The priority of its nodes: on a cluster with `low_priority_qos` `lowpriority` is that QOS, elsewhere for information.
     pub vm_priority: Option<String>,
     /// How many GPUs each of its nodes has.
     #[schema(minimum = 0, maximum = 1024)]

@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{compute_target::ComputeTarget, plan::Plan};
+use super::{
+    compute_target::{Backend, ComputeTarget, ComputeTargetName},
+    plan::Plan,
+};
 
 /// What a body refers to and somebody has to look up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,15 +56,31 @@ pub struct Facts {
     pub snapshot: Option<SnapshotFacts>,
     /// Every registered target, `local` included.
     pub targets: Vec<ComputeTarget>,
+    /// The target whose backend is that of targets which are made for one run; the worker's machine when absent.
+    pub one_off_target: Option<ComputeTargetName>,
     /// The names of the registered datastores; needed only when the body names one.
     pub datastores: BTreeSet<String>,
 }
 
 impl Facts {
+    /// The registered target of a name.
+    #[must_use]
+    pub fn registered(&self, name: &str) -> Option<&ComputeTarget> {
+        self.targets.iter().find(|target| target.name.as_str() == name)
+    }
+
+    /// The backend of a target that is made for one run; none when the target that lends it is not registered.
+    #[must_use]
+    pub fn one_off_backend(&self) -> Option<Backend> {
+        match &self.one_off_target {
+            None => Some(Backend::process()),
+            Some(name) => self.registered(name.as_str()).map(|target| target.backend.clone()),
+        }
+    }
+
     /// The registered target of a plan; none for a one-off target, which has only a size.
     #[must_use]
     pub fn target_of(&self, plan: &Plan) -> Option<&ComputeTarget> {
-        let named = self.targets.iter().find(|target| target.name.as_str() == plan.compute_target);
-        named.filter(|_| plan.one_off_target.is_none())
+        self.registered(&plan.compute_target).filter(|_| plan.one_off_target.is_none())
     }
 }

@@ -9,7 +9,7 @@ use super::{
     facts::{Facts, Wanted},
     finding::{Finding, Severity},
     json,
-    plan::{Launcher, OneOffTarget, Plan},
+    plan::{Launcher, OneOffTarget, Plan, TargetNodes},
     rules::{self, Context, grammar::paths},
     secret::Secret,
 };
@@ -34,6 +34,8 @@ pub struct Accepted {
     pub containers: Containers,
     /// How many GPUs each node of the target has.
     pub gpus_per_node: u32,
+    /// What the registered target says of its nodes.
+    pub target_nodes: Option<TargetNodes>,
 }
 
 impl Verdict {
@@ -76,12 +78,14 @@ pub fn judge(body: &Map<String, Value>, facts: &Facts) -> Verdict {
     let environment = Environment::resolve(&context);
     let containers = context.target.as_ref().map_or(Containers::Auto, |target| target.containers);
     let gpus_per_node = context.target.as_ref().and_then(|target| target.gpus_per_node).unwrap_or(0);
+    let target_nodes = context.target.as_ref().and_then(|target| target.nodes.clone());
     let entry_script = draft.entry_script.text().and_then(paths::normalized);
     let accepted = Definition::from_judged(body, draft.clone(), entry_script).map(|definition| Accepted {
         definition,
         environment,
         containers,
         gpus_per_node,
+        target_nodes,
     });
     Verdict { findings, accepted }
 }
@@ -104,6 +108,7 @@ pub fn plan(accepted: &Accepted) -> Plan {
         process_count_per_node: definition.process_count_per_node(),
         compute_target: definition.compute_target().or(definition.vm_size()).unwrap_or_default().to_owned(),
         one_off_target,
+        target_nodes: accepted.target_nodes.clone(),
         containers: accepted.containers,
         use_gpu: definition.use_gpu(),
         // A target may have been registered without their number.

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod json;
 pub mod judge;
 pub mod migration;
+pub mod node_size;
 pub mod one_off_target;
 mod patch;
 pub mod plan;

@@ -1,16 +1,16 @@
 //! Targets that are made for one run: a definition names a size and no target.
 
 use super::{
-    compute_target::{Backend, ComputeTarget, ComputeTargetType, Conda, Containers},
-    framework::{self, VmSize},
+    compute_target::{Backend, ComputeTarget, ComputeTargetType, Conda},
+    framework::VmSize,
     ids::RunId,
     plan::Plan,
 };
 
-/// The target that is made for a run, where its plan asks for one: on the default backend, with as many nodes as the run
-/// has.
+/// The target that is made for a run, where its plan asks for one: on the backend that the operator chose for such targets, with
+/// as many nodes as the run has.
 #[must_use]
-pub fn one_off_target(run: RunId, plan: &Plan) -> Option<ComputeTarget> {
+pub fn one_off_target(run: RunId, plan: &Plan, backend: &Backend) -> Option<ComputeTarget> {
     let asked = plan.one_off_target.as_ref()?;
     // The end of a run's id is random.
     let id = run.as_uuid().simple().to_string();
@@ -18,12 +18,12 @@ pub fn one_off_target(run: RunId, plan: &Plan) -> Option<ComputeTarget> {
     Some(ComputeTarget {
         name,
         kind: ComputeTargetType::AmlCompute,
-        backend: Backend::process(),
+        backend: backend.clone(),
         max_nodes: u32::try_from(plan.node_count).unwrap_or(u32::MAX),
         vm_size: Some(asked.vm_size.clone()),
         vm_priority: Some(asked.vm_priority.clone()),
-        gpus_per_node: framework::vm_size(&asked.vm_size).map_or(0, |size| size.gpus),
-        containers: Containers::Auto,
+        gpus_per_node: backend.size(&asked.vm_size).and_then(|size| size.gpus).unwrap_or(0),
+        containers: plan.containers,
         conda: Conda::Auto,
     })
 }
@@ -62,6 +62,7 @@ pub fn stands_for(machine: Machine, size: &VmSize) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::framework;
 
     fn size(name: &str) -> &'static VmSize {
         framework::vm_size(name).unwrap()

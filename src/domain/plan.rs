@@ -15,6 +15,9 @@ pub enum Launcher {
     Mpi,
 }
 
+/// Azure's word for nodes that may be taken away.
+pub const LOW_PRIORITY: &str = "lowpriority";
+
 /// The target that is made for one run alone, when a definition names a size and no target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OneOffTarget {
@@ -24,6 +27,17 @@ pub struct OneOffTarget {
     /// `dedicated` or `lowpriority`.
     #[schema(example = "dedicated")]
     pub vm_priority: String,
+}
+
+/// What a registered target says of its nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TargetNodes {
+    /// Their size.
+    #[schema(example = "STANDARD_D2_V2")]
+    pub vm_size: Option<String>,
+    /// `dedicated` or `lowpriority`.
+    #[schema(example = "lowpriority")]
+    pub vm_priority: Option<String>,
 }
 
 /// Which SDK object an input is.
@@ -153,6 +167,9 @@ pub struct Plan {
     /// The target that is made for this run alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_off_target: Option<OneOffTarget>,
+    /// What the registered target says of its nodes, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_nodes: Option<TargetNodes>,
     /// Which container runtime the target said it has.
     #[serde(default)]
     #[schema(required = false)]
@@ -179,6 +196,14 @@ impl Plan {
     #[must_use]
     pub const fn process_count(&self) -> u64 {
         self.node_count.saturating_mul(self.process_count_per_node)
+    }
+
+    /// Whether the run may have to make room for others.
+    #[must_use]
+    pub fn is_low_priority(&self) -> bool {
+        let one_off = self.one_off_target.as_ref().map(|target| target.vm_priority.as_str());
+        let registered = || self.target_nodes.as_ref()?.vm_priority.as_deref();
+        one_off.or_else(registered) == Some(LOW_PRIORITY)
     }
 
     /// The script as an interpreter is told it: a file whose name looks like an option is a file all the same.

@@ -232,7 +232,7 @@ impl Storage {
             tx.rollback().await?;
             return Ok(Insertion::Keyed(earlier));
         }
-        let one_off = one_off_target(run.id, &run.plan);
+        let one_off = one_off_target(run.id, &run.plan, &run.backend);
         if one_off.is_none() {
             let target = sqlx::query_scalar!(
                 r#"SELECT 1 AS "one!" FROM compute_targets WHERE name = $1 FOR SHARE"#,

@@ -12,7 +12,10 @@ use estimatord::{
     api::{ApiSettings, router},
     artifacts::{Artifacts, Limits},
     clock::Clock,
-    domain::run::{Cause, Ending, LOG_SEGMENT_BYTES, Move, Status},
+    domain::{
+        compute_target::ComputeTargetName,
+        run::{Cause, Ending, LOG_SEGMENT_BYTES, Move, Status},
+    },
     storage::{
         Storage,
         leases::{Claimant, Claimed},
@@ -121,15 +124,27 @@ impl TestApp {
     }
 
     pub fn with(pool: PgPool, token: Option<&str>, limits: Limits) -> Self {
-        Self::build(pool, token, limits, Some(Vault::new([7; 32])))
+        Self::build(pool, token, limits, Some(Vault::new([7; 32])), None)
+    }
+
+    /// One that makes targets for one run on the cluster of a target.
+    pub fn with_one_off_target(pool: PgPool, name: &str) -> Self {
+        let name = name.parse().expect("a name");
+        Self::build(pool, None, Limits::default(), Some(Vault::new([7; 32])), Some(name))
     }
 
     /// One that has no key to keep secrets with.
     pub fn without_vault(pool: PgPool) -> Self {
-        Self::build(pool, None, Limits::default(), None)
+        Self::build(pool, None, Limits::default(), None, None)
     }
 
-    fn build(pool: PgPool, token: Option<&str>, limits: Limits, vault: Option<Vault>) -> Self {
+    fn build(
+        pool: PgPool,
+        token: Option<&str>,
+        limits: Limits,
+        vault: Option<Vault>,
+        one_off_target: Option<ComputeTargetName>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (store, scratch) = (directory.path().join("store"), directory.path().join("scratch"));
         let artifacts = Artifacts::open(&store, &scratch).expect("a store");
@@ -142,6 +157,7 @@ impl TestApp {
             storage: storage.clone(),
             artifacts: artifacts.clone(),
             limits,
+            one_off_target,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             wakeup: Arc::clone(&wakeup),
             token: token.map(str::to_owned),

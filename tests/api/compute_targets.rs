@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use estimatord::storage::MIGRATOR;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::TestApp;
@@ -68,21 +68,27 @@ async fn everything_wrong_is_said_at_once(pool: PgPool) {
 async fn a_partition_of_slurm_is_a_target_and_what_it_cannot_be_is_said(pool: PgPool) {
     let app = TestApp::new(pool);
     let backend = json!({"kind": "slurm", "shared_dir": "/shared", "partition": "main", "account": "lab", "qos": "normal",
+                         "low_priority_qos": "scavenger", "vm_sizes": {"lab-big": {"cores": 2, "constraint": "a&b"}},
                          "commands": {"sbatch": "/opt/slurm/bin/sbatch"}, "max_concurrent_runs": 5});
     let target =
         app.put(CLUSTER, &json!({"type": "AmlCompute", "backend": backend, "max_nodes": 8})).await.ok(201);
-    assert_eq!(target["backend"], backend);
+    assert_eq!((&target["backend"], &target["containers"]), (&backend, &json!("never")));
     assert_eq!(app.get(CLUSTER).await.ok(200)["backend"], backend);
     let faulty = json!({"type": "Kubernetes", "containers": "docker", "backend": {"kind": "slurm", "shared_dir": "shared/../x",
-        "partition": "-p x", "vm_sizes": {}, "commands": {"sbatch": "sbatch", "qsub": "/bin/qsub"}}});
+        "partition": "-p x", "vm_sizes": {"a": {"cores": 0, "core": 1}, "A": {"constraint": "x y"},
+            "b": 5, "B": {}, "a/b": {"gpus": 2000}}, "commands": {"sbatch": "sbatch", "qsub": "/bin/qsub"}}});
     let mut errors = app.put(CLUSTER, &faulty).await.errors();
     errors.sort();
     let expected = [
+        ("conflicting-parameters", "/backend/vm_sizes/A"),
         ("invalid-path", "/backend/commands/sbatch"),
         ("invalid-path", "/backend/shared_dir"),
         ("invalid-word", "/backend/partition"),
+        ("out-of-range", "/backend/vm_sizes/a/cores"),
+        ("out-of-range", "/backend/vm_sizes/a~1b/gpus"),
         ("unknown-parameter", "/backend/commands/qsub"),
-        ("unknown-parameter", "/backend/vm_sizes"),
+        ("unknown-parameter", "/backend/vm_sizes/a/core"),
+        ("wrong-type", "/backend/vm_sizes/b"),
     ];
     assert_eq!(errors, expected.map(|(rule, pointer)| (rule.to_owned(), pointer.to_owned())));
     let other = json!({"type": "Kubernetes", "containers": "docker", "backend": backend});
@@ -139,4 +145,55 @@ async fn entity_tags_guard_changes(pool: PgPool) {
     let headers = [("content-type", "application/json"), ("if-match", "*")];
     let answer = app.with_headers("PUT", CLUSTER, &headers, Body::from(body)).await;
     answer.problem(412, "precondition-failed");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_size_gets_a_target_on_the_cluster_that_the_operator_chose(pool: PgPool) {
+    let app = TestApp::with_one_off_target(pool, "cpu-cluster");
+    let mut definition = app.definition().await;
+    definition["compute_target"] = Value::Null;
+    definition["vm_size"] = json!("lab-big");
+    let submit = |definition: &Value| json!({"experiment_name": "e", "estimator": definition});
+    let refused = |rule: &str, pointer: &str| vec![(rule.to_owned(), pointer.to_owned())];
+
+    // Nobody has registered it yet; and then it has no such size.
+    let answer = app.post("/v1/runs", &submit(&definition)).await;
+    assert_eq!(answer.errors(), refused("one-off-target-not-available", "/estimator/vm_size"));
+    let mut backend = json!({"kind": "slurm", "shared_dir": "/shared", "max_concurrent_runs": 7});
+    let put = |backend: &Value| json!({"type": "AmlCompute", "max_nodes": 2, "backend": backend});
+    app.put(CLUSTER, &put(&backend)).await.ok(201);
+    let answer = app.post("/v1/runs", &submit(&definition)).await;
+    assert_eq!(answer.errors(), refused("vm-size-unknown", "/estimator/vm_size"));
+
+    backend["vm_sizes"] = json!({"Lab-Big": {"cores": 2, "gpus": 3}});
+    app.put(CLUSTER, &put(&backend)).await.ok(200);
+    definition["use_gpu"] = json!(true);
+    let run = app.post("/v1/runs", &submit(&definition)).await.ok(201);
+    let name = run["compute_target"].as_str().expect("a name");
+    let made = app.get(&format!("/v1/compute-targets/{name}")).await.ok(200);
+    assert!(name.starts_with("one-off-"));
+    assert_eq!(
+        (&made["backend"], &made["gpus_per_node"], &made["containers"]),
+        (&backend, &json!(3), &json!("never"))
+    );
+    assert_eq!(run["plan"]["gpus_per_node"], 3);
+
+    definition["vm_priority"] = json!("lowpriority");
+    let answer = app.post("/v1/runs", &submit(&definition)).await;
+    assert_eq!(answer.errors(), refused("one-off-target-not-available", "/estimator/vm_priority"));
+    backend["low_priority_qos"] = json!("scavenger");
+    app.put(CLUSTER, &put(&backend)).await.ok(200);
+    app.post("/v1/runs", &submit(&definition)).await.ok(201);
+
+    definition["use_docker"] = Value::Null;
+    definition["custom_docker_image"] = json!("debian:12");
+    definition["node_count"] = json!(3);
+    definition["distributed_training"] = json!({"type": "Mpi"});
+    let mut errors = app.post("/v1/runs", &submit(&definition)).await.errors();
+    errors.sort();
+    assert_eq!(
+        errors[0],
+        ("container-not-available".to_owned(), "/estimator/custom_docker_image".to_owned())
+    );
+    assert_eq!(errors[1], ("node-count-exceeds-target".to_owned(), "/estimator/node_count".to_owned()));
 }

@@ -153,6 +153,7 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
             process_count_per_node: 1,
             compute_target: "local".into(),
             one_off_target: None,
+            target_nodes: None,
             containers: Default::default(),
             use_gpu: false,
             gpus_per_node: 0,

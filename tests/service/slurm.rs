@@ -66,7 +66,7 @@ impl Stage {
 }
 
 fn start(dir: &Path) -> Service {
-    Service::start_with(dir, &["--cluster-interval-seconds", "1"])
+    Service::start_with(dir, &["--cluster-interval-seconds", "1", "--one-off-target", "cluster"])
 }
 
 fn cluster(arguments: &[&str]) {
@@ -229,6 +229,48 @@ fn what_the_cluster_refuses_is_told_in_its_words_and_the_target_s_health_is_know
     let run = stage.service().until_status(&id, &["Failed"]);
     assert_eq!(run["cause"], "dispatch_failed");
     assert!(run["detail"].as_str().expect("why").contains("nowhere"), "{run:#}");
+}
+
+#[test]
+#[ignore = "needs a Slurm cluster: tests/slurm/cluster.sh run"]
+fn a_size_is_what_the_job_asks_of_its_nodes_and_low_priority_a_qos() {
+    let stage = Stage::new();
+    // Without accounting a cluster knows no QOS.
+    let has_accounting = std::env::var("ESTIMATORD_TEST_SLURM_ACCOUNTING").is_ok_and(|on| on == "1");
+    let mut more = json!({"vm_sizes": {"Standard_D2_v2": {"memory_mib": 300, "constraint": "fast"}}});
+    if has_accounting {
+        more["low_priority_qos"] = json!("scavenger");
+    }
+    stage.put_target(&more);
+    let script = "import json, os\n\
+        names = ['SLURM_JOB_NODELIST', 'SLURM_CPUS_PER_TASK', 'SLURM_MEM_PER_NODE', 'SLURM_JOB_QOS']\n\
+        os.makedirs('outputs', exist_ok=True)\n\
+        json.dump([os.environ.get(name) for name in names], open('outputs/seen.json', 'w'))\n";
+    let mut definition = stage.definition(script, "x");
+    definition["compute_target"] = Value::Null;
+    definition["vm_size"] = json!("STANDARD_D2_V2");
+    if has_accounting {
+        definition["vm_priority"] = json!("lowpriority");
+    }
+    let id = stage.service().submit(&definition);
+    let run = patiently(&stage, &id, "Completed");
+    let seen = stage.service().call("GET", &format!("/v1/runs/{id}/outputs/seen.json"), None).json();
+    assert_eq!((&seen[0], &seen[1], &seen[2]), (&json!("node2"), &json!("2"), &json!("300")), "{seen}");
+    if has_accounting {
+        assert_eq!(seen[3], "scavenger", "{seen}");
+    }
+    let events = stage.service().call("GET", &format!("/v1/runs/{id}/events"), None).text();
+    assert!(events.contains("made for this run: a STANDARD_D2_V2 is a node of partition main"), "{events}");
+    let name = run["compute_target"].as_str().expect("a name");
+    assert_eq!(stage.service().call("GET", &format!("/v1/compute-targets/{name}"), None).status, 404);
+
+    // A size that no node has is refused by the cluster, in its words.
+    stage.put_target(&json!({"vm_sizes": {"Standard_D2_v2": {"constraint": "slow"}}}));
+    definition["vm_priority"] = Value::Null;
+    let id = stage.service().submit(&definition);
+    let run = patiently(&stage, &id, "Failed");
+    assert_eq!(run["cause"], "dispatch_failed", "{run:#}");
+    assert!(run["detail"].as_str().expect("why").contains("feature"), "{run:#}");
 }
 
 /// Slow: it builds an environment.

@@ -131,9 +131,9 @@ MinJobAge=${ESTIMATORD_TEST_SLURM_MIN_JOB_AGE:-300}
 MaxJobCount=20000
 PreemptType=preempt/partition_prio
 PreemptMode=CANCEL
-NodeName=node1 NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=8 State=UNKNOWN
-NodeName=node2 NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=8 State=UNKNOWN
-NodeName=node3 NodeAddr=127.0.0.1 Port=$((port + 5)) CPUs=8 State=UNKNOWN
+NodeName=node1 NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=8 RealMemory=8000 Feature=plain State=UNKNOWN
+NodeName=node2 NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=8 RealMemory=8000 Feature=plain,fast State=UNKNOWN
+NodeName=node3 NodeAddr=127.0.0.1 Port=$((port + 5)) CPUs=8 RealMemory=8000 State=UNKNOWN
 PartitionName=main Nodes=node[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 # Jobs of the one make room for those of the other.
 PartitionName=second Nodes=node3 MaxTime=INFINITE State=UP PriorityTier=1
@@ -183,6 +183,7 @@ start_accounting() {
     as_host control slurmdbd
     until_true 30 slurmdbd sacctmgr -n show cluster
     sacctmgr -Q -i add cluster estimatord >/dev/null
+    sacctmgr -Q -i add qos scavenger >/dev/null
 }
 
 start_controller() {

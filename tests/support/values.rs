@@ -51,6 +51,7 @@ fn plan() -> Plan {
         process_count_per_node: 1,
         compute_target: "local".to_owned(),
         one_off_target: None,
+        target_nodes: None,
         containers: Default::default(),
         use_gpu: false,
         gpus_per_node: 0,

@@ -392,7 +392,7 @@ async fn runs_with_a_target_of_their_own_share_one_limit(pool: PgPool) {
     let sized = |run: &mut Run| {
         let asked = OneOffTarget { vm_size: "STANDARD_D2_V2".into(), vm_priority: "dedicated".into() };
         run.plan.one_off_target = Some(asked);
-        let target = one_off_target(run.id, &run.plan).expect("asked for");
+        let target = one_off_target(run.id, &run.plan, &run.backend).expect("asked for");
         run.compute_target = target.name.as_str().to_owned();
     };
     let mut runs = Vec::new();

@@ -1,13 +1,23 @@
 //! The `backend` of a compute target: read member by member, so that everything wrong is said at once.
 
-use super::body::short_text;
+use serde_json::{Map, Value};
+
+use super::body::{MAX_GPUS, short_text};
 use crate::{
-    api::findings::{Members, nearest},
-    domain::compute_target::{Backend, Engine, SlurmCommands, SlurmSettings},
+    api::findings::{Members, error_at, escaped, kind_of, nearest},
+    domain::{
+        compute_target::{Backend, Engine, SlurmCommands, SlurmSettings},
+        finding::Finding,
+        node_size::{NodeSize, NodeSizes},
+    },
 };
 
 /// More runs at once than one worker holds.
 const MAX_CONCURRENT_RUNS: i64 = 10_000;
+/// No machine has more of them.
+const MAX_CORES: i64 = 65_536;
+const MAX_MEMORY_MIB: i64 = i32::MAX as i64;
+const MAX_SIZE_CHARACTERS: usize = 255;
 const KINDS: [&str; 2] = ["process", "slurm"];
 const COMMANDS: [&str; 5] = ["sbatch", "squeue", "scancel", "scontrol", "sacct"];
 
@@ -63,10 +73,59 @@ fn slurm(members: &mut Members<'_>) -> Option<SlurmSettings> {
         partition: word(members, "partition"),
         account: word(members, "account"),
         qos: word(members, "qos"),
+        low_priority_qos: word(members, "low_priority_qos"),
+        vm_sizes: vm_sizes(members),
         mpi: word(members, "mpi"),
         commands: commands(members),
     };
     (members.findings.len() == before).then_some(settings)
+}
+
+fn vm_sizes(backend: &mut Members<'_>) -> NodeSizes {
+    let Some(map) = backend.object("vm_sizes") else { return NodeSizes::default() };
+    let at = backend.pointer("vm_sizes");
+    let mut sizes: Vec<(String, NodeSize)> = Vec::new();
+    for (name, value) in map {
+        let pointer = format!("{at}/{}", escaped(name));
+        let twin = sizes.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let fault = if name.is_empty() || name.chars().count() > MAX_SIZE_CHARACTERS {
+            Some((
+                "invalid-word",
+                format!("the name of a size has 1 to {MAX_SIZE_CHARACTERS} characters"),
+                "write e.g. `STANDARD_D2_V2`".to_owned(),
+            ))
+        } else {
+            twin.map(|(known, _)| {
+                let message =
+                    format!("this is `{known}` again: names of sizes are compared in any case of letters");
+                ("conflicting-parameters", message, "leave one of them out".to_owned())
+            })
+        };
+        match (fault, value) {
+            (Some((rule, message, fix)), _) => backend.findings.push(error_at(rule, &pointer, message, fix)),
+            (None, Value::Object(members)) => {
+                sizes.push((name.clone(), node_size(members, &pointer, &mut backend.findings)));
+            }
+            (None, other) => {
+                let form =
+                    "an object such as {\"cores\": 2, \"memory_mib\": 7168, \"constraint\": \"skylake\"}";
+                let message = format!("a size is {}; it must be {form}", kind_of(other));
+                backend.findings.push(error_at("wrong-type", &pointer, message, format!("write {form}")));
+            }
+        }
+    }
+    sizes.into_iter().collect()
+}
+
+fn node_size(map: &Map<String, Value>, at: &str, findings: &mut Vec<Finding>) -> NodeSize {
+    let mut members = Members::new(map, at);
+    let mut number =
+        |name, least, most| members.integer(name, least..=most).and_then(|number| u32::try_from(number).ok());
+    let (cores, memory_mib, gpus) =
+        (number("cores", 1, MAX_CORES), number("memory_mib", 1, MAX_MEMORY_MIB), number("gpus", 0, MAX_GPUS));
+    let constraint = word(&mut members, "constraint");
+    findings.append(&mut members.finish());
+    NodeSize { cores, memory_mib, gpus, constraint }
 }
 
 fn commands(backend: &mut Members<'_>) -> SlurmCommands {

@@ -17,7 +17,7 @@ use crate::{
 
 /// The largest cluster that Slurm is built for has fewer nodes; no machine has more GPUs.
 const MAX_NODES: i64 = 100_000;
-const MAX_GPUS: i64 = 1024;
+pub(super) const MAX_GPUS: i64 = 1024;
 const MAX_TEXT_CHARACTERS: usize = 255;
 
 const PRIORITIES: [&str; 2] = ["dedicated", "lowpriority"];
@@ -41,15 +41,15 @@ pub struct ComputeTargetBody {
     /// The most nodes that one run may ask for.
     #[schema(minimum = 1, maximum = 100_000, default = 1, required = false)]
     pub max_nodes: u32,
-    /// The size of its nodes, for information.
+    /// The size of its nodes: on a cluster with an entry for it in `vm_sizes` what jobs ask for, elsewhere for information.
     #[schema(max_length = 255)]
     pub vm_size: Option<String>,
-    /// `dedicated` or `lowpriority`, for information.
+    /// `dedicated` or `lowpriority`: on a cluster with `low_priority_qos` the latter is that QOS, elsewhere for information.
     pub vm_priority: Option<String>,
     /// How many GPUs each of its nodes has.
     #[schema(minimum = 0, maximum = 1024, default = 0, required = false)]
     pub gpus_per_node: u32,
-    /// Which container runtime it has; `never` refuses definitions that name an image.
+    /// Which container runtime it has; `never` refuses definitions that name an image. A Slurm partition always has none.
     #[schema(default = "auto", required = false)]
     pub containers: Containers,
     /// Whether it has conda; `never` refuses definitions that ask for conda packages.
@@ -100,10 +100,11 @@ pub(super) fn read(
         members.refuse("vm-priority-unknown", "vm_priority", message, fix);
     }
     let gpus_per_node = members.integer("gpus_per_node", 0..=MAX_GPUS).unwrap_or(0);
-    let containers = word(&mut members, "containers", Containers::ALL.map(|word| (word.as_str(), word)));
+    let mut containers = word(&mut members, "containers", Containers::ALL.map(|word| (word.as_str(), word)));
     let conda = word(&mut members, "conda", Conda::ALL.map(|word| (word.as_str(), word)));
     if let Some(Engine::Slurm(_)) = backend.as_ref().map(|backend| &backend.engine) {
         fits_slurm(&mut members, kind, containers);
+        containers = Containers::Never;
     }
     let findings = members.finish();
     match (kind, backend) {

@@ -162,7 +162,7 @@ fn run(
     let plan = judge::plan(accepted);
     let now = state.clock.now();
     let id = RunId::generate(now, entropy());
-    let one_off = one_off_target(id, &plan);
+    let one_off = judged.facts.one_off_backend().and_then(|backend| one_off_target(id, &plan, &backend));
     let Some(target) = one_off.as_ref().or_else(|| judged.facts.target_of(&plan)) else {
         return Err(refused(vec![target_gone(&plan.compute_target)]));
     };

@@ -240,9 +240,9 @@ fn as_prepared(attempt: &Attempt) -> Attempt {
 }
 
 impl Backend for SlurmBackend {
-    /// Targets that are made for one run are on the worker's machine.
-    async fn provision(&self, _: &Attempt) -> Result<String, ProvisionError> {
-        Err(ProvisionError::Impossible("targets for one run are not made on clusters".to_owned()))
+    /// Nodes are made when the job gets them: whether there are such nodes `sbatch` says.
+    async fn provision(&self, attempt: &Attempt) -> Result<String, ProvisionError> {
+        Ok(slurm::made_for_one_run(&attempt.plan, &self.target))
     }
 
     async fn prepare(

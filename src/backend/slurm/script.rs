@@ -15,9 +15,10 @@ use super::{
     job_dir::JobDir,
 };
 use crate::domain::{
+    compute_target::SlurmSettings,
     plan::{Launcher, Plan},
     render::{self, Format, Subject},
-    slurm::{job_name, sbatch_arguments},
+    slurm::{cores_per_process, job_name, node_size, sbatch_arguments},
     staging::Area,
 };
 
@@ -63,7 +64,7 @@ pub(super) fn write(
         directory,
         status: job_dir.path(),
         site: &site,
-        mpi: backend.target.mpi.as_deref(),
+        target: &backend.target,
     };
     Ok(Handed { arguments, environment: variables(&steering, backend.files.service_environment()) })
 }
@@ -75,7 +76,7 @@ struct Steering<'a> {
     directory: &'a AttemptDir,
     status: &'a Path,
     site: &'a Path,
-    mpi: Option<&'a str>,
+    target: &'a SlurmSettings,
 }
 
 /// The environment of `sbatch`, which is that of the job: of the service's own only what any program needs. What the
@@ -97,10 +98,14 @@ fn variables(steering: &Steering<'_>, service: &[(String, String)]) -> Vec<(Stri
     set(render::STATUS_DIR, launch::text(steering.status));
     set(render::PYTHON_PATH, launch::text(steering.site));
     set("PYTHONPATH", launch::text(steering.site));
-    if let Some(mpi) = steering.mpi {
-        set("SRUN_MPI", mpi.to_owned());
+    if let Some(mpi) = &steering.target.mpi {
+        set("SRUN_MPI", mpi.clone());
     }
     if attempt.plan.launcher == Launcher::Mpi {
+        if let Some(cores) = cores_per_process(&attempt.plan, &node_size(&attempt.plan, steering.target)) {
+            // srun does not take them over from sbatch.
+            set("SRUN_CPUS_PER_TASK", cores.to_string());
+        }
         // srun gives each rank a log of its own.
         set("SLURM_STDOUTMODE", rank_log(&attempt.plan, &directory.logs().join("user_logs")));
     }

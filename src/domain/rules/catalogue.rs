@@ -8,7 +8,8 @@ use super::{Rule, data, distributed, environment, files, general, images, packag
 /// 1 had no `script-syntax-error`, `package-not-declared`, `container-not-available` and `conda-not-available`.
 /// 2 had no `environment-section-ignored`, and runs were refused by a `parameter-not-yet-effective`.
 /// 3 had no `registry-address-with-credentials` and `shm-size-without-docker`.
-pub const RULE_SET_VERSION: &str = "4";
+/// 4 had no `one-off-target-not-available`.
+pub const RULE_SET_VERSION: &str = "5";
 
 /// The files with rules. What is found about one parameter comes in this order.
 static FILES: [&[Rule]; 10] = [
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     /// What the rules of the present version are, as a digest.
-    const DIGEST: &str = "a2a514bc80d493ab";
+    const DIGEST: &str = "a6a28a230d2b2a97";
 
     #[test]
     fn the_version_changes_with_the_rules() {

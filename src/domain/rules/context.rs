@@ -9,7 +9,7 @@ use crate::domain::{
     compute_target::{ComputeTargetType, Conda, Containers},
     definition::{Draft, Given},
     facts::Facts,
-    framework,
+    plan::TargetNodes,
     python::Module,
     rules::grammar::{conda, requirements},
 };
@@ -20,12 +20,14 @@ pub(crate) struct Target {
     /// Its name, or the size of the one-off target.
     pub(crate) label: String,
     pub(crate) kind: ComputeTargetType,
-    /// None when there is no bound: a one-off target has as many nodes as are asked for.
+    /// None when there is no bound: a one-off target on the worker's machine has as many nodes as are asked for.
     pub(crate) max_nodes: Option<u32>,
     /// None when the size is unknown.
     pub(crate) gpus_per_node: Option<u32>,
     pub(crate) containers: Containers,
     pub(crate) conda: Conda,
+    /// What a registered target says of its nodes.
+    pub(crate) nodes: Option<TargetNodes>,
 }
 
 /// A file that a parameter names.
@@ -112,7 +114,8 @@ impl<'a> Context<'a> {
 fn target(draft: &Draft, facts: &Facts) -> Option<Target> {
     if draft.compute_target.is_given() {
         let name = draft.compute_target.text()?;
-        let found = facts.targets.iter().find(|target| target.name.as_str() == name)?;
+        let found = facts.registered(name)?;
+        let nodes = TargetNodes { vm_size: found.vm_size.clone(), vm_priority: found.vm_priority.clone() };
         return Some(Target {
             label: name.to_owned(),
             kind: found.kind,
@@ -120,16 +123,20 @@ fn target(draft: &Draft, facts: &Facts) -> Option<Target> {
             gpus_per_node: Some(found.gpus_per_node),
             containers: found.containers,
             conda: found.conda,
+            nodes: (nodes.vm_size.is_some() || nodes.vm_priority.is_some()).then_some(nodes),
         });
     }
     let size = draft.vm_size.text()?;
+    let lender = facts.one_off_target.as_ref().and_then(|name| facts.registered(name.as_str()));
+    let found = facts.one_off_backend().and_then(|backend| backend.size(size));
     Some(Target {
         label: size.to_owned(),
         kind: ComputeTargetType::AmlCompute,
-        max_nodes: None,
-        gpus_per_node: framework::vm_size(size).map(|size| size.gpus),
-        containers: Containers::Auto,
-        conda: Conda::Auto,
+        max_nodes: lender.map(|target| target.max_nodes),
+        gpus_per_node: found.map(|size| size.gpus.unwrap_or(0)),
+        containers: lender.map_or(Containers::Auto, |target| target.containers),
+        conda: lender.map_or(Conda::Auto, |target| target.conda),
+        nodes: None,
     })
 }
 

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::domain::{
-    compute_target::{Backend, ComputeTarget, ComputeTargetType, Conda, Containers, LOCAL},
+    compute_target::{
+        Backend, ComputeTarget, ComputeTargetType, Conda, Containers, Engine, LOCAL, SlurmSettings,
+    },
     facts::{Facts, SnapshotFacts, SourceLimits},
 };
 
@@ -35,6 +37,7 @@ pub const FILES: [(&str, &str); 7] = [
 
 const DIGITS: [(&str, &str); 1] = [("train.py", include_str!("../../../examples/digits/train.py"))];
 
+const CLUSTER: &str = "hpc";
 const DATASTORE: &str = "training_data";
 
 /// What the examples refer to.
@@ -44,6 +47,8 @@ pub struct ExampleWorld {
     pub snapshots: BTreeMap<String, Vec<&'static str>>,
     /// The compute targets besides `local`.
     pub compute_targets: Vec<ComputeTarget>,
+    /// The one of them on whose cluster targets for one run are made (`--one-off-target`).
+    pub one_off_target: &'static str,
     /// The datastores.
     pub datastores: Vec<&'static str>,
 }
@@ -59,6 +64,7 @@ pub fn world() -> ExampleWorld {
             (LARGE_SNAPSHOT.to_owned(), vec!["train.py", "a file of 400 MiB"]),
         ]),
         compute_targets: targets(),
+        one_off_target: CLUSTER,
         datastores: vec![DATASTORE],
     }
 }
@@ -78,6 +84,7 @@ fn target(name: &str, kind: ComputeTargetType, max_nodes: u32) -> ComputeTarget 
 }
 
 fn targets() -> Vec<ComputeTarget> {
+    let slurm = SlurmSettings { shared_dir: "/shared/estimatord".to_owned(), ..SlurmSettings::default() };
     vec![
         target("cpu-cluster", ComputeTargetType::AmlCompute, 4),
         target("hdinsight", ComputeTargetType::HDInsightCompute, 4),
@@ -85,6 +92,11 @@ fn targets() -> Vec<ComputeTarget> {
             containers: Containers::Never,
             conda: Conda::Never,
             ..target("bare-metal", ComputeTargetType::AmlCompute, 4)
+        },
+        ComputeTarget {
+            backend: Backend { engine: Engine::Slurm(Box::new(slurm)), ..Backend::process() },
+            containers: Containers::Never,
+            ..target(CLUSTER, ComputeTargetType::AmlCompute, 4)
         },
     ]
 }
@@ -96,6 +108,7 @@ pub fn facts(definition: &Map<String, Value>) -> Facts {
         limits: SourceLimits::default(),
         snapshot: None,
         targets: targets(),
+        one_off_target: CLUSTER.parse().ok(),
         datastores: [DATASTORE.to_owned()].into(),
     };
     facts.targets.push(target(LOCAL, ComputeTargetType::Local, 1));

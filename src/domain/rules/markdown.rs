@@ -38,10 +38,14 @@ fn write(page: &mut String) -> std::fmt::Result {
         let (containers, conda) = (target.containers.as_str(), target.conda.as_str());
         writeln!(
             page,
-            "- target `{}`: type {}, {} nodes, containers `{containers}`, conda `{conda}`",
-            target.name, target.kind, target.max_nodes
+            "- target `{}`: type {}, backend {}, {} nodes, containers `{containers}`, conda `{conda}`",
+            target.name,
+            target.kind,
+            target.backend.engine.kind(),
+            target.max_nodes
         )?;
     }
+    writeln!(page, "- targets for one run are made on the cluster of `{}`", world.one_off_target)?;
     writeln!(page, "- datastore `{}`\n", world.datastores.join("`, `"))?;
     writeln!(
         page,

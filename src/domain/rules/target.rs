@@ -2,10 +2,11 @@
 
 use super::{CHAINER_PAGE, Context, Rule, Sink, patched, words};
 use crate::domain::{
-    compute_target::{ComputeTargetType, LOCAL},
+    compute_target::{ComputeTargetType, Engine, LOCAL},
     definition::{nearest, shortened},
     finding::Severity,
     framework, patch,
+    plan::LOW_PRIORITY,
 };
 
 /// The rules of this file.
@@ -55,6 +56,19 @@ pub(super) static RULES: &[Rule] = &[
         check: vm_size_unknown,
     },
     Rule {
+        slug: "one-off-target-not-available",
+        severity: Severity::Error,
+        parameters: &["vm_size", "vm_priority"],
+        summary: "A one-off target needs a cluster that can make room for it, where the operator has them made on one.",
+        doc: "The target is created for the training with the given size and priority.",
+        url: CHAINER_PAGE,
+        refused: r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "vm_priority": "lowpriority"}"#,
+        accepted: Some(
+            r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "vm_priority": "dedicated"}"#,
+        ),
+        check: one_off_target_not_available,
+    },
+    Rule {
         slug: "vm-size-ignored",
         severity: Severity::Warning,
         parameters: &["vm_size", "compute_target"],
@@ -87,7 +101,7 @@ pub(super) static RULES: &[Rule] = &[
         url: CHAINER_PAGE,
         refused: r#"{"vm_priority": "lowpriority"}"#,
         accepted: Some(
-            r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "vm_priority": "lowpriority"}"#,
+            r#"{"compute_target": null, "vm_size": "STANDARD_D2_V2", "vm_priority": "dedicated"}"#,
         ),
         check: vm_priority_without_vm_size,
     },
@@ -139,7 +153,7 @@ pub(super) static RULES: &[Rule] = &[
     },
 ];
 
-const PRIORITIES: [&str; 2] = ["dedicated", "lowpriority"];
+const PRIORITIES: [&str; 2] = ["dedicated", LOW_PRIORITY];
 
 fn compute_target_or_vm_size_required(context: &Context<'_>, sink: &mut Sink<'_>) {
     if !context.draft.compute_target.is_given() && !context.draft.vm_size.is_given() {
@@ -194,13 +208,48 @@ fn vm_size_unknown(context: &Context<'_>, sink: &mut Sink<'_>) {
     let Some(size) = draft.vm_size.text() else {
         return;
     };
-    if framework::vm_size(size).is_none() {
-        let near = nearest(size, framework::VM_SIZES.iter().map(|size| size.name)).unwrap_or_default();
+    // Where no target can be made there is nothing to look the size up in.
+    let backend = context.facts.one_off_backend();
+    if backend.as_ref().is_some_and(|backend| backend.size(size).is_none()) {
+        let own = backend.iter().flat_map(|backend| backend.own_sizes());
+        let known = framework::VM_SIZES.iter().map(|size| size.name).chain(own);
+        let near = nearest(size, known).unwrap_or_default();
         sink.report(
             "/vm_size",
             format!("{:?} is no VM size of the table that this service has.", shortened(size)),
             words(format!("Write `{near}` if that is the size you mean, or another size of the table.")),
         );
+    }
+}
+
+fn one_off_target_not_available(context: &Context<'_>, sink: &mut Sink<'_>) {
+    let (draft, facts) = (context.draft, context.facts);
+    let Some(name) = &facts.one_off_target else { return };
+    if draft.compute_target.is_given() || !draft.vm_size.is_given() {
+        return;
+    }
+    match facts.registered(name.as_str()).map(|target| &target.backend.engine) {
+        None => sink.report_about(
+            &["compute_target"],
+            "/vm_size",
+            format!(
+                "Targets for one run are made on the cluster of the target `{name}`, which is not registered."
+            ),
+            words("Have the operator register it, or name a registered `compute_target`."),
+        ),
+        Some(Engine::Slurm(settings))
+            if settings.low_priority_qos.is_none() && draft.vm_priority.text() == Some(LOW_PRIORITY) =>
+        {
+            sink.report(
+                "/vm_priority",
+                format!("The target `{name}`, on whose cluster targets for one run are made, has no `low_priority_qos`."),
+                patched(
+                    "Write `dedicated`, or have the operator name the QOS of jobs that may be pre-empted.",
+                    [patch::replace("vm_priority", PRIORITIES[0])],
+                ),
+            );
+        }
+        Some(Engine::Slurm(_) | Engine::Process) => {}
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn world() -> Facts {
             target("kube", ComputeTargetType::Kubernetes, 4, 0),
             target("hdi", ComputeTargetType::HDInsightCompute, 4, 0),
         ],
+        one_off_target: None,
         datastores: ["mystore".to_owned(), "my-files".to_owned()].into(),
     }
 }

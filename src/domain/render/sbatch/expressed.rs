@@ -34,7 +34,8 @@ fn placement(subject: &Subject<'_>, notes: &mut Notes<'_>) {
             notes.approximate(
                 "vm_priority",
                 "Slurm has no word for it that is the same everywhere: add the --qos or --partition of your cluster \
-                 whose jobs may be pre-empted. A pre-empted job is not queued again (--no-requeue).",
+                 whose jobs may be pre-empted (a run of this service gets the target's `low_priority_qos`). A \
+                 pre-empted job is not queued again (--no-requeue).",
             );
         }
     } else {
