@@ -234,6 +234,40 @@ fn how_the_script_ends_is_how_the_job_ends() {
     assert_eq!(folder.run(&[("SOURCE_DIRECTORY", "/nowhere")]).status.code(), Some(1));
 }
 
+/// bash forgets how a process ended that ends at the very moment at which bash catches a signal.
+#[test]
+fn how_a_script_ended_that_was_told_to_is_not_lost() {
+    let folder = Folder::new(&script(&json!({})));
+    let waits = program(&folder.path("waits"), "#!/bin/sh\necho $$ >pid\nexec sleep 600\n");
+    for (round, signals) in
+        ["kill -TERM $1 $2; kill -TERM $1 $2", "kill -TERM $1; kill -USR1 $2", "kill -USR1 $2"]
+            .iter()
+            .cycle()
+            .take(60)
+            .enumerate()
+    {
+        let _ = fs::remove_file(folder.path("source/pid"));
+        let mut shell = folder.command().env("PYTHON", &waits).spawn().unwrap();
+        let waiting = || {
+            // The last thing that the shell does before it waits is to catch USR1, which is bit 9.
+            let status = fs::read_to_string(format!("/proc/{}/status", shell.id())).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            let catches = u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 9) != 0;
+            catches && fs::read_to_string(folder.path("source/pid")).is_ok_and(|pid| pid.ends_with('\n'))
+        };
+        while !waiting() {
+            std::thread::yield_now();
+        }
+        let pid = fs::read_to_string(folder.path("source/pid")).unwrap();
+        let told = Command::new("bash")
+            .args(["-c", signals, "bash", pid.trim(), &shell.id().to_string()])
+            .output()
+            .unwrap();
+        let ended = shell.wait().unwrap();
+        assert_eq!(ended.code(), Some(143), "round {round}: {told:?}");
+    }
+}
+
 #[test]
 fn data_has_to_be_somewhere() {
     let folder = Folder::new(&script(&json!({

@@ -14,7 +14,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::{
     commands::Commands,
@@ -33,6 +33,7 @@ use crate::{
         environment::EnvironmentKind,
         ids::RunId,
         plan::Launcher,
+        run::ExitReason,
         slurm::{self, Job, Meaning, Witness, job_name},
         staging::Place,
     },
@@ -115,22 +116,41 @@ impl SlurmBackend {
             // The script may have begun, and ended, between the two questions: the last word wants the witness read after it.
             && !(known.is_final() && witness.ended.is_none() && witness.intended)
         {
-            return Ok(known);
+            return Ok(self.with_who(known, &witness, &name).await);
         }
         let fresh = self.fresh_look().await?;
         // Read again, and after the queue: what the script writes last, it writes before its job leaves the queue.
         let witness = job_dir.witness(has_limit)?;
         let now = SystemClock.now();
         if let Some(known) = slurm::found(&witness, fresh.of(&name), now) {
-            return Ok(known);
+            return Ok(self.with_who(known, &witness, &name).await);
         }
         // An answer that lacks a job is doubted: what follows from it cannot be taken back.
         if let Some(job) = self.by_number(&witness, &name).await?
             && let Some(known) = slurm::found(&witness, &[job], now)
         {
-            return Ok(known);
+            return Ok(self.with_who(known, &witness, &name).await);
         }
         Ok(slurm::remembered(&witness, &self.commands.accounting(&name).await?, now))
+    }
+
+    /// The same; and where somebody cancelled the job on the cluster with who that was, which accounting alone knows.
+    async fn with_who(&self, known: Observation, witness: &Witness, name: &str) -> Observation {
+        let is_elsewhere = |seen: &Observation| matches!(seen, Observation::Exited(exit) if exit.reason == ExitReason::CanceledElsewhere);
+        if !is_elsewhere(&known) {
+            return known;
+        }
+        match self.commands.accounting(name).await {
+            Ok(jobs) => {
+                let told = slurm::remembered(witness, &jobs, SystemClock.now());
+                if is_elsewhere(&told) { told } else { known }
+            }
+            // How it ended is known without it.
+            Err(error) => {
+                warn!("who cancelled {name} is not known: {error}");
+                known
+            }
+        }
     }
 
     /// Tells a run that is over its time to end, and kills one whose grace is over.

@@ -320,19 +320,22 @@ fn launch(plan: &Plan) -> String {
         r#"
 # In the background: bash answers a signal only when what is in the foreground has ended. When the time is nearly over
 # Slurm tells this shell alone (USR1), and {what} TERM from here. The TERM of scancel goes to every process by itself,
-# and a second one would disturb a script that is just writing its last files.
+# and a second one would disturb a script that is just writing its last files. Nor may it interrupt the wait: bash loses the
+# status of a process that ends at the very moment at which a signal is caught, and then calls it -1.
 estimatord_stopped=
 "${{estimatord_command[@]}}" &
 estimatord_process=$!
-trap 'estimatord_stopped=1' TERM
-trap 'estimatord_stopped=1; {{ {forward}; }} 2>/dev/null' USR1
+trap '' TERM
+trap 'trap "" USR1; estimatord_stopped=1; {{ {forward}; }} 2>/dev/null' USR1
 wait "$estimatord_process"
 estimatord_status=$?
-while [ -n "$estimatord_stopped" ]; do
-    estimatord_stopped=
+if [ -n "$estimatord_stopped" ]; then
     wait "$estimatord_process"
     estimatord_status=$?
-done
+    if [ "$estimatord_status" -lt 0 ]; then
+        estimatord_status=143
+    fi
+fi
 exit "$estimatord_status"
 "#
     )
