@@ -22,6 +22,23 @@ pub enum Written {
     LeaseLost,
 }
 
+/// An event that changes no status. The run is at this number of events, in this attempt, in this status.
+fn noted(
+    lease: &Lease,
+    (number, attempt, status): (i64, i32, &str),
+    kind: &'static str,
+    detail: &str,
+    now: DateTime<Utc>,
+) -> Result<events::NewEvent, StorageError> {
+    let status = status.parse().map_err(|e| StorageError::inconsistent("runs", "status", lease.run_id, e))?;
+    let attempt = u32::try_from(attempt).unwrap_or(0);
+    Ok(events::NewEvent {
+        kind,
+        detail: Some(detail.to_owned()),
+        ..events::NewEvent::status(lease.run_id, number, now, attempt, status)
+    })
+}
+
 impl Storage {
     /// Writes a move that starts from `from`.
     ///
@@ -163,14 +180,7 @@ impl Storage {
         let Some(row) = row else {
             return Ok(Written::LeaseLost);
         };
-        let status =
-            row.status.parse().map_err(|e| StorageError::inconsistent("runs", "status", lease.run_id, e))?;
-        let attempt = u32::try_from(row.attempt).unwrap_or(0);
-        let event = events::NewEvent {
-            kind,
-            detail: Some(detail.to_owned()),
-            ..events::NewEvent::status(lease.run_id, row.event_count, now, attempt, status)
-        };
+        let event = noted(lease, (row.event_count, row.attempt, &row.status), kind, detail, now)?;
         events::append(&mut tx, &event).await?;
         tx.commit().await?;
         Ok(Written::Done)
@@ -186,19 +196,28 @@ impl Storage {
         reason: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Written, StorageError> {
-        let written = sqlx::query!(
-            "UPDATE runs SET waits_for = $3 WHERE id = $1 AND lease_token = $2",
+        let mut tx = self.pool.begin().await?;
+        // Who takes a run over finds again what is known already: that is no news.
+        let row = sqlx::query!(
+            "UPDATE runs SET waits_for = $3::text, event_count = event_count + CASE WHEN $3::text IS NULL THEN 0 ELSE 1 END
+             WHERE id = $1 AND lease_token = $2 AND waits_for IS DISTINCT FROM $3::text
+             RETURNING event_count, attempt, status",
             lease.run_id.as_uuid(),
             lease.token,
             reason,
         )
-        .execute(&self.pool)
+        .fetch_optional(&mut *tx)
         .await?;
-        match reason {
-            _ if written.rows_affected() == 0 => Ok(Written::LeaseLost),
-            Some(reason) => self.note_run_event(lease, "waiting", reason, now).await,
-            None => Ok(Written::Done),
+        let Some(row) = row else {
+            drop(tx);
+            return self.why_not_written(lease).await;
+        };
+        if let Some(reason) = reason {
+            let event = noted(lease, (row.event_count, row.attempt, &row.status), "waiting", reason, now)?;
+            events::append(&mut tx, &event).await?;
         }
+        tx.commit().await?;
+        Ok(Written::Done)
     }
 
     async fn why_not_written(&self, lease: &Lease) -> Result<Written, StorageError> {

@@ -144,6 +144,28 @@ async fn a_lost_lease_writes_nothing(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn what_a_run_waits_for_is_news_once_whoever_finds_it(pool: PgPool) {
+    let storage = Storage::from_pool(pool.clone());
+    let clock = FixedClock::default();
+    let first = admit_one(&storage, &clock).await;
+    let wait = async |lease: &Lease, reason: Option<&str>| {
+        storage.record_wait(lease, reason, clock.now()).await.expect("asked")
+    };
+    assert_eq!(wait(&first.lease, Some("Resources")).await, Written::Done);
+    expire(&pool, &first.lease).await;
+    let adopted = storage.adopt_runs(&claimant("a"), 10, clock.now()).await.expect("adopted").remove(0);
+    assert_eq!(wait(&first.lease, Some("Priority")).await, Written::LeaseLost);
+    assert_eq!(wait(&adopted.lease, Some("Resources")).await, Written::StatusIs(Status::Preparing));
+    assert_eq!(wait(&adopted.lease, Some("Priority")).await, Written::Done);
+    assert_eq!(wait(&adopted.lease, None).await, Written::Done);
+    let events = storage.list_run_events(first.run.id, 0, 10).await.expect("read");
+    let waited: Vec<_> =
+        events.iter().filter(|event| event.kind == "waiting").map(|event| event.detail.as_deref()).collect();
+    assert_eq!(waited, [Some("Resources"), Some("Priority")]);
+    assert!(events.iter().map(|event| event.sequence).eq(1..=u64::try_from(events.len()).expect("few")));
+}
+
+#[sqlx::test]
 async fn a_run_of_another_node_is_not_adopted(pool: PgPool) {
     let storage = Storage::from_pool(pool.clone());
     let clock = FixedClock::default();
