@@ -79,8 +79,10 @@ impl Storage {
         let mut tx = self.pool.begin().await?;
         let row = sqlx::query!(
             "UPDATE runs SET
-                 status = $4, cause = $5, detail = coalesce($6, detail), waits_for = NULL,
-                 exit_code = coalesce($7, exit_code), signal = coalesce($8, signal),
+                 status = $4, cause = $5, waits_for = NULL,
+                 -- What was said of an earlier status is not true of this one.
+                 detail = $6,
+                 exit_code = CASE WHEN $15 THEN $7 ELSE exit_code END, signal = CASE WHEN $15 THEN $8 ELSE signal END,
                  started_at = coalesce(started_at, $9), finished_at = CASE WHEN $10 THEN $11::timestamptz END,
                  actual_environment = coalesce($12::text::json, actual_environment), next_step_at = $13,
                  lease_token = CASE WHEN $14 THEN lease_token END,
@@ -104,6 +106,7 @@ impl Storage {
             environment.as_deref(),
             next_step_at,
             keeps_lease,
+            ending.is_some(),
         )
         .fetch_optional(&mut *tx)
         .await?;

@@ -322,9 +322,11 @@ async fn a_backend_that_does_not_answer_is_waited_for(pool: PgPool) {
     let run = stage.until(id, "without an answer", |run| run.status == Status::NotResponding).await;
     assert!(run.detail.expect("a reason").contains("deaf"));
     stage.backend.be_deaf(false);
-    stage.until(id, "running again", |run| run.status == Status::Running).await;
+    let run = stage.until(id, "running again", |run| run.status == Status::Running).await;
+    assert_eq!(run.detail, None, "it answers again");
     stage.backend.set(id, exited(0));
-    assert_eq!(stage.until_ended(id).await.status, Status::Completed);
+    let run = stage.until_ended(id).await;
+    assert_eq!((run.status, run.detail), (Status::Completed, None));
     worker.stop().await;
 }
 
