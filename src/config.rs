@@ -151,6 +151,10 @@ pub struct Serve {
     #[arg(long, env = "ESTIMATORD_CANCEL_GRACE_SECONDS", default_value_t = 30, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub cancel_grace_seconds: u64,
+    /// Where probes and figures (/healthz, /readyz, /metrics) are answered as well, and nothing else; nobody has to show a token
+    /// there [default: nowhere]
+    #[arg(long, env = "ESTIMATORD_PROBE_LISTEN", value_name = "ADDRESS")]
+    pub probe_listen: Option<SocketAddr>,
     /// How often a cluster is asked about all of its jobs, in one question, and the logs of each are looked at
     #[arg(long, env = "ESTIMATORD_CLUSTER_INTERVAL_SECONDS", default_value_t = 2, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=600))]

@@ -11,6 +11,7 @@ pub mod config;
 pub mod datastores;
 pub mod domain;
 pub mod embedded_postgres;
+pub mod figures;
 pub mod lifecycle;
 #[cfg(test)]
 mod renderings;

@@ -19,7 +19,7 @@ use tokio::{
     sync::Notify,
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
     clock::{Clock, SystemClock, entropy},
     config::{Database, Role, Serve},
     embedded_postgres::{self, DataDir, EmbeddedPostgres},
+    figures::RunFigures,
     storage::Storage,
     vault::Vault,
     worker::{self, Worker},
@@ -133,17 +134,14 @@ pub async fn serve(settings: &Serve) -> anyhow::Result<ExitCode> {
     let token = api_token(settings)?;
     let data_dir = lock_data_dir(&settings.database)?;
     // Before anything takes long, so that a port in use is said at once.
-    let listener = match settings.role {
-        Role::Worker => None,
-        Role::All | Role::Api => Some(listen(settings.listen).await?),
-    };
+    let listeners = Listeners::open(settings).await?;
     let stop = stop_signal()?;
     // Dropping the start half-way stops what it had started.
     let mut database = tokio::select! {
         opened = OpenDatabase::open(&settings.database, Some(&data_dir)) => opened?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
-    let served = serve_with(settings, token, &data_dir, listener, &mut database, stop).await;
+    let served = serve_with(settings, token, &data_dir, listeners, &mut database, stop).await;
     database.close().await;
     served
 }
@@ -152,7 +150,7 @@ async fn serve_with(
     settings: &Serve,
     token: Option<String>,
     data_dir: &DataDir,
-    listener: Option<TcpListener>,
+    listeners: Listeners,
     database: &mut OpenDatabase,
     stop: CancellationToken,
 ) -> anyhow::Result<ExitCode> {
@@ -171,6 +169,7 @@ async fn serve_with(
     let vault = vault(settings, data_dir.path())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let wakeup = Arc::new(Notify::new());
+    let figures = RunFigures::default();
 
     let worker = match settings.role {
         Role::Api => None,
@@ -180,7 +179,7 @@ async fn serve_with(
                 artifacts.clone(),
                 make_backend(settings, data_dir.path())?,
                 Arc::clone(&clock),
-                worker_settings(settings, data_dir.path(), vault.clone())?,
+                worker_settings(settings, data_dir.path(), vault.clone(), figures.clone())?,
                 Arc::clone(&wakeup),
                 stop.clone(),
             )
@@ -188,30 +187,37 @@ async fn serve_with(
         )),
     };
     // With port 0 the machine has chosen one.
-    let address = match &listener {
+    let address = match &listeners.api {
         Some(listener) => Some(listener.local_addr().context("cannot tell the address listened on")?),
         None => None,
     };
-    let http = listener.map(|listener| {
-        let router = api::router(api::ApiSettings {
-            storage: database.storage.clone(),
-            artifacts: artifacts.clone(),
-            limits: Limits {
-                max_unpacked_bytes: settings.max_snapshot_bytes,
-                max_files: settings.max_snapshot_files,
-                // What is sent is compressed at best and framed at worst.
-                max_upload_bytes: settings.max_snapshot_bytes.saturating_mul(2),
-            },
-            one_off_target: settings.one_off_target.clone(),
-            clock: Arc::clone(&clock),
-            wakeup: Arc::clone(&wakeup),
-            token,
-            vault,
-            shutdown: stop.clone(),
-        });
-        let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stopped).into_future())
+    let api = api::Api::new(api::ApiSettings {
+        storage: database.storage.clone(),
+        artifacts,
+        limits: Limits {
+            max_unpacked_bytes: settings.max_snapshot_bytes,
+            max_files: settings.max_snapshot_files,
+            // What is sent is compressed at best and framed at worst.
+            max_upload_bytes: settings.max_snapshot_bytes.saturating_mul(2),
+        },
+        one_off_target: settings.one_off_target.clone(),
+        clock,
+        wakeup,
+        token,
+        vault,
+        figures,
+        shutdown: stop.clone(),
     });
+    let http = listeners.api.map(|listener| answer(listener, api.router(), stop.clone().cancelled_owned()));
+    // Until the worker has let go of its runs somebody may want to know how it is.
+    let probes_stop = CancellationToken::new();
+    if let Some(listener) = &listeners.probes {
+        let address = listener.local_addr().context("cannot tell the address of probes")?;
+        info!("probes and figures: http://{address}/metrics");
+    }
+    let probes = listeners
+        .probes
+        .map(|listener| answer(listener, api.probes(), probes_stop.clone().cancelled_owned()));
     announce(settings.role, address, data_dir.path(), database);
 
     let end = wait_for_the_end(database, &stop).await;
@@ -219,6 +225,8 @@ async fn serve_with(
     match end {
         End::Told => {
             drain(http, worker, HTTP_DRAIN, WORKER_DRAIN).await;
+            probes_stop.cancel();
+            drain(probes, None, HTTP_DRAIN, WORKER_DRAIN).await;
             Ok(ExitCode::SUCCESS)
         }
         // Nothing can be finished without the database, and whoever starts the service anew should not have to wait.
@@ -270,6 +278,7 @@ fn worker_settings(
     settings: &Serve,
     data_dir: &Path,
     vault: Option<Vault>,
+    figures: RunFigures,
 ) -> anyhow::Result<worker::Settings> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(worker::Settings {
@@ -285,6 +294,7 @@ fn worker_settings(
         limits: settings.limits(),
         max_data_cache_bytes: settings.max_data_cache_bytes,
         vault,
+        figures,
     })
 }
 
@@ -349,10 +359,38 @@ async fn drain(
     }
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: choose another address with --listen or ESTIMATORD_LISTEN")
-    })
+/// Where requests come in.
+struct Listeners {
+    api: Option<TcpListener>,
+    probes: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn open(settings: &Serve) -> anyhow::Result<Self> {
+        let api = match settings.role {
+            Role::Worker => None,
+            Role::All | Role::Api => Some(listen(settings.listen, "--listen or ESTIMATORD_LISTEN").await?),
+        };
+        let probes = match settings.probe_listen {
+            Some(address) => Some(listen(address, "--probe-listen or ESTIMATORD_PROBE_LISTEN").await?),
+            None => None,
+        };
+        Ok(Self { api, probes })
+    }
+}
+
+async fn listen(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: choose another address with {option}"))
+}
+
+fn answer(
+    listener: TcpListener,
+    router: axum::Router,
+    stopped: WaitForCancellationFutureOwned,
+) -> JoinHandle<io::Result<()>> {
+    tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stopped).into_future())
 }
 
 /// The token that callers must send. An address that others can reach needs one.

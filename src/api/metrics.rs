@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 use super::{error::ApiError, problem::Problem, state::Shared};
-use crate::domain::run::Status;
+use crate::{domain::run::Status, figures as run_figures};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -31,6 +31,12 @@ struct RouteLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabels {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TargetLabels {
+    target: String,
     status: &'static str,
 }
 
@@ -78,8 +84,8 @@ impl HttpMetrics {
 
 /// Get the figures
 ///
-/// In the OpenMetrics text format. Figures whose name begins with `estimatord_http` are of this process; the others are of
-/// the whole service, so take them from one instance only.
+/// In the OpenMetrics text format. Figures whose name begins with `estimatord_http`, `estimatord_run_dispatch` or
+/// `estimatord_runs_ended` are of this process; the others are of the whole service, so take them from one instance only.
 #[utoipa::path(
     get, path = "/metrics", tag = "service",
     responses(
@@ -114,6 +120,22 @@ pub async fn get_metrics(State(state): State<Shared>) -> Result<Response, ApiErr
         Unit::Seconds,
         oldest,
     );
+    let live = Family::<TargetLabels, Gauge>::default();
+    let ages = Family::<TargetLabels, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    for of in &figures.live {
+        let target = run_figures::label(of.target.as_deref().unwrap_or_default(), of.target.is_none());
+        let labels = TargetLabels { target, status: of.status.as_str() };
+        live.get_or_create(&labels).set(i64::try_from(of.runs).unwrap_or(i64::MAX));
+        ages.get_or_create(&labels).set(of.oldest_seconds);
+    }
+    registry.register("live_runs", "Runs that have not ended, by target and status", live);
+    registry.register_with_unit(
+        "oldest_live_run_age",
+        "How long ago the oldest run of a target that is in this status was accepted",
+        Unit::Seconds,
+        ages,
+    );
+    state.figures.register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)

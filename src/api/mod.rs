@@ -41,6 +41,7 @@ use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
     domain::compute_target::ComputeTargetName,
+    figures::RunFigures,
     storage::Storage,
     vault::Vault,
 };
@@ -66,6 +67,8 @@ pub struct ApiSettings {
     pub token: Option<String>,
     /// Encrypts what callers send and nobody may read; without it secrets are refused.
     pub vault: Option<Vault>,
+    /// What a worker in the same process counts.
+    pub figures: RunFigures,
     /// When it is cancelled, follows and long polls end and `/readyz` answers 503.
     pub shutdown: CancellationToken,
 }
@@ -139,9 +142,38 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     openapi::finished(operations().1)
 }
 
-/// The whole API.
-pub fn router(settings: ApiSettings) -> Router {
-    let state = Arc::new(ApiState::new(settings));
+/// The API, for as many listeners as are needed.
+#[derive(Clone)]
+pub struct Api(Shared);
+
+impl Api {
+    /// The API, with what it needs.
+    #[must_use]
+    pub fn new(settings: ApiSettings) -> Self {
+        Self(Arc::new(ApiState::new(settings)))
+    }
+
+    /// Probes and figures alone, for everybody who can reach them: kubelets and Prometheus show no token.
+    pub fn probes(&self) -> Router {
+        let state = Arc::clone(&self.0);
+        Router::new()
+            .route("/healthz", get(health::get_liveness))
+            .route("/readyz", get(health::get_readiness))
+            .route("/metrics", get(metrics::get_metrics))
+            .fallback(pipeline::unknown_route)
+            .method_not_allowed_fallback(pipeline::method_not_allowed)
+            .layer(middleware::from_fn(pipeline::timed))
+            .layer(middleware::from_fn_with_state(Arc::clone(&state), pipeline::around))
+            .with_state(state)
+    }
+
+    /// The whole API.
+    pub fn router(&self) -> Router {
+        whole(Arc::clone(&self.0))
+    }
+}
+
+fn whole(state: Shared) -> Router {
     operations()
         .0
         .route("/", get(docs::root))

@@ -179,6 +179,7 @@ mod tests {
             wakeup: Arc::default(),
             token: None,
             vault: None,
+            figures: crate::figures::RunFigures::default(),
             shutdown: Default::default(),
         }));
         let impatient = middleware::from_fn(|request, next| within(Duration::from_millis(10), request, next));

@@ -10,6 +10,7 @@ use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
     domain::compute_target::ComputeTargetName,
+    figures::RunFigures,
     storage::Storage,
     vault::Vault,
 };
@@ -32,6 +33,7 @@ pub struct ApiState {
     pub(in crate::api) vault: Option<Vault>,
     pub(in crate::api) shutdown: CancellationToken,
     pub(in crate::api) metrics: HttpMetrics,
+    pub(in crate::api) figures: RunFigures,
     pub(in crate::api) requests: Semaphore,
     streams: Arc<Semaphore>,
 }
@@ -52,6 +54,7 @@ impl ApiState {
             vault: settings.vault,
             shutdown: settings.shutdown,
             metrics: HttpMetrics::new(),
+            figures: settings.figures,
             requests: Semaphore::new(MAX_REQUESTS),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         }

@@ -10,6 +10,21 @@ pub struct ServiceFigures {
     pub runs: Vec<(Status, u64)>,
     /// Seconds that the oldest queued run has waited; 0 when none waits.
     pub oldest_queued_seconds: f64,
+    /// Runs that have not ended, by target and status.
+    pub live: Vec<LiveRuns>,
+}
+
+/// Runs of one target that are in one status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiveRuns {
+    /// The target's name; none for targets that were made for one run, all together.
+    pub target: Option<String>,
+    /// The status.
+    pub status: Status,
+    /// How many there are.
+    pub runs: u64,
+    /// Seconds since the oldest of them was accepted.
+    pub oldest_seconds: f64,
 }
 
 impl Storage {
@@ -36,6 +51,27 @@ impl Storage {
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok(ServiceFigures { runs, oldest_queued_seconds })
+        Ok(ServiceFigures { runs, oldest_queued_seconds, live: self.live_runs().await? })
+    }
+
+    async fn live_runs(&self) -> Result<Vec<LiveRuns>, StorageError> {
+        let rows = sqlx::query!(
+            r#"SELECT CASE WHEN plan -> 'one_off_target' IS NULL THEN compute_target END AS target, status, count(*) AS "runs!",
+                      extract(epoch FROM now() - min(created_at))::float8 AS "oldest!"
+               FROM runs WHERE status NOT IN ('Completed', 'Failed', 'Canceled') GROUP BY 1, 2 ORDER BY 1, 2"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let status = row.status.parse();
+                Ok(LiveRuns {
+                    target: row.target,
+                    status: status.map_err(|e| StorageError::inconsistent("runs", "status", "live", e))?,
+                    runs: to_u64(row.runs),
+                    oldest_seconds: row.oldest.max(0.0),
+                })
+            })
+            .collect()
     }
 }

@@ -149,12 +149,34 @@ impl<B: Backend> Driver<'_, B> {
     async fn write(&mut self, from: Status, step: Move) -> Result<Turn, Stop> {
         loop {
             match self.context.storage.move_run(&self.lease, from, &step, self.context.clock.now()).await {
-                Ok(Written::Done) => return Ok(Turn::Status(step.status())),
+                Ok(Written::Done) => {
+                    self.count(from, &step);
+                    return Ok(Turn::Status(step.status()));
+                }
                 // Our own earlier write whose reply was lost, or somebody's cancel.
                 Ok(Written::StatusIs(status)) => return Ok(Turn::Status(status)),
                 Ok(Written::LeaseLost) => return Err(Stop::LeaseLost),
                 Err(error) => self.wait_out(&error).await?,
             }
+        }
+    }
+
+    /// Counts what a move did, for those who watch the service.
+    fn count(&self, from: Status, step: &Move) {
+        let Run { compute_target, plan, created_at, .. } = &self.run;
+        let one_off = plan.one_off_target.is_some();
+        let figures = &self.context.settings.figures;
+        match (from, step) {
+            (_, Move::End { status, ending }) => {
+                let cause = ending.cause.map_or("", Cause::as_str);
+                figures.ended(compute_target, one_off, status.as_str(), cause);
+            }
+            // What a later attempt waited for is not the queue.
+            (Status::Preparing, Move::To { status: Status::Starting, .. }) if self.attempt.number == 1 => {
+                let waited = (self.context.clock.now() - *created_at).to_std().unwrap_or_default();
+                figures.dispatched(compute_target, one_off, waited);
+            }
+            (_, Move::To { .. } | Move::Requeue { .. }) => {}
         }
     }
 

@@ -32,6 +32,7 @@ use crate::{
     backend::Backend,
     clock::{Clock, entropy},
     domain::{collection::Limits, compute_target::Engine},
+    figures::RunFigures,
     storage::{
         Storage, StorageError,
         leases::{Claimant, Claimed},
@@ -63,6 +64,8 @@ pub struct Settings {
     pub max_data_cache_bytes: u64,
     /// Opens what is kept encrypted; without it runs that need such a thing fail.
     pub vault: Option<Vault>,
+    /// What this worker does is counted here.
+    pub figures: RunFigures,
 }
 
 /// What every part of the worker needs.

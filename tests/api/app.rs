@@ -9,13 +9,14 @@ use axum::{
 };
 use chrono::{DateTime, Duration, Utc};
 use estimatord::{
-    api::{ApiSettings, router},
+    api::{Api, ApiSettings},
     artifacts::{Artifacts, Limits},
     clock::Clock,
     domain::{
         compute_target::ComputeTargetName,
         run::{Cause, Ending, LOG_SEGMENT_BYTES, Move, Status},
     },
+    figures::RunFigures,
     storage::{
         Storage,
         leases::{Claimant, Claimed},
@@ -52,6 +53,8 @@ impl Clock for FixedClock {
 /// The API, and what stands behind it.
 pub struct TestApp {
     pub router: Router,
+    pub probes: Router,
+    pub figures: RunFigures,
     pub storage: Storage,
     pub artifacts: Artifacts,
     pub clock: Arc<FixedClock>,
@@ -118,6 +121,13 @@ pub fn errors_of(value: &Value) -> Vec<(String, String)> {
     errors.map(|finding| (text(finding, "rule"), text(finding, "pointer"))).collect()
 }
 
+async fn answered(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.expect("the router never fails");
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.expect("a whole body").to_bytes().to_vec();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
 impl TestApp {
     pub fn new(pool: PgPool) -> Self {
         Self::with(pool, None, Limits::default())
@@ -152,7 +162,8 @@ impl TestApp {
         let clock = Arc::new(FixedClock::new());
         let wakeup = Arc::new(Notify::new());
         let shutdown = CancellationToken::new();
-        let router = router(ApiSettings {
+        let figures = RunFigures::default();
+        let api = Api::new(ApiSettings {
             vault,
             storage: storage.clone(),
             artifacts: artifacts.clone(),
@@ -161,17 +172,31 @@ impl TestApp {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             wakeup: Arc::clone(&wakeup),
             token: token.map(str::to_owned),
+            figures: figures.clone(),
             shutdown: shutdown.clone(),
         });
-        Self { router, storage, artifacts, clock, wakeup, shutdown, pool, _directory: directory }
+        Self {
+            router: api.router(),
+            probes: api.probes(),
+            figures,
+            storage,
+            artifacts,
+            clock,
+            wakeup,
+            shutdown,
+            pool,
+            _directory: directory,
+        }
     }
 
     /// Sends any request.
     pub async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.expect("the router never fails");
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("a whole body").to_bytes().to_vec();
-        Answer { status: parts.status, headers: parts.headers, body }
+        answered(&self.router, request).await
+    }
+
+    /// Asks the listener for probes.
+    pub async fn probe(&self, path: &str) -> Answer {
+        answered(&self.probes, Request::get(path).body(Body::empty()).expect("a request")).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {

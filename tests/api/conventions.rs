@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use estimatord::{artifacts::Limits, storage::MIGRATOR};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::TestApp;
@@ -121,7 +121,56 @@ async fn figures_count_requests_by_template_and_runs_by_status(pool: PgPool) {
     assert!(text.contains("estimatord_runs{status=\"Queued\"} 1"), "{text}");
     assert!(text.contains("estimatord_runs{status=\"Failed\"} 0"), "{text}");
     assert!(text.contains("estimatord_oldest_queued_run_age_seconds"), "{text}");
+    assert!(text.contains("estimatord_live_runs{target=\"local\",status=\"Queued\"} 1"), "{text}");
+    let age = "estimatord_oldest_live_run_age_seconds{target=\"local\",status=\"Queued\"}";
+    assert!(text.contains(age), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn probes_and_figures_can_be_had_without_a_token_and_nothing_else(pool: PgPool) {
+    let app = TestApp::with(pool, Some("a-token-of-some-length"), Limits::default());
+    app.get("/metrics").await.problem(401, "unauthorized");
+    for path in ["/healthz", "/readyz"] {
+        app.probe(path).await.ok(200);
+    }
+    app.figures.dispatched("cluster", false, std::time::Duration::from_secs(2));
+    app.figures.ended("one-off-0123abcd", true, "Failed", "script_failed");
+    let text = app.probe("/metrics").await.text();
+    let bucket = "estimatord_run_dispatch_latency_seconds_bucket{le=\"2.5\",target=\"cluster\"} 1";
+    assert!(text.contains(bucket), "{text}");
+    let ended = "estimatord_runs_ended_total{target=\"one-off\",status=\"Failed\",cause=\"script_failed\"} 1";
+    assert!(text.contains(ended), "{text}");
+    for path in ["/v1/runs", "/docs/", "/openapi.json"] {
+        app.probe(path).await.problem(404, "unknown-route");
+    }
+    app.shutdown.cancel();
+    app.probe("/readyz").await.problem(503, "shutting-down");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn the_dashboard_shows_figures_that_there_are(pool: PgPool) {
+    let app = TestApp::new(pool);
+    app.run("mnist").await;
+    app.figures.dispatched("local", false, std::time::Duration::ZERO);
+    app.figures.ended("local", false, "Completed", "");
+    let text = app.get("/metrics").await.text();
+    let dashboard: Value =
+        serde_json::from_str(include_str!("../../deploy/overlays/production/estimatord.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let expressions = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let mut seen = 0;
+    for expression in expressions.map(|target| target["expr"].as_str().expect("an expression")) {
+        for (start, _) in expression.match_indices("estimatord_") {
+            let rest = &expression[start..];
+            let end = rest.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).expect("something follows");
+            let shown =
+                |line: &str| line.strip_prefix(&rest[..end]).is_some_and(|line| line.starts_with('{'));
+            assert!(text.lines().any(shown), "{} is not in\n{text}", &rest[..end]);
+            seen += 1;
+        }
+    }
+    assert!(seen >= panels.len());
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]

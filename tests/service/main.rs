@@ -4,6 +4,7 @@ mod containers;
 mod data;
 mod end_to_end;
 mod parameters;
+mod probes;
 mod refusals;
 mod service;
 mod slurm;

@@ -20,6 +20,7 @@ use estimatord::{
         plan::OneOffTarget,
         run::{Cause, Exit, ExitReason, Observation, Status},
     },
+    figures::RunFigures,
     storage::{
         Storage,
         idempotency::Recorded,
@@ -40,6 +41,7 @@ struct Stage {
     backend: ScriptedBackend,
     artifacts: Artifacts,
     wakeup: Arc<Notify>,
+    figures: RunFigures,
     dir: tempfile::TempDir,
 }
 
@@ -49,7 +51,14 @@ impl Stage {
         let artifacts =
             Artifacts::open(&dir.path().join("artifacts"), &dir.path().join("scratch")).expect("opened");
         let backend = ScriptedBackend::new(dir.path().join("compute"));
-        Self { storage: Storage::from_pool(pool), backend, artifacts, wakeup: Arc::new(Notify::new()), dir }
+        Self {
+            storage: Storage::from_pool(pool),
+            backend,
+            artifacts,
+            wakeup: Arc::new(Notify::new()),
+            figures: RunFigures::default(),
+            dir,
+        }
     }
 
     fn start_worker(&self, node: &str) -> RunningWorker {
@@ -65,6 +74,7 @@ impl Stage {
             limits: Limits { log_bytes: 1000, log_files: 10, output_bytes: 1000, output_files: 10 },
             max_data_cache_bytes: 1000,
             vault: Some(Vault::new([7; 32])),
+            figures: self.figures.clone(),
         };
         let worker = Worker::new(
             self.storage.clone(),
