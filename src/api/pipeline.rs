@@ -44,16 +44,22 @@ pub async fn around(State(state): State<Shared>, mut request: Request, next: Nex
     let mut response = span.in_scope(|| {
         let response = completed(answered, &instance);
         let status = response.status().as_u16();
-        tracing::info!(
-            status,
-            elapsed_milliseconds = elapsed.as_millis(),
-            "{method} {path} answered {status}"
-        );
+        let elapsed_milliseconds = elapsed.as_millis();
+        // A kubelet asks every few seconds, for ever: that all is well is no news.
+        if is_probe(&path) && response.status().is_success() {
+            tracing::debug!(status, elapsed_milliseconds, "{method} {path} answered {status}");
+        } else {
+            tracing::info!(status, elapsed_milliseconds, "{method} {path} answered {status}");
+        }
         response
     });
     state.metrics.observe(&method, &route, response.status(), elapsed);
     add_headers(response.headers_mut(), &path, id);
     response
+}
+
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -114,7 +120,7 @@ fn add_headers(headers: &mut HeaderMap, path: &str, id: HeaderValue) {
 /// Who may come in: the token, and not too many at once. Probes are always answered.
 pub async fn guard(State(state): State<Shared>, request: Request, next: Next) -> Result<Response, ApiError> {
     let path = request.uri().path();
-    if path == "/healthz" || path == "/readyz" {
+    if is_probe(path) {
         return Ok(next.run(request).await);
     }
     if let Some(token) = &state.token
