@@ -15,15 +15,18 @@ const OVERLAYS: [&str; 2] = ["small", "production"];
 
 /// Everything of an overlay. None where there is no kubectl, which CI has to have.
 fn objects(overlay: &str) -> Option<Vec<Value>> {
-    let output =
-        match Command::new("kubectl").args(["kustomize", &format!("deploy/overlays/{overlay}")]).output() {
-            Ok(output) => output,
-            Err(error) => {
-                assert!(std::env::var_os("CI").is_none(), "kubectl (1.27 or newer) cannot be run: {error}");
-                eprintln!("left out: kubectl cannot be run: {error}");
-                return None;
-            }
-        };
+    rendered(&format!("overlays/{overlay}"))
+}
+
+fn rendered(overlay: &str) -> Option<Vec<Value>> {
+    let output = match Command::new("kubectl").args(["kustomize", &format!("deploy/{overlay}")]).output() {
+        Ok(output) => output,
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "kubectl (1.27 or newer) cannot be run: {error}");
+            eprintln!("left out: kubectl cannot be run: {error}");
+            return None;
+        }
+    };
     assert!(output.status.success(), "{overlay}: {}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "{overlay}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -127,7 +130,9 @@ fn pods_keep_to_the_standard_restricted_and_need_no_writable_root() {
             let security = &pod["securityContext"];
             assert_eq!(security["runAsNonRoot"], true, "{name}");
             assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault", "{name}");
-            assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
+            // Only workers ask the Kubernetes API for anything.
+            let has_token = object["kind"] == "StatefulSet";
+            assert_eq!(pod["automountServiceAccountToken"], has_token, "{name}");
             for shared in ["hostNetwork", "hostPID", "hostIPC", "initContainers"] {
                 assert_eq!(pod[shared], Value::Null, "{name}");
             }
@@ -297,5 +302,43 @@ fn whatever_is_named_is_there() {
                 .collect();
             assert_eq!(watched, ["api", "worker"].into(), "{overlay}");
         }
+    });
+}
+
+#[test]
+fn the_namespace_of_runs_gives_the_workers_what_they_need_and_the_runs_nothing() {
+    let Some(objects) = rendered("runs") else { return };
+    for object in objects.iter().filter(|object| object["kind"] != "Namespace") {
+        assert_eq!(object["metadata"]["namespace"], "estimatord-runs", "{object:#}");
+    }
+    let namespace = kind(&objects, "Namespace").next().expect("a namespace");
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
+    let account = kind(&objects, "ServiceAccount").next().expect("an account");
+    assert_eq!(account["automountServiceAccountToken"], false);
+    let role = kind(&objects, "Role").next().expect("a role");
+    for rule in list(role, "/rules") {
+        let words = |name: &str| -> BTreeSet<&str> {
+            list(rule, name).iter().map(|word| word.as_str().expect("a text")).collect()
+        };
+        assert!(!words("/verbs").contains("*") && !words("/resources").contains("*"), "{rule}");
+        if words("/resources").contains("secrets") {
+            assert_eq!(words("/verbs"), BTreeSet::from(["create"]), "a worker reads no secrets");
+        }
+        for foreign in ["pods/exec", "nodes", "namespaces", "pods/attach"] {
+            assert!(!words("/resources").contains(foreign), "{rule}");
+        }
+    }
+    let binding = kind(&objects, "RoleBinding").next().expect("a binding");
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    let subject = &list(binding, "/subjects")[0];
+    assert_eq!(
+        (&subject["name"], &subject["namespace"]),
+        (&json!("estimatord-worker"), &json!("estimatord"))
+    );
+    // It is the one that the service's overlays have.
+    each(|overlay, objects| {
+        let found =
+            kind(objects, "ServiceAccount").any(|account| account["metadata"]["name"] == subject["name"]);
+        assert!(found, "{overlay}");
     });
 }
