@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    backend::process,
+    backend::{kubernetes, process},
     client,
     domain::{collection::Limits, compute_target::ComputeTargetName},
     embedded_postgres,
@@ -48,6 +48,12 @@ pub enum Command {
     /// Becomes one MPI rank (started by the service, not by people)
     #[command(hide = true)]
     Rank(process::Rank),
+    /// Fetches source tree and data into a pod (started by the cluster, not by people)
+    #[command(hide = true)]
+    Stage(kubernetes::Stage),
+    /// Sends back what a script writes in a pod (started by the cluster, not by people)
+    #[command(hide = true)]
+    HandOver(kubernetes::HandOver),
     /// Becomes the embedded PostgreSQL (started by the service, not by people)
     #[command(hide = true)]
     PostgresChild(embedded_postgres::PostgresChild),

@@ -1,6 +1,6 @@
 //! estimatord: runs Azure ML SDK v1 `Chainer` estimator definitions on the user's own compute.
 //!
-//! `main → { api, worker, client } → { storage, backend, artifacts } → domain`; `tests/architecture.rs` holds the arrows.
+//! `main → { api, worker, client } → { storage, backend → artifacts } → domain`; `tests/architecture.rs` holds the arrows.
 
 pub mod api;
 pub mod artifacts;

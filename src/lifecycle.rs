@@ -177,7 +177,7 @@ async fn serve_with(
             Worker::new(
                 database.storage.clone(),
                 artifacts.clone(),
-                make_backend(settings, data_dir.path())?,
+                make_backend(settings, data_dir.path(), artifacts.clone(), vault.clone())?,
                 Arc::clone(&clock),
                 worker_settings(settings, data_dir.path(), vault.clone(), figures.clone())?,
                 Arc::clone(&wakeup),
@@ -260,7 +260,12 @@ fn make_private_dir(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn make_backend(settings: &Serve, data_dir: &Path) -> anyhow::Result<Backends> {
+fn make_backend(
+    settings: &Serve,
+    data_dir: &Path,
+    artifacts: Artifacts,
+    vault: Option<Vault>,
+) -> anyhow::Result<Backends> {
     let process = process::Settings {
         data_dir: data_dir.to_owned(),
         supervisor: own_executable()?,
@@ -271,7 +276,8 @@ fn make_backend(settings: &Serve, data_dir: &Path) -> anyhow::Result<Backends> {
         conda: settings.conda.clone(),
         conda_channel_alias: settings.conda_channel_alias.clone(),
     };
-    Backends::new(process, settings.cluster_interval()).context("cannot use the data directory for runs")
+    Backends::new(process, settings.cluster_interval(), artifacts, vault)
+        .context("cannot use the data directory for runs")
 }
 
 fn worker_settings(

@@ -5,7 +5,7 @@ use std::{ffi::OsStr, path::Path, process::ExitCode};
 use clap::Parser as _;
 use estimatord::{
     api,
-    backend::process,
+    backend::{kubernetes, process},
     client,
     config::{Cli, Command},
     domain, embedded_postgres, lifecycle, telemetry,
@@ -21,6 +21,8 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Supervise(args) => process::supervise(args),
         Command::Rank(args) => process::rank(args),
+        Command::Stage(args) => run(async { Ok(kubernetes::stage(args).await) }),
+        Command::HandOver(args) => run(async { Ok(kubernetes::hand_over(args).await) }),
         Command::PostgresChild(args) => embedded_postgres::postgres_child(args),
         Command::ServePostgresOnly(args) => embedded_postgres::serve_postgres_only(args),
         Command::Openapi => print_openapi(),

@@ -13,9 +13,11 @@ use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
     aead::{Aead as _, Payload},
 };
+use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 
-use crate::domain::secret::Secret;
+use crate::domain::{ids::RunId, secret::Secret};
 
 /// What secrets are sealed for.
 pub mod purposes {
@@ -38,6 +40,8 @@ const VERSION: u8 = 1;
 const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 8;
 const NONCE_BYTES: usize = 24;
+/// What it is, for people who find one.
+const TOKEN_PREFIX: &str = "est-attempt-v1.";
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,8 @@ pub enum OpenError {
 pub struct Vault {
     cipher: XChaCha20Poly1305,
     key_id: [u8; KEY_ID_BYTES],
+    /// What tokens are made with: of the key, and of no use for anything else.
+    token_key: [u8; KEY_BYTES],
 }
 
 impl std::fmt::Debug for Vault {
@@ -107,7 +113,8 @@ impl Vault {
         key_id.copy_from_slice(
             &Sha256::digest([b"estimatord key id ".as_slice(), &key].concat())[..KEY_ID_BYTES],
         );
-        Self { cipher: XChaCha20Poly1305::new(&key.into()), key_id }
+        let token_key = Sha256::digest([b"estimatord attempt tokens ".as_slice(), &key].concat()).into();
+        Self { cipher: XChaCha20Poly1305::new(&key.into()), key_id, token_key }
     }
 
     /// With the key in a file of the operator's.
@@ -136,6 +143,27 @@ impl Vault {
             Err(source) => return Err(KeyError::Io { path, source }),
         }
         Self::from_file(&path)
+    }
+
+    /// The token by which the pods of one attempt are let in, for what they fetch and send and nothing else.
+    #[must_use]
+    pub fn attempt_token(&self, run: RunId, attempt: u32) -> Secret {
+        let tag = self.attempt_tag(run, attempt).finalize().into_bytes();
+        let digits: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+        Secret::new(format!("{TOKEN_PREFIX}{digits}"))
+    }
+
+    /// Whether a text is the token of an attempt. How long it takes tells nothing of how much of a guess was right.
+    #[must_use]
+    pub fn is_attempt_token(&self, run: RunId, attempt: u32, given: &str) -> bool {
+        let ours = self.attempt_token(run, attempt);
+        bool::from(ours.expose().as_bytes().ct_eq(given.as_bytes()))
+    }
+
+    fn attempt_tag(&self, run: RunId, attempt: u32) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.token_key).expect("a key of any length will do");
+        mac.update(format!("{run} {attempt}").as_bytes());
+        mac
     }
 
     /// Encrypts a text for a purpose, e.g. `datastore/training_data`. `nonce` is random and used once.
@@ -207,6 +235,21 @@ mod tests {
         }
         for end in 0..sealed.len() {
             assert!(vault.open("datastore/a", &sealed[..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_token_is_that_of_one_attempt_and_one_key() {
+        let vault = Vault::new([7; 32]);
+        let (run, other) = (RunId::from_uuid(uuid::Uuid::nil()), RunId::from_uuid(uuid::Uuid::max()));
+        let token = vault.attempt_token(run, 1);
+        assert!(vault.is_attempt_token(run, 1, token.expose()));
+        assert_eq!(vault.attempt_token(run, 1), token, "every part of the service makes the same");
+        assert!(!vault.is_attempt_token(run, 2, token.expose()));
+        assert!(!vault.is_attempt_token(other, 1, token.expose()));
+        assert!(!Vault::new([8; 32]).is_attempt_token(run, 1, token.expose()));
+        for text in ["", "est-attempt-v1.", &token.expose()[..40], &format!("{}0", token.expose())] {
+            assert!(!vault.is_attempt_token(run, 1, text), "{text}");
         }
     }
 

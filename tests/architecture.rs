@@ -1,4 +1,4 @@
-//! The arrows of the architecture: `main → { api, worker, client } → { storage, backend, artifacts } → domain`.
+//! The arrows of the architecture: `main → { api, worker, client } → { storage, backend → artifacts } → domain`.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("storage", &["domain"]),
     ("artifacts", &["domain"]),
-    ("backend", &["domain", "clock"]),
+    ("backend", &["domain", "clock", "artifacts", "vault"]),
     ("embedded_postgres", &[]),
     ("figures", &[]),
     ("vault", &["domain"]),

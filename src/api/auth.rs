@@ -33,3 +33,33 @@ impl Token {
 pub fn is_protected(path: &str) -> bool {
     path == "/v1" || path.starts_with("/v1/") || path == "/metrics"
 }
+
+/// Whether a path is for the pods of attempts, which have tokens of their own: its operations look at them.
+#[must_use]
+pub fn is_for_pods(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    matches!(
+        parts[..],
+        ["", "v1", "runs", _, "attempts", _, "bundle"] | ["", "v1", "runs", _, "attempts", _, "returned", _]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_for_pods;
+
+    #[test]
+    fn what_is_for_pods_is_nothing_else() {
+        assert!(
+            is_for_pods("/v1/runs/x/attempts/1/bundle") && is_for_pods("/v1/runs/x/attempts/1/returned/p")
+        );
+        for path in [
+            "/v1/runs/x",
+            "/v1/runs/x/attempts/1/bundle/more",
+            "/v1/runs/x/outputs/attempts/1/bundle",
+            "/v1/runs",
+        ] {
+            assert!(!is_for_pods(path), "{path}");
+        }
+    }
+}

@@ -20,6 +20,7 @@ pub mod metrics;
 mod openapi;
 pub mod paging;
 mod pipeline;
+pub mod pods;
 pub mod problem;
 mod range;
 mod request_id;
@@ -126,6 +127,8 @@ fn lasting_operations() -> OpenApiRouter<Shared> {
         .routes(routes!(runs::logs::get_run_log))
         .routes(routes!(runs::outputs::get_run_output))
         .routes(routes!(runs::events::list_run_events))
+        .routes(routes!(pods::bundle::get_attempt_bundle))
+        .routes(routes!(pods::returned::put_attempt_returned))
         .layer(DefaultBodyLimit::disable())
 }
 

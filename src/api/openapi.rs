@@ -12,9 +12,11 @@ use utoipa::{
 };
 
 use super::problem::{PROBLEM_JSON, Problem};
-use crate::domain::{environment::ActualEnvironment, rules};
+use crate::domain::{environment::ActualEnvironment, exchange::PartName, rules};
 
 const BEARER: &str = "bearer";
+/// The token of the pods of one attempt.
+const ATTEMPT: &str = "attempt";
 
 /// Bytes of whatever kind.
 #[derive(ToSchema)]
@@ -42,9 +44,10 @@ pub(in crate::api) struct Binary(#[expect(dead_code, reason = "it only describes
         (name = "environments", description = "What was built for runs, and is kept"),
         (name = "estimators", description = "Definitions: judged, stored"),
         (name = "runs", description = "Runs: started, looked at, followed, cancelled"),
+        (name = "pods", description = "What the pods of runs on Kubernetes fetch and send; people have no use for it"),
         (name = "service", description = "Probes, figures and this document"),
     ),
-    components(schemas(Problem, ActualEnvironment)),
+    components(schemas(Problem, ActualEnvironment, PartName)),
 )]
 struct Base;
 
@@ -63,6 +66,11 @@ pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
         .build();
     let components = document.components.get_or_insert_with(Components::new);
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    let attempt = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The token of one attempt, which the worker gives its pods."))
+        .build();
+    components.add_security_scheme(ATTEMPT, SecurityScheme::Http(attempt));
     refer_to_entries(components);
     let none: [&str; 0] = [];
     document.security = Some(vec![SecurityRequirement::new(BEARER, none), SecurityRequirement::default()]);

@@ -125,6 +125,7 @@ pub async fn guard(State(state): State<Shared>, request: Request, next: Next) ->
     }
     if let Some(token) = &state.token
         && auth::is_protected(path)
+        && !auth::is_for_pods(path)
         && !token.is_carried_by(request.headers())
     {
         return Err(ApiError::Unauthorized);

@@ -35,6 +35,26 @@ pub(super) fn output(run_id: RunId, attempt: u32, name: &str) -> Path {
     run(run_id).join(attempt.to_string()).join("outputs").join(part(name))
 }
 
+/// Everything that workers and the pods of an attempt hand each other.
+pub(super) fn exchange(run_id: RunId, attempt: u32) -> Path {
+    run(run_id).join(attempt.to_string()).join("exchange")
+}
+
+/// What the pods of an attempt begin with.
+pub(super) fn bundle(run_id: RunId, attempt: u32) -> Path {
+    exchange(run_id, attempt).join("bundle.tar")
+}
+
+/// What the pods of an attempt sent.
+pub(super) fn returned(run_id: RunId, attempt: u32) -> Path {
+    exchange(run_id, attempt).join("returned")
+}
+
+/// What is noted of an attempt under a name.
+pub(super) fn note(run_id: RunId, attempt: u32, name: &str) -> Path {
+    exchange(run_id, attempt).join("notes").join(format!("{}.json", part(name)))
+}
+
 /// A name as one part of a key: letters, digits, `_`, `-` and inner dots stay; every other byte becomes `=XX`.
 /// (`=` and not `%`: the store escapes `%` itself.)
 fn part(name: &str) -> String {

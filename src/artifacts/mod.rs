@@ -6,6 +6,7 @@
 mod archive;
 mod collect;
 mod error;
+mod exchange;
 mod keys;
 mod names;
 mod objects;
@@ -25,6 +26,7 @@ use object_store::{ObjectStore, local::LocalFileSystem};
 
 pub use self::{
     error::{ArtifactsError, SnapshotError, SnapshotErrorKind},
+    exchange::{Returned, ReturnedError},
     objects::StoredObject,
     snapshots::{ReceivedSnapshot, SnapshotFile},
 };

@@ -131,13 +131,17 @@ impl Artifacts {
     /// # Errors
     /// When the store fails.
     pub async fn delete_run(&self, run: RunId) -> Result<(), ArtifactsError> {
-        let prefix = keys::run(run);
-        let listed = self.store.list(Some(&prefix)).map_ok(|object| object.location).boxed();
+        self.delete_below(&keys::run(run)).await
+    }
+
+    /// Removes everything whose key begins with a prefix.
+    pub(super) async fn delete_below(&self, prefix: &Key) -> Result<(), ArtifactsError> {
+        let listed = self.store.list(Some(prefix)).map_ok(|object| object.location).boxed();
         let mut deleted = self.store.delete_stream(listed);
         while let Some(one) = deleted.next().await {
             match one {
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(ArtifactsError::store("cannot delete", &prefix)(error)),
+                Err(error) => return Err(ArtifactsError::store("cannot delete", prefix)(error)),
             }
         }
         // The store lists neither directories nor the parts of interrupted writes.
@@ -152,7 +156,7 @@ impl Artifacts {
 
     /// Removes what earlier, interrupted writes of this object left beside it: the store writes to `NAME#1`,
     /// or the next number that is free, and renames.
-    async fn remove_interrupted(&self, key: &Key) -> Result<(), ArtifactsError> {
+    pub(super) async fn remove_interrupted(&self, key: &Key) -> Result<(), ArtifactsError> {
         let place = self.root.join(key.as_ref());
         blocking(move || {
             for number in 1_u32.. {

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use object_store::{GetResultPayload, ObjectStoreExt as _};
+use object_store::ObjectStoreExt as _;
 use tokio::{io::AsyncReadExt as _, task::spawn_blocking};
 
 use super::{
@@ -131,7 +131,7 @@ impl Artifacts {
         }
     }
 
-    async fn scratch_file(&self) -> Result<File, ArtifactsError> {
+    pub(super) async fn scratch_file(&self) -> Result<File, ArtifactsError> {
         let scratch = Arc::clone(&self.scratch);
         blocking(move || {
             tempfile::tempfile_in(&scratch)
@@ -235,27 +235,7 @@ impl Artifacts {
     /// # Errors
     /// When there is no such snapshot, or it cannot be read.
     pub async fn open_snapshot(&self, id: &SnapshotId) -> Result<File, ArtifactsError> {
-        let key = keys::snapshot(id);
-        let found = self.store.get(&key).await.map_err(ArtifactsError::store("cannot read", &key))?;
-        let mut stream = match found.payload {
-            GetResultPayload::File(file, _) => return Ok(file),
-            GetResultPayload::Stream(stream) => stream,
-        };
-        let mut file = self.scratch_file().await?;
-        while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(ArtifactsError::store("cannot read", &key))?;
-            let scratch = Arc::clone(&self.scratch);
-            file = blocking(move || {
-                let written = file.write_all(&piece);
-                written
-                    .map_err(ArtifactsError::io("cannot write a scratch file in", &*scratch))
-                    .map(|()| file)
-            })
-            .await?;
-        }
-        file.seek(SeekFrom::Start(0))
-            .map_err(ArtifactsError::io("cannot read a scratch file in", &*self.scratch))?;
-        Ok(file)
+        self.open_object(&keys::snapshot(id)).await
     }
 }
 

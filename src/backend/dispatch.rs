@@ -10,13 +10,19 @@ use std::{
 use super::{
     ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, BuiltEnvironment, Observation,
     PrepareError, ProvisionError, SourceTree, StagingArea,
+    kubernetes::KubernetesBackend,
     process::{self, ProcessBackend},
     slurm::SlurmBackend,
 };
-use crate::domain::{
-    compute_target::{self, Engine, SlurmSettings},
-    ids::RunId,
-    staging::Place,
+use crate::{
+    artifacts::Artifacts,
+    domain::{
+        compute_target::{self, Engine, SlurmSettings},
+        ids::RunId,
+        kubernetes::KubernetesSettings,
+        staging::Place,
+    },
+    vault::Vault,
 };
 
 /// Every backend, made when a target first needs it.
@@ -25,13 +31,17 @@ pub struct Backends {
     settings: process::Settings,
     process: ProcessBackend,
     slurm: Mutex<HashMap<SlurmSettings, Arc<SlurmBackend>>>,
+    kubernetes: Mutex<HashMap<KubernetesSettings, Arc<KubernetesBackend>>>,
     look_interval: Duration,
+    artifacts: Artifacts,
+    vault: Option<Vault>,
 }
 
 /// The backend of one attempt.
 enum One<'a> {
     Process(&'a ProcessBackend),
     Slurm(Arc<SlurmBackend>),
+    Kubernetes(Arc<KubernetesBackend>),
 }
 
 /// The same call, whichever backend it is.
@@ -40,18 +50,37 @@ macro_rules! each {
         match $one {
             One::Process($backend) => $call,
             One::Slurm($backend) => $call,
+            One::Kubernetes($backend) => $call,
         }
     };
 }
 
 impl Backends {
-    /// Backends with the worker's settings; `look_interval` is how often a cluster is asked about all of its jobs.
+    /// Backends with the worker's settings; `look_interval` is how often a cluster is asked about all of its jobs. What pods fetch
+    /// and send goes through `artifacts`, and `vault` makes the tokens by which they are let in.
     ///
     /// # Errors
     /// When the data directory cannot be used.
-    pub fn new(settings: process::Settings, look_interval: Duration) -> io::Result<Self> {
+    pub fn new(
+        settings: process::Settings,
+        look_interval: Duration,
+        artifacts: Artifacts,
+        vault: Option<Vault>,
+    ) -> io::Result<Self> {
         let process = ProcessBackend::new(settings.clone())?;
-        Ok(Self { settings, process, slurm: Mutex::default(), look_interval })
+        let (slurm, kubernetes) = (Mutex::default(), Mutex::default());
+        Ok(Self { settings, process, slurm, kubernetes, look_interval, artifacts, vault })
+    }
+
+    fn kubernetes(&self, target: &KubernetesSettings) -> io::Result<Arc<KubernetesBackend>> {
+        let mut known = self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(backend) = known.get(target) {
+            return Ok(Arc::clone(backend));
+        }
+        let (artifacts, vault) = (self.artifacts.clone(), self.vault.clone());
+        let backend = Arc::new(KubernetesBackend::new(target, &self.settings, artifacts, vault)?);
+        known.insert(target.clone(), Arc::clone(&backend));
+        Ok(backend)
     }
 
     fn slurm(&self, target: &SlurmSettings) -> io::Result<Arc<SlurmBackend>> {
@@ -69,6 +98,7 @@ impl Backends {
         match &target.engine {
             Engine::Process => Ok(One::Process(&self.process)),
             Engine::Slurm(settings) => self.slurm(settings).map(One::Slurm),
+            Engine::Kubernetes(settings) => self.kubernetes(settings).map(One::Kubernetes),
         }
     }
 
@@ -87,6 +117,11 @@ impl Backends {
             .map(|(_, backend)| Arc::clone(backend))
             .collect()
     }
+
+    fn namespaces(&self) -> Vec<Arc<KubernetesBackend>> {
+        let known = self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().map(Arc::clone).collect()
+    }
 }
 
 impl Backend for Backends {
@@ -102,6 +137,12 @@ impl Backend for Backends {
         let one = self.of(&attempt.backend);
         let one = one.map_err(|source| PrepareError::Io { path: self.settings.data_dir.clone(), source })?;
         each!(one, backend => backend.prepare(attempt, source).await)
+    }
+
+    async fn ship(&self, attempt: &Attempt) -> Result<(), PrepareError> {
+        let path = || self.settings.data_dir.clone();
+        let one = self.of(&attempt.backend).map_err(|source| PrepareError::Io { path: path(), source })?;
+        each!(one, backend => backend.ship(attempt).await)
     }
 
     async fn ensure_submitted(
@@ -171,12 +212,18 @@ impl Backend for Backends {
         for backend in self.by_directory() {
             runs.extend(backend.remaining_runs().await?);
         }
+        for backend in self.namespaces() {
+            runs.extend(backend.remaining_runs().await?);
+        }
         Ok(runs.into_iter().collect())
     }
 
     async fn remove_run(&self, run: RunId) -> io::Result<()> {
         self.process.remove_run(run).await?;
         for backend in self.by_directory() {
+            backend.remove_run(run).await?;
+        }
+        for backend in self.namespaces() {
             backend.remove_run(run).await?;
         }
         Ok(())

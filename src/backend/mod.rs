@@ -3,6 +3,7 @@
 
 mod attempt_file;
 mod dispatch;
+pub mod kubernetes;
 pub mod process;
 pub mod slurm;
 
@@ -135,6 +136,10 @@ pub trait Backend: Send + Sync {
         attempt: &Attempt,
         source: &impl SourceTree,
     ) -> impl Future<Output = Result<ActualEnvironment, PrepareError>> + Send;
+
+    /// Puts what is prepared and staged where the compute fetches it, if it has to be put anywhere: after this another worker
+    /// can start the attempt too.
+    fn ship(&self, attempt: &Attempt) -> impl Future<Output = Result<(), PrepareError>> + Send;
 
     /// Starts the attempt unless it was started before: looks its name up first, so that two calls, also by two
     /// workers or before and after a crash, start it once.

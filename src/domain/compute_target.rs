@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::node_size::{NodeSize, NodeSizes};
+use super::{
+    kubernetes::KubernetesSettings,
+    node_size::{NodeSize, NodeSizes},
+};
 
 /// The name of the target that exists from the start.
 pub const LOCAL: &str = "local";
@@ -221,6 +224,8 @@ pub enum Engine {
     Process,
     /// Jobs of a Slurm cluster.
     Slurm(Box<SlurmSettings>),
+    /// Jobs and MPIJobs of a Kubernetes cluster.
+    Kubernetes(Box<KubernetesSettings>),
 }
 
 impl Engine {
@@ -230,6 +235,7 @@ impl Engine {
         match self {
             Self::Process => "process",
             Self::Slurm(_) => "slurm",
+            Self::Kubernetes(_) => "kubernetes",
         }
     }
 }
@@ -258,6 +264,7 @@ impl Backend {
         match &self.engine {
             Engine::Process => NodeSizes::default().standing_for(name),
             Engine::Slurm(settings) => settings.vm_sizes.standing_for(name),
+            Engine::Kubernetes(settings) => settings.vm_sizes.standing_for(name),
         }
     }
 
@@ -266,6 +273,7 @@ impl Backend {
         let sizes = match &self.engine {
             Engine::Process => None,
             Engine::Slurm(settings) => Some(&settings.vm_sizes),
+            Engine::Kubernetes(settings) => Some(&settings.vm_sizes),
         };
         sizes.into_iter().flat_map(NodeSizes::names)
     }
@@ -292,7 +300,8 @@ pub struct ComputeTarget {
     pub max_nodes: u32,
     /// The size of its nodes: on a cluster with an entry for it in `vm_sizes` what jobs ask for, elsewhere for information.
     pub vm_size: Option<String>,
-    /// The priority of its nodes: on a cluster with `low_priority_qos` `lowpriority` is that QOS, elsewhere for information.
+    /// The priority of its nodes: on a cluster whose backend says what low priority is (`low_priority_qos`, `low_priority`),
+    /// `lowpriority` is that; elsewhere for information.
     pub vm_priority: Option<String>,
     /// How many GPUs each of its nodes has.
     #[schema(minimum = 0, maximum = 1024)]

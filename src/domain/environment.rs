@@ -174,6 +174,10 @@ pub struct ActualEnvironment {
     /// The container that it is in; null where there is none.
     #[serde(default)]
     pub container: Option<ActualContainer>,
+    /// The image of the pods that it is in, on Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "docker.io/library/python:3.11")]
+    pub image: Option<String>,
 }
 
 impl ActualEnvironment {
@@ -181,6 +185,12 @@ impl ActualEnvironment {
     #[must_use]
     pub fn built_root(&self) -> Option<&Path> {
         self.build_key.as_ref().and_then(|_| Path::new(&self.interpreter).parent()?.parent())
+    }
+
+    /// Whether the script is in a container.
+    #[must_use]
+    pub fn is_in_container(&self) -> bool {
+        self.container.is_some() || self.image.is_some()
     }
 
     /// Whether it is one of conda.

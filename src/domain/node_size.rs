@@ -28,6 +28,10 @@ pub struct NodeSize {
     #[schema(example = "skylake")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub constraint: Option<String>,
+    /// The labels of such nodes, on Kubernetes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    pub node_selector: BTreeMap<String, String>,
 }
 
 impl NodeSize {
@@ -38,6 +42,11 @@ impl NodeSize {
             memory_mib: self.memory_mib.or(other.memory_mib),
             gpus: self.gpus.or(other.gpus),
             constraint: self.constraint.or(other.constraint),
+            node_selector: if self.node_selector.is_empty() {
+                other.node_selector
+            } else {
+                self.node_selector
+            },
         }
     }
 }
@@ -74,6 +83,7 @@ impl NodeSizes {
             memory_mib: Some(size.memory_mib),
             gpus: Some(size.gpus),
             constraint: None,
+            node_selector: BTreeMap::new(),
         });
         match (self.get(name).cloned(), azure) {
             (Some(own), azure) => Some(own.or(azure.unwrap_or_default())),
@@ -107,6 +117,7 @@ mod tests {
             memory_mib: Some(7168),
             gpus: Some(0),
             constraint: Some("fast".to_owned()),
+            node_selector: BTreeMap::new(),
         };
         assert_eq!(size, expected);
         assert_eq!(NodeSizes::default().standing_for("standard_nc6").unwrap().gpus, Some(1));

@@ -209,7 +209,7 @@ impl<B: Backend> Driver<'_, B> {
     const fn interval(&self) -> Duration {
         match self.attempt.backend.engine {
             Engine::Process => self.context.settings.observe_interval,
-            Engine::Slurm(_) => self.context.settings.cluster_interval,
+            Engine::Slurm(_) | Engine::Kubernetes(_) => self.context.settings.cluster_interval,
         }
     }
 
@@ -322,7 +322,7 @@ impl<B: Backend> Driver<'_, B> {
         circumstances.reported_failure = self.reported_failure().await?;
         let step = match self.context.backend.observe(&self.attempt).await {
             Ok(Observation::Exited(exit)) => {
-                if exit.start_error.is_none() && !circumstances.cancel_requested {
+                if exit.has_begun() && !circumstances.cancel_requested {
                     circumstances.unsent = self.send_data().await?;
                 }
                 conclude_exit(&exit, &circumstances)

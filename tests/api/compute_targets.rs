@@ -39,7 +39,7 @@ async fn a_target_is_made_replaced_and_deleted(pool: PgPool) {
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn everything_wrong_is_said_at_once(pool: PgPool) {
     let app = TestApp::new(pool);
-    let body = json!({"type": "AmlCompte", "backend": {"kind": "kubernetes", "max_concurrent_runs": 0, "pyhton": "x"},
+    let body = json!({"type": "AmlCompte", "backend": {"kind": "kubernets", "max_concurrent_runs": 0, "pyhton": "x"},
                       "max_nodes": 1.0, "gpus_per_node": 5000, "vm_priority": "low", "max_node": 3});
     let answer = app.put(CLUSTER, &body).await;
     answer.problem(422, "invalid-compute-target");
@@ -57,11 +57,77 @@ async fn everything_wrong_is_said_at_once(pool: PgPool) {
     ];
     assert_eq!(errors, expected.map(|(rule, pointer)| (rule.to_owned(), pointer.to_owned())));
     let text = answer.text();
-    for fix in ["`AmlCompute`", "`python`", "`max_nodes`", "`process`"] {
+    for fix in ["`AmlCompute`", "`python`", "`max_nodes`", "`kubernetes`"] {
         assert!(text.contains(fix), "{fix} in {text}");
     }
     let empty = app.put(CLUSTER, &json!({})).await.errors();
     assert_eq!(empty.iter().map(|(_, pointer)| pointer.as_str()).collect::<Vec<_>>(), ["/type", "/backend"]);
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_namespace_of_kubernetes_is_a_target_and_what_it_cannot_be_is_said(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let least = json!({"kind": "kubernetes", "namespace": "runs", "service_url": "http://estimatord.estimatord.svc",
+                       "service_image": "registry.example/estimatord:0.1.0"});
+    let target = app.put(CLUSTER, &json!({"type": "Kubernetes", "backend": least})).await.ok(201);
+    assert_eq!((&target["backend"], &target["containers"]), (&least, &json!("auto")));
+    let backend = json!({"kind": "kubernetes", "namespace": "runs", "kubeconfig": "/etc/estimatord/kubeconfig", "context": "lab",
+        "service_url": "https://estimatord.example/below", "service_image": "registry.example:5000/e@sha256:00",
+        "images": {"7.0.0": "registry.example/chainer:7"}, "queue": "team-a", "service_account": "estimatord-run",
+        "cache_claim": "environments", "vm_sizes": {"STANDARD_D2_V2": {"cores": 2, "node_selector": {"pool/name": "d2"}}},
+        "low_priority": {"priority_class": "preemptible", "node_selector": {"pool": "spot"},
+            "tolerations": [{"key": "kubernetes.azure.com/scalesetpriority", "value": "spot", "effect": "NoSchedule"}]},
+        "pending_timeout_seconds": 600, "max_concurrent_runs": 5});
+    let target =
+        app.put(CLUSTER, &json!({"type": "AmlCompute", "backend": backend, "max_nodes": 8})).await.ok(200);
+    assert_eq!(target["backend"], backend);
+    assert_eq!(app.get(CLUSTER).await.ok(200)["backend"], backend);
+    let mut in_cluster = least.clone();
+    in_cluster["kubeconfig"] = json!("in-cluster");
+    let target = app.put(CLUSTER, &json!({"type": "AksCompute", "backend": in_cluster})).await.ok(200);
+    assert_eq!(target["backend"], least, "the pod's own account is what is used where no file is named");
+    let faulty = json!({"type": "RemoteCompute", "containers": "docker", "backend": {"kind": "kubernetes", "namespace": "Runs.a",
+        "kubeconfig": "~/.kube/config", "service_url": "ftp://user:pw@x", "service_image": "a b", "images": {"6.0.0": "x", "7.0.0": 1},
+        "queue": "-a", "vm_sizes": {"a": {"constraint": "x", "node_selector": {"a b": "c", "d": "e f"}}},
+        "low_priority": {"node_selector": [], "tolerations": [1, {"key": "a b", "effect": "Never", "opertor": "x"}, {"value": "v"}]},
+        "pending_timeout_seconds": 0, "shared_dir": "/x"}});
+    let mut errors = app.put(CLUSTER, &faulty).await.errors();
+    errors.sort();
+    let expected = [
+        ("framework-version-unsupported", "/backend/images/6.0.0"),
+        ("image-reference-invalid", "/backend/service_image"),
+        ("invalid-path", "/backend/kubeconfig"),
+        ("invalid-url", "/backend/service_url"),
+        ("invalid-word", "/backend/low_priority/tolerations/1/key"),
+        ("invalid-word", "/backend/low_priority/tolerations/2/value"),
+        ("invalid-word", "/backend/namespace"),
+        ("invalid-word", "/backend/queue"),
+        ("invalid-word", "/backend/vm_sizes/a/node_selector/a b"),
+        ("invalid-word", "/backend/vm_sizes/a/node_selector/d"),
+        ("out-of-range", "/backend/pending_timeout_seconds"),
+        ("unknown-parameter", "/backend/low_priority/tolerations/1/opertor"),
+        ("unknown-parameter", "/backend/shared_dir"),
+        ("unknown-parameter", "/backend/vm_sizes/a/constraint"),
+        ("unknown-word", "/backend/low_priority/tolerations/1/effect"),
+        ("wrong-type", "/backend/images/7.0.0"),
+        ("wrong-type", "/backend/low_priority/node_selector"),
+        ("wrong-type", "/backend/low_priority/tolerations/0"),
+    ];
+    let seen: Vec<(&str, &str)> =
+        errors.iter().map(|(rule, pointer)| (rule.as_str(), pointer.as_str())).collect();
+    assert!(expected.iter().all(|one| seen.contains(one)), "{seen:#?}");
+    let errors = app
+        .put(CLUSTER, &json!({"type": "RemoteCompute", "containers": "docker", "backend": least}))
+        .await
+        .errors();
+    assert_eq!(
+        errors.iter().map(|(_, pointer)| pointer.as_str()).collect::<Vec<_>>(),
+        ["/type", "/containers"]
+    );
+    let missing =
+        app.put(CLUSTER, &json!({"type": "Kubernetes", "backend": {"kind": "kubernetes"}})).await.errors();
+    let missing: Vec<&str> = missing.iter().map(|(_, pointer)| pointer.as_str()).collect();
+    assert_eq!(missing, ["/backend/namespace", "/backend/service_url", "/backend/service_image"]);
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]

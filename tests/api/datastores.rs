@@ -94,6 +94,6 @@ async fn definitions_may_name_it_while_it_is_there(pool: PgPool) {
     assert_eq!((&again["valid"], &again["environment"]), (&json!(false), &json!(null)));
     assert_eq!(
         (&again["accepted_under"], &again["rule_set_version"]),
-        (&created["rule_set_version"], &json!("5"))
+        (&created["rule_set_version"], &json!("6"))
     );
 }

@@ -15,6 +15,7 @@ mod golden_cases;
 mod idempotency;
 mod logs;
 mod migration;
+mod pods;
 mod renderings;
 mod run_metrics;
 mod runs;

@@ -7,7 +7,7 @@ use estimatord::{
     domain::record::{Record, rank_of},
 };
 
-use crate::harness::{Lab, content, ended, is_alive, noted_pids, start, until, with_variable};
+use crate::harness::{Lab, content, ended, noted_pids, start, until, with_variable};
 
 /// Gives every test that wants nothing but a place to run in to the macro `$each`, which makes tests of them.
 macro_rules! suite {
@@ -49,7 +49,7 @@ pub async fn tells_the_exit_code(lab: &impl Lab) {
     assert_eq!(backend.observe(&attempt).await.unwrap(), Observation::NotFound);
     let environment = start(&backend, &attempt).await;
     assert_eq!(environment.kind, "user_managed");
-    assert!(environment.python_version.starts_with("3."));
+    assert!(environment.python_version.starts_with("3.") || !lab.knows_python());
     let exit = ended(&backend, &attempt).await;
     assert_eq!((exit.reason, exit.exit_code, exit.signal), (ExitReason::Exited, Some(3), None));
     assert!(exit.started_at.unwrap() <= exit.finished_at);
@@ -111,11 +111,11 @@ pub async fn cancelling_ends_the_whole_family(lab: &impl Lab) {
     start(&backend, &attempt).await;
     let family = noted_pids(&lab.note("family")).await;
     assert_eq!(family.len(), 3);
-    assert!(family.iter().all(|pid| is_alive(*pid)));
+    assert!(family.iter().all(|pid| lab.is_alive(*pid)));
     backend.cancel(&attempt).await.unwrap();
     backend.cancel(&attempt).await.unwrap();
     let exit = ended(&backend, &attempt).await;
-    assert!(!family.iter().any(|pid| is_alive(*pid)), "it has ended only when nothing is left");
+    assert!(!family.iter().any(|pid| lab.is_alive(*pid)), "it has ended only when nothing is left");
     assert_eq!((exit.reason, exit.signal), (ExitReason::Canceled, Some(15)), "{exit:?}");
     backend.cancel(&attempt).await.unwrap();
     assert_eq!(ended(&backend, &attempt).await, exit, "how it ended does not change");
@@ -131,7 +131,7 @@ pub async fn who_ignores_term_is_killed_after_the_grace(lab: &impl Lab, grace: D
     let exit = ended(&backend, &attempt).await;
     assert!(asked.elapsed() >= grace, "{:?}", asked.elapsed());
     assert_eq!((exit.reason, exit.signal), (ExitReason::Canceled, Some(9)));
-    assert!(!family.iter().any(|pid| is_alive(*pid)));
+    assert!(!family.iter().any(|pid| lab.is_alive(*pid)));
 }
 
 pub async fn what_the_script_leaves_behind_is_ended(lab: &impl Lab) {
@@ -139,7 +139,7 @@ pub async fn what_the_script_leaves_behind_is_ended(lab: &impl Lab) {
     start(&backend, &attempt).await;
     let exit = ended(&backend, &attempt).await;
     assert_eq!((exit.reason, exit.exit_code), (ExitReason::Exited, Some(0)));
-    assert!(!noted_pids(&lab.note("family")).await.iter().any(|pid| is_alive(*pid)));
+    assert!(!noted_pids(&lab.note("family")).await.iter().any(|pid| lab.is_alive(*pid)));
 }
 
 pub async fn cancelled_before_the_start_it_never_starts(lab: &impl Lab) {
@@ -174,7 +174,7 @@ pub async fn cancelling_while_it_starts_ends_it(lab: &impl Lab) {
         canceled.unwrap();
         assert_eq!(ended(&backend, &attempt).await.reason, ExitReason::Canceled);
         if let Ok(family) = fs::read_to_string(&notes) {
-            assert!(!family.lines().any(|pid| is_alive(pid.parse().unwrap())));
+            assert!(!family.lines().any(|pid| lab.is_alive(pid.parse().unwrap())));
         }
     }
 }
@@ -189,7 +189,7 @@ pub async fn too_long_a_run_is_ended(lab: &impl Lab) {
     assert_eq!(exit.reason, ExitReason::MaxRunDurationExceeded);
     let took = exit.finished_at - exit.started_at.unwrap();
     assert!(took >= chrono::TimeDelta::seconds(1), "{took}");
-    assert!(!family.iter().any(|pid| is_alive(*pid)));
+    assert!(!family.iter().any(|pid| lab.is_alive(*pid)));
 }
 
 pub async fn lists_logs_and_outputs_without_links(lab: &impl Lab) {
@@ -230,7 +230,8 @@ pub async fn logs_can_be_read_while_it_runs(lab: &impl Lab) {
     start(&backend, &attempt).await;
     until("the first line of the log", async || {
         let logs = backend.log_files(&attempt).await.unwrap();
-        (content(&logs, "user_logs/std_log.txt") == "waiting\n").then_some(())
+        let is_there = logs.iter().any(|log| log.name == "user_logs/std_log.txt");
+        (is_there && content(&logs, "user_logs/std_log.txt") == "waiting\n").then_some(())
     })
     .await;
     is_running(&backend, &attempt).await;

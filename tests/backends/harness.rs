@@ -46,6 +46,16 @@ pub trait Lab {
         true
     }
 
+    /// Whether it knows the version of Python before the script runs.
+    fn knows_python(&self) -> bool {
+        true
+    }
+
+    /// Whether a process is there that noted its number.
+    fn is_alive(&self, pid: i32) -> bool {
+        is_alive(pid)
+    }
+
     /// A path in [`Lab::notes`], as text.
     fn note(&self, name: &str) -> String {
         self.notes().join(name).to_str().unwrap().to_owned()
@@ -109,11 +119,15 @@ impl Sweeper {
     pub fn watch(&self, run_id: RunId) {
         self.0.lock().unwrap().push(run_id);
     }
+
+    pub fn runs(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(ToString::to_string).collect()
+    }
 }
 
 impl Drop for Sweeper {
     fn drop(&mut self) {
-        let runs: Vec<String> = self.0.lock().unwrap().iter().map(ToString::to_string).collect();
+        let runs = self.runs();
         let ours =
             |text: &[u8]| runs.iter().any(|run| text.windows(run.len()).any(|part| part == run.as_bytes()));
         // Supervisors have the run in their command line, scripts in their environment.

@@ -4,8 +4,14 @@ mod builds;
 mod conda;
 mod conformance;
 mod containers;
+#[path = "../fake_kubernetes/mod.rs"]
+mod fake_kubernetes;
 mod harness;
 mod images;
+mod kubernetes;
+mod kubernetes_facts;
+mod kubernetes_ranks;
+mod kubernetes_real;
 mod process;
 mod slow_environments;
 mod slow_pip_files;

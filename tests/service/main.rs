@@ -3,6 +3,10 @@
 mod containers;
 mod data;
 mod end_to_end;
+#[expect(dead_code, unused_imports, reason = "the tests of the backend play more of it")]
+#[path = "../fake_kubernetes/mod.rs"]
+mod fake_kubernetes;
+mod kubernetes;
 mod parameters;
 mod probes;
 mod refusals;

@@ -153,6 +153,7 @@ fn exited(exit_code: i32) -> Observation {
         cpu_seconds: Some(0.5),
         peak_memory_bytes: Some(1 << 20),
         start_error: None,
+        build_error: None,
         remark: None,
     })
 }

@@ -183,10 +183,15 @@ impl Backend for ScriptedBackend {
                 build_key,
                 reused,
                 container: None,
+                image: None,
             }),
             Prepare::Fail(message) => Err(PrepareError::EnvironmentBuild { message }),
             Prepare::Hang => std::future::pending().await,
         }
+    }
+
+    async fn ship(&self, _: &Attempt) -> Result<(), PrepareError> {
+        Ok(())
     }
 
     async fn ensure_submitted(&self, attempt: &Attempt, _: &ActualEnvironment) -> Result<(), BackendError> {

@@ -1,8 +1,13 @@
 //! The `backend` of a compute target: read member by member, so that everything wrong is said at once.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
-use super::body::{MAX_GPUS, short_text};
+use super::{
+    body::{MAX_GPUS, short_text},
+    kubernetes,
+};
 use crate::{
     api::findings::{Members, error_at, escaped, kind_of, nearest},
     domain::{
@@ -18,7 +23,7 @@ const MAX_CONCURRENT_RUNS: i64 = 10_000;
 const MAX_CORES: i64 = 65_536;
 const MAX_MEMORY_MIB: i64 = i32::MAX as i64;
 const MAX_SIZE_CHARACTERS: usize = 255;
-const KINDS: [&str; 2] = ["process", "slurm"];
+const KINDS: [&str; 3] = ["process", "slurm", "kubernetes"];
 const COMMANDS: [&str; 5] = ["sbatch", "squeue", "scancel", "scontrol", "sacct"];
 
 /// Reads it; none when something is wrong with it, which the members then say.
@@ -36,6 +41,9 @@ fn engine(members: &mut Members<'_>) -> Option<Engine> {
     match members.text("kind") {
         Some("process") => Some(Engine::Process),
         Some("slurm") => slurm(members).map(|settings| Engine::Slurm(Box::new(settings))),
+        Some("kubernetes") => {
+            kubernetes::read(members).map(|settings| Engine::Kubernetes(Box::new(settings)))
+        }
         Some(word) => {
             let fix = format!("write `{}`", nearest(word, &KINDS).unwrap_or(KINDS[0]));
             let message = format!("there are these kinds of backend: `{}`", KINDS.join("`, `"));
@@ -44,7 +52,7 @@ fn engine(members: &mut Members<'_>) -> Option<Engine> {
         }
         None => {
             if members.findings.len() == before {
-                members.missing("kind", "`process` or `slurm`");
+                members.missing("kind", "`process`, `slurm` or `kubernetes`");
             }
             None
         }
@@ -74,14 +82,21 @@ fn slurm(members: &mut Members<'_>) -> Option<SlurmSettings> {
         account: word(members, "account"),
         qos: word(members, "qos"),
         low_priority_qos: word(members, "low_priority_qos"),
-        vm_sizes: vm_sizes(members),
+        vm_sizes: vm_sizes(members, Cluster::Slurm),
         mpi: word(members, "mpi"),
         commands: commands(members),
     };
     (members.findings.len() == before).then_some(settings)
 }
 
-fn vm_sizes(backend: &mut Members<'_>) -> NodeSizes {
+/// By what a cluster tells nodes apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cluster {
+    Slurm,
+    Kubernetes,
+}
+
+pub(super) fn vm_sizes(backend: &mut Members<'_>, cluster: Cluster) -> NodeSizes {
     let Some(map) = backend.object("vm_sizes") else { return NodeSizes::default() };
     let at = backend.pointer("vm_sizes");
     let mut sizes: Vec<(String, NodeSize)> = Vec::new();
@@ -104,11 +119,10 @@ fn vm_sizes(backend: &mut Members<'_>) -> NodeSizes {
         match (fault, value) {
             (Some((rule, message, fix)), _) => backend.findings.push(error_at(rule, &pointer, message, fix)),
             (None, Value::Object(members)) => {
-                sizes.push((name.clone(), node_size(members, &pointer, &mut backend.findings)));
+                sizes.push((name.clone(), node_size(members, &pointer, cluster, &mut backend.findings)));
             }
             (None, other) => {
-                let form =
-                    "an object such as {\"cores\": 2, \"memory_mib\": 7168, \"constraint\": \"skylake\"}";
+                let form = "an object such as {\"cores\": 2, \"memory_mib\": 7168}";
                 let message = format!("a size is {}; it must be {form}", kind_of(other));
                 backend.findings.push(error_at("wrong-type", &pointer, message, format!("write {form}")));
             }
@@ -117,15 +131,20 @@ fn vm_sizes(backend: &mut Members<'_>) -> NodeSizes {
     sizes.into_iter().collect()
 }
 
-fn node_size(map: &Map<String, Value>, at: &str, findings: &mut Vec<Finding>) -> NodeSize {
+fn node_size(map: &Map<String, Value>, at: &str, cluster: Cluster, findings: &mut Vec<Finding>) -> NodeSize {
     let mut members = Members::new(map, at);
     let mut number =
         |name, least, most| members.integer(name, least..=most).and_then(|number| u32::try_from(number).ok());
     let (cores, memory_mib, gpus) =
         (number("cores", 1, MAX_CORES), number("memory_mib", 1, MAX_MEMORY_MIB), number("gpus", 0, MAX_GPUS));
-    let constraint = word(&mut members, "constraint");
+    // Of the two, the one that is another cluster's is unknown here.
+    let constraint = if cluster == Cluster::Slurm { word(&mut members, "constraint") } else { None };
+    let node_selector = match cluster {
+        Cluster::Slurm => BTreeMap::new(),
+        Cluster::Kubernetes => kubernetes::labels(&mut members, "node_selector"),
+    };
     findings.append(&mut members.finish());
-    NodeSize { cores, memory_mib, gpus, constraint }
+    NodeSize { cores, memory_mib, gpus, constraint, node_selector }
 }
 
 fn commands(backend: &mut Members<'_>) -> SlurmCommands {
@@ -168,7 +187,7 @@ fn word(members: &mut Members<'_>, name: &'static str) -> Option<String> {
     Some(text)
 }
 
-fn is_plain_path(path: &str) -> bool {
+pub(super) fn is_plain_path(path: &str) -> bool {
     path.starts_with('/')
         && path.trim() == path
         && !path.chars().any(char::is_control)

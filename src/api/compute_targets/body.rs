@@ -44,7 +44,8 @@ pub struct ComputeTargetBody {
     /// The size of its nodes: on a cluster with an entry for it in `vm_sizes` what jobs ask for, elsewhere for information.
     #[schema(max_length = 255)]
     pub vm_size: Option<String>,
-    /// `dedicated` or `lowpriority`: on a cluster with `low_priority_qos` the latter is that QOS, elsewhere for information.
+    /// `dedicated` or `lowpriority`: on a cluster whose backend says what low priority is (`low_priority_qos`, `low_priority`), the
+    /// latter is that; elsewhere for information.
     pub vm_priority: Option<String>,
     /// How many GPUs each of its nodes has.
     #[schema(minimum = 0, maximum = 1024, default = 0, required = false)]
@@ -106,6 +107,9 @@ pub(super) fn read(
         fits_slurm(&mut members, kind, containers);
         containers = Containers::Never;
     }
+    if let Some(Engine::Kubernetes(_)) = backend.as_ref().map(|backend| &backend.engine) {
+        fits_kubernetes(&mut members, kind, containers);
+    }
     let findings = members.finish();
     match (kind, backend) {
         (Some(kind), Some(backend)) if findings.is_empty() => Ok(ComputeTarget {
@@ -132,6 +136,19 @@ fn fits_slurm(members: &mut Members<'_>, kind: Option<ComputeTargetType>, contai
     if matches!(containers, Containers::Docker | Containers::Podman) {
         let message = "jobs of Slurm are started as processes, not in containers";
         members.refuse("conflicting-parameters", "containers", message, "write `never`, or leave it out");
+    }
+}
+
+/// Azure's words for a cluster of containers; `AmlCompute` is the one whose runs may have several nodes.
+fn fits_kubernetes(members: &mut Members<'_>, kind: Option<ComputeTargetType>, containers: Containers) {
+    use ComputeTargetType::{AksCompute, AmlCompute, Kubernetes};
+    if kind.is_some_and(|kind| !matches!(kind, AksCompute | AmlCompute | Kubernetes)) {
+        let message = "a Kubernetes cluster is of type `Kubernetes`, `AksCompute` or, where runs may have several nodes, `AmlCompute`";
+        members.refuse("conflicting-parameters", "type", message, "write `AmlCompute`");
+    }
+    if containers != Containers::Auto {
+        let message = "pods are containers, and which runtime starts them is the cluster's own";
+        members.refuse("conflicting-parameters", "containers", message, "leave it out");
     }
 }
 

@@ -4,6 +4,7 @@ mod backend;
 mod body;
 pub mod delete;
 pub mod get;
+mod kubernetes;
 pub mod list;
 pub mod put;
 

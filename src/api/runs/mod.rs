@@ -22,6 +22,6 @@ use super::{error::ApiError, state::ApiState};
 use crate::{domain::ids::RunId, storage::run_views::Progress};
 
 /// Where a run is, or 404.
-async fn progress(state: &ApiState, id: RunId) -> Result<Progress, ApiError> {
+pub(in crate::api) async fn progress(state: &ApiState, id: RunId) -> Result<Progress, ApiError> {
     state.storage.run_progress(id).await?.ok_or_else(|| ApiError::not_found("run", id))
 }

@@ -1,5 +1,6 @@
 //! The store as a whole, fed with archives made by hand.
 
+mod exchange;
 mod hostile_tar;
 mod hostile_zip;
 mod objects;

@@ -17,7 +17,7 @@ use super::super::{AttemptFile, attempt_file::open_beneath};
 
 /// The regular files below the directory `below` of `root`, named from `prefix` on, sorted by name. Links are never
 /// followed: a script could point them anywhere.
-pub(super) fn list(root: &Path, below: &str, prefix: &str) -> io::Result<Vec<AttemptFile>> {
+pub(in crate::backend) fn list(root: &Path, below: &str, prefix: &str) -> io::Result<Vec<AttemptFile>> {
     let mut files = Vec::new();
     let mut open: Vec<(PathBuf, String)> = vec![(below.into(), prefix.to_owned())];
     while let Some((directory, prefix)) = open.pop() {
@@ -48,6 +48,11 @@ pub(super) fn list(root: &Path, below: &str, prefix: &str) -> io::Result<Vec<Att
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
+}
+
+/// What the script's module was copying to the outputs when it ended.
+pub(in crate::backend) fn is_partial_upload(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|name| name.starts_with(".estimatord-"))
 }
 
 /// Never there, removed by the script since it was seen, or no directory any more (a link is none).

@@ -7,7 +7,7 @@
 mod container;
 mod descendants;
 mod environment;
-mod files;
+pub(in crate::backend) mod files;
 #[cfg(test)]
 mod fixtures;
 pub(in crate::backend) mod launch;
@@ -154,17 +154,36 @@ impl ProcessBackend {
         Ok(())
     }
 
+    /// Puts the attempt's directories and its source tree in place.
+    pub(in crate::backend) async fn place(
+        &self,
+        attempt: &Attempt,
+        source: &impl SourceTree,
+    ) -> Result<AttemptDir, PrepareError> {
+        let directory = self.directory(attempt);
+        self.place_work(&directory, source).await.map_err(|error| match error {
+            PlaceError::Io(source) => PrepareError::Io { path: directory.root().to_owned(), source },
+            // The definition's fault: trying again will not help.
+            in_the_way @ PlaceError::InTheWay(_) => {
+                PrepareError::EnvironmentBuild { message: in_the_way.to_string() }
+            }
+        })?;
+        Ok(directory)
+    }
+
+    /// Where the attempt's data is staged.
+    pub(in crate::backend) fn area(&self, attempt: &Attempt) -> StagingArea {
+        let directory = self.directory(attempt);
+        let cache = self.settings.data_dir.join("cache/data");
+        StagingArea { data: directory.data(), work: directory.work(), cache }
+    }
+
     fn supervisor_is_alive(directory: &AttemptDir) -> Result<bool, BackendError> {
         layout::is_locked(&directory.lock()).map_err(|source| BackendError::Io {
             action: format!("look at {}", directory.lock().display()),
             source,
         })
     }
-}
-
-/// What the script's module was copying to the outputs when it ended.
-fn is_partial_upload(name: &str) -> bool {
-    name.rsplit('/').next().is_some_and(|name| name.starts_with(".estimatord-"))
 }
 
 const PARTIAL_WORK: &str = "work.partial-";
@@ -206,15 +225,13 @@ impl Backend for ProcessBackend {
         attempt: &Attempt,
         source: &impl SourceTree,
     ) -> Result<ActualEnvironment, PrepareError> {
-        let directory = self.directory(attempt);
-        self.place_work(&directory, source).await.map_err(|error| match error {
-            PlaceError::Io(source) => PrepareError::Io { path: directory.root().to_owned(), source },
-            // The definition's fault: trying again will not help.
-            in_the_way @ PlaceError::InTheWay(_) => {
-                PrepareError::EnvironmentBuild { message: in_the_way.to_string() }
-            }
-        })?;
+        let directory = self.place(attempt, source).await?;
         environment::prepare(self, attempt, &directory).await
+    }
+
+    async fn ship(&self, _: &Attempt) -> Result<(), PrepareError> {
+        // It is where it will be used.
+        Ok(())
     }
 
     async fn ensure_submitted(
@@ -309,7 +326,7 @@ impl Backend for ProcessBackend {
 
     async fn output_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
         let mut found = files::list(&self.directory(attempt).work(), "outputs", "")?;
-        found.retain(|file| !is_partial_upload(&file.name));
+        found.retain(|file| !files::is_partial_upload(&file.name));
         Ok(found)
     }
 
@@ -318,9 +335,7 @@ impl Backend for ProcessBackend {
     }
 
     fn staging(&self, attempt: &Attempt) -> StagingArea {
-        let directory = self.directory(attempt);
-        let cache = self.settings.data_dir.join("cache/data");
-        StagingArea { data: directory.data(), work: directory.work(), cache }
+        self.area(attempt)
     }
 
     async fn staged_files(&self, attempt: &Attempt, place: &Place) -> io::Result<Vec<AttemptFile>> {

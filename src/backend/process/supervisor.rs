@@ -145,6 +145,7 @@ pub(super) const fn canceled_before_start(request: &CancelRequest) -> Exit {
         cpu_seconds: None,
         peak_memory_bytes: None,
         start_error: None,
+        build_error: None,
         remark: None,
     }
 }
@@ -181,6 +182,7 @@ fn start_and_watch(
                 cpu_seconds: None,
                 peak_memory_bytes: None,
                 start_error: Some(format!("cannot start {}: {error}", launch.program.display())),
+                build_error: None,
                 remark: None,
             });
         }
@@ -256,6 +258,7 @@ fn exit(reason: ExitReason, end: Option<WaitStatus>, started_at: DateTime<Utc>) 
         // The kernel counts in KiB.
         peak_memory_bytes: usage.and_then(|usage| u64::try_from(usage.max_rss()).ok()?.checked_mul(1024)),
         start_error: None,
+        build_error: None,
         remark: None,
     }
 }

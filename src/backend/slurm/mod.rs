@@ -275,6 +275,11 @@ impl Backend for SlurmBackend {
         self.files.prepare(&as_prepared(attempt), source).await
     }
 
+    async fn ship(&self, _: &Attempt) -> Result<(), PrepareError> {
+        // The nodes see it where it is.
+        Ok(())
+    }
+
     async fn ensure_submitted(
         &self,
         attempt: &Attempt,

@@ -5,7 +5,7 @@
 
 mod azureml_v2;
 mod engines;
-mod kubernetes;
+pub mod kubernetes;
 mod notes;
 mod packages;
 mod quoting;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::grammar::{conda::CondaSpec, paths, requirements::Line};
 use crate::domain::{
-    compute_target::{ComputeTargetType, Conda, Containers},
+    compute_target::{ComputeTargetType, Conda, Containers, Engine},
     definition::{Draft, Given},
     facts::Facts,
     plan::TargetNodes,
@@ -26,6 +26,8 @@ pub(crate) struct Target {
     pub(crate) gpus_per_node: Option<u32>,
     pub(crate) containers: Containers,
     pub(crate) conda: Conda,
+    /// Whether it is reached as a Kubernetes cluster, whatever Azure's word for it.
+    pub(crate) on_kubernetes: bool,
     /// What a registered target says of its nodes.
     pub(crate) nodes: Option<TargetNodes>,
 }
@@ -123,6 +125,7 @@ fn target(draft: &Draft, facts: &Facts) -> Option<Target> {
             gpus_per_node: Some(found.gpus_per_node),
             containers: found.containers,
             conda: found.conda,
+            on_kubernetes: matches!(found.backend.engine, Engine::Kubernetes(_)),
             nodes: (nodes.vm_size.is_some() || nodes.vm_priority.is_some()).then_some(nodes),
         });
     }
@@ -136,6 +139,7 @@ fn target(draft: &Draft, facts: &Facts) -> Option<Target> {
         gpus_per_node: found.map(|size| size.gpus.unwrap_or(0)),
         containers: lender.map_or(Containers::Auto, |target| target.containers),
         conda: lender.map_or(Conda::Auto, |target| target.conda),
+        on_kubernetes: lender.is_some_and(|target| matches!(target.backend.engine, Engine::Kubernetes(_))),
         nodes: None,
     })
 }

@@ -275,7 +275,8 @@ fn reserved_name(context: &Context<'_>, sink: &mut Sink<'_>) {
 /// `conflicting-parameters`: every pair or group that excludes each other.
 fn conflicting_parameters(context: &Context<'_>, sink: &mut Sink<'_>) {
     super::distributed::both_ways(context, sink);
-    super::images::kubernetes_without_docker(context, sink);
+    super::kubernetes::kubernetes_without_docker(context, sink);
+    super::kubernetes::what_pods_have_not(context, sink);
     super::images::both_images(context, sink);
     super::packages::conda_file_and_packages(context, sink);
     super::images::optimized_mode(context, sink);

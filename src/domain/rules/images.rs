@@ -205,33 +205,6 @@ pub(super) fn both_images(context: &Context<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-/// `conflicting-parameters`: a Kubernetes target runs containers only.
-pub(super) fn kubernetes_without_docker(context: &Context<'_>, sink: &mut Sink<'_>) {
-    let Some(target) = &context.target else {
-        return;
-    };
-    if target.kind != ComputeTargetType::Kubernetes {
-        return;
-    }
-    let message = format!(
-        "`{}` is a Kubernetes target, which runs containers only, but Docker is switched off.",
-        target.label
-    );
-    let fix = words("Write `true`, or leave it out.");
-    if !context.has_environment() {
-        if context.draft.use_docker.is_false() {
-            sink.report_about(&["compute_target"], "/use_docker", message, fix);
-        }
-        return;
-    }
-    if let Some(environment) = context.draft.environment_definition.value()
-        && environment.docker.enabled.is_false()
-    {
-        let pointer = pointers::child(&environment.docker.pointer, "enabled");
-        sink.report_about(&["compute_target"], pointer, message, fix);
-    }
-}
-
 /// `conflicting-parameters`: what the optimized mode does not go with.
 pub(super) fn optimized_mode(context: &Context<'_>, sink: &mut Sink<'_>) {
     if !context.draft.enable_optimized_mode.is_true() {

@@ -17,6 +17,7 @@ mod fuzz;
 mod general;
 pub(crate) mod grammar;
 mod images;
+mod kubernetes;
 pub mod markdown;
 mod packages;
 #[cfg(test)]

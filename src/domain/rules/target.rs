@@ -249,7 +249,19 @@ fn one_off_target_not_available(context: &Context<'_>, sink: &mut Sink<'_>) {
                 ),
             );
         }
-        Some(Engine::Slurm(_) | Engine::Process) => {}
+        Some(Engine::Kubernetes(settings))
+            if settings.low_priority.is_none() && draft.vm_priority.text() == Some(LOW_PRIORITY) =>
+        {
+            sink.report(
+                "/vm_priority",
+                format!("The target `{name}`, on whose cluster targets for one run are made, has no `low_priority`."),
+                patched(
+                    "Write `dedicated`, or have the operator say what makes pods that may be pre-empted.",
+                    [patch::replace("vm_priority", PRIORITIES[0])],
+                ),
+            );
+        }
+        Some(Engine::Slurm(_) | Engine::Kubernetes(_) | Engine::Process) => {}
     }
 }
 

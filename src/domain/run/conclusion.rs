@@ -141,6 +141,14 @@ pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
         let detail = "canceled by request; the backend says that every process is gone";
         return end(Status::Canceled, Cause::CanceledByUser, detail.to_owned(), ending);
     }
+    if let Some(error) = &exit.build_error {
+        return retry_or_fail(
+            Cause::EnvironmentBuildFailed,
+            format!("environment build failed: {error}"),
+            ending,
+            circumstances,
+        );
+    }
     if let Some(error) = &exit.start_error {
         return retry_or_fail(
             Cause::DispatchFailed,
@@ -264,6 +272,7 @@ mod tests {
             cpu_seconds: None,
             peak_memory_bytes: None,
             start_error: None,
+            build_error: None,
             remark: None,
         }
     }

@@ -36,9 +36,20 @@ pub struct Exit {
     pub peak_memory_bytes: Option<u64>,
     /// Set when the script could not be started at all (no such interpreter, no permission).
     pub start_error: Option<String>,
+    /// Set when the script's environment could not be made where it was to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_error: Option<String>,
     /// What else the compute says of the end, e.g. its own word for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remark: Option<String>,
+}
+
+impl Exit {
+    /// Whether there was a script that could do anything.
+    #[must_use]
+    pub const fn has_begun(&self) -> bool {
+        self.start_error.is_none() && self.build_error.is_none()
+    }
 }
 
 /// What the backend says of an attempt.

@@ -213,6 +213,7 @@ fn exit(reason: ExitReason, witness: &Witness, job: Option<&Job>, now: DateTime<
         cpu_seconds: None,
         peak_memory_bytes: None,
         start_error: None,
+        build_error: None,
         remark: None,
     }
 }

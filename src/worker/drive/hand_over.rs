@@ -31,6 +31,17 @@ impl<B: Backend> Driver<'_, B> {
                 return self.fail(status, Cause::Internal, detail).await.map(Some);
             }
         };
+        // Whoever takes a run over that is prepared has to know the password as well.
+        if self.attempt.registry.is_none() {
+            match self.registry_login().await {
+                Ok(Ok(login)) => self.attempt.registry = login,
+                Ok(Err(detail)) => return self.refuse(status, Cause::DispatchFailed, detail).await.map(Some),
+                Err(error) => {
+                    self.wait_out(&error).await?;
+                    return Ok(Some(Turn::Status(status)));
+                }
+            }
+        }
         let failed = match self.context.backend.ensure_submitted(&self.attempt, &environment).await {
             Ok(()) => return Ok(None),
             Err(error) => error,

@@ -50,7 +50,7 @@ impl<B: Backend> Driver<'_, B> {
                 for note in &ready.staged {
                     self.note("data", note).await?;
                 }
-                let in_container = ready.environment.container.is_some();
+                let in_container = ready.environment.is_in_container();
                 for note in unheeded_places(&self.attempt.plan, in_container) {
                     self.note("data", &note).await?;
                 }
@@ -96,7 +96,7 @@ impl<B: Backend> Driver<'_, B> {
     }
 
     /// By whom the image is pulled; the inner error says why nobody can.
-    async fn registry_login(&self) -> Result<Result<Option<RegistryLogin>, String>, StorageError> {
+    pub(super) async fn registry_login(&self) -> Result<Result<Option<RegistryLogin>, String>, StorageError> {
         let Some(username) = &self.attempt.plan.environment.container.registry_username else {
             return Ok(Ok(None));
         };
@@ -130,6 +130,7 @@ impl<B: Backend> Driver<'_, B> {
             let environment = context.backend.prepare(attempt, &source).await.map_err(Unready::Backend)?;
             let staged = staging::stage(context, attempt, &sources).await;
             let staged = staged.map_err(|error| Unready::Staging(StagingError::Data(error)))?;
+            context.backend.ship(attempt).await.map_err(Unready::Backend)?;
             Ok(Ready { environment, staged })
         };
         tokio::pin!(preparing);
@@ -152,7 +153,7 @@ impl<B: Backend> Driver<'_, B> {
     /// Puts into the history what the run gets instead of what was asked for.
     async fn note_differences(&self, actual: &ActualEnvironment) -> Result<(), Stop> {
         let asked = &self.attempt.plan.environment;
-        if asked.docker && asked.kind == EnvironmentKind::Managed && actual.container.is_none() {
+        if asked.docker && asked.kind == EnvironmentKind::Managed && !actual.is_in_container() {
             let note = "a container was asked for; this target runs without containers, so the run gets a virtual environment";
             self.note("environment", note).await?;
         }

@@ -73,6 +73,7 @@ mod tests {
             cpu_seconds: Some(0.01),
             peak_memory_bytes: Some(1),
             start_error: None,
+            build_error: None,
             remark: None,
         }
     }

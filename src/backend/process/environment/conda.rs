@@ -147,6 +147,7 @@ pub(super) async fn prepare(
         build_key: Some(site.key().to_owned()),
         reused,
         container: image.map(Inside::actual),
+        image: None,
     })
 }
 

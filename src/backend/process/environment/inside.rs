@@ -220,6 +220,7 @@ impl<'a> Inside<'a> {
             build_key: None,
             reused: false,
             container: Some(self.actual()),
+            image: None,
         })
     }
 }

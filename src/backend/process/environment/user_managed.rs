@@ -44,6 +44,7 @@ pub(super) async fn prepare(
         build_key: None,
         reused: false,
         container: None,
+        image: None,
     })
 }
 

@@ -2,13 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::{KEPT_SECONDS, Parts, pod};
+use super::{KEPT_SECONDS, Parts, pod, service::Service};
 
 pub(super) fn manifest(parts: &Parts<'_>) -> Value {
     let mut command = vec![pod::interpreter(parts)];
     let mut script = pod::script(parts);
     command.push(script.remove(0));
     let mut variables = pod::variables(parts);
+    if let Some(service) = parts.service {
+        command = service.steered(&command);
+    }
     // The home of a user that the image does not know cannot be written to.
     if !variables.iter().any(|(name, _)| name == "HOME") {
         variables.insert(0, ("HOME".to_owned(), "/tmp".to_owned()));
@@ -27,18 +30,23 @@ pub(super) fn manifest(parts: &Parts<'_>) -> Value {
     if let Some(resources) = pod::node_resources(parts) {
         container["resources"] = resources;
     }
-    // A pod that the cluster took away is replaced and not counted; one that failed is the end of the run.
+    if parts.service.is_some() {
+        container["lifecycle"] = Service::steering();
+    }
+    // A pod that the cluster took away is replaced and not counted; one that failed is the end of the run. For this service another
+    // pod is another attempt.
+    let action = if parts.service.is_some() { "FailJob" } else { "Ignore" };
     let evicted =
-        json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]});
+        json!({"action": action, "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]});
     let mut spec = json!({
         "completions": 1,
         "parallelism": 1,
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": [evicted]},
-        "ttlSecondsAfterFinished": KEPT_SECONDS,
+        "ttlSecondsAfterFinished": parts.service.map_or(KEPT_SECONDS, |_| Service::kept_seconds()),
     });
-    if let Some(seconds) = parts.subject.plan.max_run_duration_seconds {
+    if let Some(seconds) = pod::deadline(parts) {
         spec["activeDeadlineSeconds"] = json!(seconds);
     }
     spec["template"] = json!({
@@ -49,7 +57,7 @@ pub(super) fn manifest(parts: &Parts<'_>) -> Value {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": parts.name, "labels": pod::labels(parts), "annotations": pod::annotations(parts),
+            "name": parts.name, "labels": pod::object_labels(parts), "annotations": pod::annotations(parts),
         },
         "spec": spec,
     })

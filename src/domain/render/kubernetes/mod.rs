@@ -8,6 +8,9 @@ mod expressed;
 mod job;
 mod mpi_job;
 mod pod;
+mod service;
+#[cfg(test)]
+mod service_tests;
 
 use super::{
     NotExpressed, Subject,
@@ -17,6 +20,8 @@ use super::{
     shell, yaml,
 };
 use crate::domain::plan::Launcher;
+
+pub use service::{HAND_OVER_SECONDS, HOME, Service, area, image, installed_interpreter, object, remarks};
 
 /// The claim with the source files.
 const SOURCE_CLAIM: &str = "estimatord-source";
@@ -33,13 +38,16 @@ struct Parts<'a> {
     packages: Packages,
     claims: data::Claims<'a>,
     name: String,
+    /// Where this service makes it: what it adds.
+    service: Option<&'a Service<'a>>,
 }
 
 pub(super) fn render(subject: &Subject<'_>) -> (String, Vec<NotExpressed>) {
     let mut notes = Notes::new(subject);
     let packages = packages::packages(subject, true, &mut notes);
     expressed::note(subject, &packages, &mut notes);
-    let parts = Parts { subject, packages, claims: data::claims(&subject.plan.data), name: name(subject) };
+    let claims = data::claims(&subject.plan.data);
+    let parts = Parts { subject, packages, claims, name: name(subject), service: None };
     let manifest = match subject.plan.launcher {
         Launcher::Single => job::manifest(&parts),
         Launcher::Mpi => mpi_job::manifest(&parts),

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{KEPT_SECONDS, Parts, literal, pod};
-use crate::domain::render::shell::quoted;
+use super::{KEPT_SECONDS, Parts, literal, pod, service::Service};
+use crate::domain::{
+    kubernetes::{SCRIPT, WORKER},
+    render::shell::quoted,
+};
 
 /// The user of the images made for the MPI operator has his home here, with the settings of his sshd.
 const HOME: &str = "/home/mpiuser";
@@ -20,9 +23,9 @@ pub(super) fn manifest(parts: &Parts<'_>) -> Value {
         // Workers that stayed would keep their GPUs.
         "cleanPodPolicy": "All",
         "backoffLimit": 0,
-        "ttlSecondsAfterFinished": KEPT_SECONDS,
+        "ttlSecondsAfterFinished": parts.service.map_or(KEPT_SECONDS, |_| Service::kept_seconds()),
     });
-    if let Some(seconds) = plan.max_run_duration_seconds {
+    if let Some(seconds) = pod::deadline(parts) {
         policy["activeDeadlineSeconds"] = json!(seconds);
     }
     let replicas = |count: u64, pod: Value| {
@@ -36,7 +39,7 @@ pub(super) fn manifest(parts: &Parts<'_>) -> Value {
         "apiVersion": "kubeflow.org/v2beta1",
         "kind": "MPIJob",
         "metadata": {
-            "name": parts.name, "labels": pod::labels(parts), "annotations": pod::annotations(parts),
+            "name": parts.name, "labels": pod::object_labels(parts), "annotations": pod::annotations(parts),
         },
         "spec": {
             "mpiImplementation": "OpenMPI",
@@ -88,34 +91,49 @@ fn launcher(parts: &Parts<'_>) -> Value {
         rank = ["/bin/sh", "-c", &format!("exec {}", line.join(" "))].map(ToOwned::to_owned).into();
     }
     words.extend(rank);
-    let mut spec = pod::base();
+    let mut spec = pod::base(parts);
     pod::pull_secrets(parts, &mut spec);
-    let container = json!({
-        "name": "launcher",
+    let mut command = vec!["mpirun".to_owned()];
+    if let Some(service) = parts.service {
+        command = service.steered(&command);
+        service.place(plan, &mut spec);
+    }
+    let mut container = json!({
+        "name": SCRIPT,
         "image": pod::image(parts),
-        "command": ["mpirun"],
+        "command": pod::words(&command),
         "args": pod::words(&words),
         "env": pod::env(&shared),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": pod::container_security(false),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     });
+    if parts.service.is_some() {
+        container["lifecycle"] = Service::steering();
+    }
     spec.insert("containers".to_owned(), json!([container]));
     spec.insert("volumes".to_owned(), json!([{"name": "tmp", "emptyDir": {}}]));
     Value::Object(spec)
 }
 
 fn worker(parts: &Parts<'_>) -> Value {
+    let mut command = vec!["/usr/sbin/sshd".to_owned()];
+    if let Some(service) = parts.service {
+        command = service.steered(&command);
+    }
     let mut container = json!({
-        "name": "worker",
+        "name": WORKER,
         "image": pod::image(parts),
         "workingDir": pod::WORK,
-        "command": ["/usr/sbin/sshd"],
+        "command": pod::words(&command),
         "args": ["-De", "-f", literal(&format!("{HOME}/.sshd_config"))],
         "readinessProbe": {"tcpSocket": {"port": SSH_PORT}, "periodSeconds": 2},
         "securityContext": pod::container_security(false),
         "volumeMounts": pod::mounts(parts),
     });
+    if parts.service.is_some() {
+        container["lifecycle"] = Service::steering();
+    }
     if let Some(resources) = pod::node_resources(parts) {
         container["resources"] = resources;
     }

@@ -1,0 +1,87 @@
+//! MPIJobs: what the real operator was seen to do (facts 4.x), and what the backend makes of it.
+
+use estimatord::backend::{Backend as _, BackendError, ExitReason, Observation};
+
+use crate::{
+    fake_kubernetes::{Options, Play, name_of},
+    harness::{Lab as _, content, scripts},
+    kubernetes_facts::{count, exited, lab, mpi, name, settled, started, submit, with},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_without_the_operator_refuses_ranks_and_says_why() {
+    let lab = with(Options { has_mpi: false, ..Options::new("/nowhere") }).await;
+    let (backend, attempt) = (lab.backend(), mpi(lab.attempt("exits.py", &[])));
+    let environment = backend.prepare(&attempt, &scripts()).await.unwrap();
+    let error = backend.ensure_submitted(&attempt, &environment).await.unwrap_err();
+    assert!(matches!(&error, BackendError::Refused(why) if why.contains("MPI operator")), "{error:?}");
+    // Jobs go on as ever.
+    started(&lab, lab.attempt("exits.py", &[])).await;
+    let found = backend.reach(&attempt.backend).await.unwrap();
+    assert!(found.contains("v1.36.2") && found.contains("1 Job(s) and 0 MPIJob(s)"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_end_as_their_launcher_does_when_no_worker_is_left() {
+    for (code, expected) in [(0, Some(0)), (2, Some(2))] {
+        let lab = lab().await;
+        let (backend, attempt, launcher) = started(&lab, mpi(lab.attempt("exits.py", &[]))).await;
+        lab.cluster.log(&launcher, "script", "from the ranks\n");
+        lab.cluster.end(&launcher, "script", code);
+        assert_eq!(exited(&backend, &attempt).await.exit_code, expected);
+        // Fact 4.6: workers that stayed would keep their GPUs.
+        let workers = lab.cluster.list("pods").iter().filter(|pod| name_of(pod).contains("-worker-")).count();
+        assert_eq!(workers, 0);
+        let logs = backend.log_files(&attempt).await.unwrap();
+        assert_eq!(content(&logs, "user_logs/std_log.txt"), "from the ranks\n");
+        backend.remove(&attempt).await.unwrap();
+        lab.cluster.until("all of it to go", |cluster| (count(cluster, "jobs") == 0).then_some(())).await;
+    }
+}
+
+/// Fact 4.2: `Failed` alone is not the end, and nobody else ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_whose_worker_is_evicted_are_ended() {
+    let lab = lab().await;
+    let (backend, attempt, _) = started(&lab, mpi(lab.attempt("exits.py", &[]))).await;
+    lab.cluster.disrupt(&format!("{}-worker-1", name(&attempt)), "EvictionByEvictionAPI");
+    let Observation::Preempted { detail } = settled(&backend, &attempt).await else { panic!("preempted") };
+    assert!(detail.contains("-worker-1"), "{detail}");
+    assert_eq!((count(&lab.cluster, "mpijobs"), count(&lab.cluster, "pods")), (0, 0));
+}
+
+/// Fact 4.4: the operator neither replaces nor mentions it.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_whose_worker_dies_are_lost() {
+    let lab = lab().await;
+    let (backend, attempt, _) = started(&lab, mpi(lab.attempt("exits.py", &[]))).await;
+    lab.cluster.end(&format!("{}-worker-0", name(&attempt)), "worker", 1);
+    let Observation::Lost { detail } = settled(&backend, &attempt).await else { panic!("lost") };
+    assert!(detail.contains("-worker-0"), "{detail}");
+}
+
+/// Fact 4.3: it would wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_whose_worker_fails_before_there_is_a_launcher_are_ended() {
+    let lab = lab().await;
+    lab.cluster.play(|plays| {
+        let fails = Play { exit_code: Some(1), lines: vec!["no route to host"], ..Play::default() };
+        plays.scripted.insert("stage", fails);
+    });
+    let (backend, attempt) = (lab.backend(), mpi(lab.attempt("exits.py", &[])));
+    submit(&backend, &attempt).await;
+    let why = exited(&backend, &attempt).await.start_error.unwrap();
+    assert!(why.contains("no route to host"), "{why}");
+    assert_eq!(count(&lab.cluster, "mpijobs"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_are_cancelled_with_all_of_their_pods() {
+    let lab = lab().await;
+    let (backend, attempt, _) = started(&lab, mpi(lab.attempt("exits.py", &[]))).await;
+    backend.cancel(&attempt).await.unwrap();
+    assert_eq!(exited(&backend, &attempt).await.reason, ExitReason::Canceled);
+    for plural in ["mpijobs", "jobs", "pods", "secrets"] {
+        assert_eq!(count(&lab.cluster, plural), 0, "{plural}");
+    }
+}
