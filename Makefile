@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 # They install what is missing (as root, or with sudo) or say in one line what to install.
 
-.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings check-containers check-slurm check-deploy check-datastores clean
+.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings check-containers check-slurm check-kubernetes check-deploy check-datastores clean
 
 demo: ## build, start, train both examples, show what came out, stop
 	@scripts/setup.sh build run
@@ -56,6 +56,9 @@ check-slurm: ## 200 runs and ten kills, a controller gone for a minute, 2,000 jo
 	@scripts/setup.sh build run test
 	for accounting in 1 0; do ESTIMATORD_TEST_SLURM_ACCOUNTING=$$accounting ESTIMATORD_TEST_RUNS=200 ESTIMATORD_TEST_KILLS=10 \
 		ESTIMATORD_TEST_PAUSE_SECONDS=60 ESTIMATORD_TEST_JOBS=2000 tests/slurm/cluster.sh run scripts/test-slurm.sh || exit 1; done
+
+check-kubernetes: ## the Kubernetes backend on a real API server, that of KUBECONFIG
+	cargo nextest run --locked --test backends --run-ignored only -E 'test(/^kubernetes_real::/)'
 
 check-deploy: ## deploy/ against the schemas of Kubernetes
 	scripts/check-deploy.sh
