@@ -10,19 +10,16 @@ use estimatord::{
     clock::{Clock as _, SystemClock},
     domain::{
         compute_target::{self, Engine},
-        environment::EnvironmentKind,
         kubernetes::{KubernetesSettings, object_name},
-        plan::Launcher,
-        render::{Subject, kubernetes as rendering},
     },
     vault::Vault,
 };
-use serde_json::Value;
 
 use crate::{
     conformance,
     harness::{self, Lab, ended, scripts, until},
     kubernetes::serve_pods,
+    kubernetes_shell::objects,
 };
 
 /// The server's own namespace for it.
@@ -92,45 +89,12 @@ impl Lab for Real {
     }
 }
 
-/// Every kind of object that the backend makes.
-fn objects(lab: &Real) -> Vec<Value> {
-    let plain = lab.attempt("train.py", &["--a", "$(b) c"]);
-    let mut managed = plain.clone();
-    managed.plan.environment.kind = EnvironmentKind::Managed;
-    managed.plan.environment.pip_packages = vec!["numpy".into()];
-    managed.plan.environment.shm_size = Some("2g".into());
-    managed.plan.max_run_duration_seconds = Some(60);
-    managed.plan.use_gpu = true;
-    managed.plan.gpus_per_node = 1;
-    let mut ranks = managed.clone();
-    ranks.plan.launcher = Launcher::Mpi;
-    ranks.plan.node_count = 2;
-    let settings = KubernetesSettings {
-        queue: Some("team".into()),
-        cache_claim: Some("environments".into()),
-        service_account: Some("estimatord-run".into()),
-        ..lab.settings.clone()
-    };
-    let made = |attempt: &Attempt| {
-        let service = rendering::Service {
-            run_id: attempt.run_id,
-            attempt: attempt.number,
-            settings: &settings,
-            interpreter: "python3",
-            variables: &[],
-            grace_seconds: 30,
-        };
-        rendering::object(&Subject { plan: &attempt.plan, definition: None }, &service)
-    };
-    [plain, managed, ranks].iter().map(made).collect()
-}
-
 /// Asks the real `kubectl`, which shows warnings too: nothing unknown, and nothing that Pod Security would keep away.
 #[tokio::test]
 #[ignore = "needs a cluster: KUBECONFIG"]
 async fn every_object_is_accepted_by_a_strict_dry_run() {
     let lab = Real::new().await;
-    for object in objects(&lab) {
+    for object in objects(&lab.settings) {
         let file = lab.directory.path().join("object.json");
         std::fs::write(&file, object.to_string()).unwrap();
         let output = std::process::Command::new("kubectl")

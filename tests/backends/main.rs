@@ -12,6 +12,7 @@ mod kubernetes;
 mod kubernetes_facts;
 mod kubernetes_ranks;
 mod kubernetes_real;
+mod kubernetes_shell;
 mod process;
 mod slow_environments;
 mod slow_pip_files;

@@ -26,6 +26,7 @@ pub use self::{
     controllers::Admission,
     http::{Fault, FaultKind, Seen},
     kubelet::{Play, Plays},
+    process::expanded,
     store::{Propagation, name_of},
 };
 use self::{http::Server, kubelet::Kubelet, logs::Logs, store::Store};
@@ -194,6 +195,11 @@ impl FakeCluster {
 
     pub fn fault(&self, fault: Fault) {
         self.server.faults.lock().unwrap().push(fault);
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn forget_faults(&self) {
+        self.server.faults.lock().unwrap().clear();
     }
 
     /// Every watch ends.

@@ -59,7 +59,7 @@ pub struct Running {
 }
 
 /// What Kubernetes makes of `$(NAME)` and `$$`.
-fn expanded(text: &str, env: &[(String, String)]) -> String {
+pub fn expanded(text: &str, env: &[(String, String)]) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {

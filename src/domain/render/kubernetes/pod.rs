@@ -10,7 +10,7 @@ use super::{
 use crate::domain::{
     environment::EnvironmentKind,
     kubernetes::PACKAGES,
-    plan::InputMode,
+    plan::{InputMode, Launcher},
     render::{resources::resources, shell::quoted},
     staging,
 };
@@ -265,7 +265,10 @@ fn volumes(parts: &Parts<'_>) -> Value {
 pub(super) fn base(parts: &Parts<'_>) -> Map<String, Value> {
     let mut pod = Map::new();
     let mut set = |name: &str, value: Value| pod.insert(name.to_owned(), value);
-    set("restartPolicy", json!("Never"));
+    // That of the replicas counts for an MPIJob, and its operator warns of another one here.
+    if parts.subject.plan.launcher == Launcher::Single {
+        set("restartPolicy", json!("Never"));
+    }
     set("automountServiceAccountToken", json!(false));
     set("enableServiceLinks", json!(false));
     let grace = parts.service.map_or(30, |service| service.termination_seconds());

@@ -36,10 +36,11 @@ const ALLOWANCE_SECONDS: u64 = 2 * 60 * 60;
 
 /// Steers what a container runs: says so when there is nothing to run, passes TERM on to all of its processes, and kills them when
 /// their grace is over. `sh` is the first process, which no signal ends or reaches that it has not asked for: it says when it has.
+/// What waits for the grace is started by a process of its own, so that `$!` is the script's whenever TERM comes.
 pub(super) const STEERED: &str = r#"grace=$1 script= stopped=
 shift
 all() { if [ $$ = 1 ]; then kill -s "$1" -- -1; else kill -s "$1" "$script"; fi 2>/dev/null; }
-stop() { trap '' TERM; stopped=1; all TERM; { sleep "$grace"; all KILL; } & }
+stop() { trap '' TERM; stopped=1; all TERM; ( { sleep "$grace"; all KILL; } & ); }
 trap stop TERM
 : >/tmp/.estimatord-steered
 command -v "$1" >/dev/null 2>&1 || { printf 'estimatord: cannot start: there is no %s in the image\n' "$1" >&2; exit 127; }
@@ -47,7 +48,7 @@ command -v "$1" >/dev/null 2>&1 || { printf 'estimatord: cannot start: there is 
 "$@" &
 script=$!
 [ -z "$stopped" ] || all TERM
-while wait "$script"; code=$?; kill -0 "$script" 2>/dev/null; do :; done
+while wait "$script" 2>/dev/null; code=$?; kill -0 "$script" 2>/dev/null; do :; done
 wait "$script" 2>/dev/null
 last=$?
 [ "$last" = 127 ] || code=$last
