@@ -70,7 +70,7 @@ async fn running(backend: &KubernetesBackend, attempt: &Attempt) {
     seen(backend, attempt, "the script to run", |seen| matches!(seen, Observation::Running { .. })).await;
 }
 
-async fn waits_for(backend: &KubernetesBackend, attempt: &Attempt, why: &str) {
+pub async fn waits_for(backend: &KubernetesBackend, attempt: &Attempt, why: &str) {
     seen(
         backend,
         attempt,
@@ -188,6 +188,54 @@ async fn a_watch_that_ends_or_is_too_old_is_taken_up_again() {
     assert_eq!(exited(&backend, &attempt).await.exit_code, Some(0));
 }
 
+/// What vanished while nobody watched is not told as deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_while_nobody_watched_is_missed_all_the_same() {
+    let lab = lab().await;
+    let (backend, attempt, _) = started(&lab, lab.attempt("exits.py", &[])).await;
+    lab.cluster.go_away();
+    lab.cluster.delete("jobs", &name(&attempt), Propagation::Background);
+    lab.cluster.until("the pods to go", |cluster| (count(cluster, "pods") == 0).then_some(())).await;
+    lab.cluster.expire();
+    lab.cluster.come_back().await;
+    let exit = exited(&backend, &attempt).await;
+    assert_eq!(exit.reason, ExitReason::CanceledElsewhere);
+}
+
+/// Fact 3.3: a name that is on its way out is not used again; what it stood for is ending.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_being_deleted_is_not_started_again() {
+    let lab = lab().await;
+    let (backend, attempt) = (lab.backend(), lab.attempt("exits.py", &[]));
+    let environment = backend.prepare(&attempt, &scripts()).await.unwrap();
+    lab.cluster.fault(Fault { method: Method::POST, path: "/secrets", what: FaultKind::Status(422) });
+    backend.ensure_submitted(&attempt, &environment).await.unwrap_err();
+    // Somebody deletes it before another worker finds it; a finalizer of theirs keeps it for a while.
+    let keep = |job: &mut Value| job["metadata"]["deletionTimestamp"] = json!("2026-11-27T08:00:00Z");
+    lab.cluster.update("jobs", &name(&attempt), keep);
+    let successor = lab.backend();
+    successor.ensure_submitted(&attempt, &environment).await.unwrap();
+    assert_eq!(successor.observe(&attempt).await.unwrap(), Observation::Starting);
+    assert_eq!(count(&lab.cluster, "secrets"), 0, "it gets nothing more");
+    lab.cluster.delete("jobs", &name(&attempt), Propagation::Background);
+    assert_eq!(exited(&successor, &attempt).await.reason, ExitReason::CanceledElsewhere);
+}
+
+/// Whoever noted that an attempt is to end may be killed before it is told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_was_noted_is_carried_out_by_whoever_looks_next() {
+    let lab = lab().await;
+    let (backend, attempt, _) = started(&lab, lab.attempt("exits.py", &[])).await;
+    for _ in 0..16 {
+        lab.cluster.fault(Fault { method: Method::DELETE, path: "/jobs", what: FaultKind::Status(403) });
+    }
+    backend.cancel(&attempt).await.unwrap_err();
+    drop(backend);
+    lab.cluster.forget_faults();
+    let exit = exited(&lab.backend(), &attempt).await;
+    assert_eq!(exit.reason, ExitReason::Canceled);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_has_too_much_to_do_is_asked_again() {
     let lab = lab().await;
@@ -215,6 +263,9 @@ async fn a_cancel_deletes_in_the_foreground_and_by_uid() {
     let deletion = lab.cluster.seen().into_iter().find(|seen| seen.method == Method::DELETE).unwrap();
     assert_eq!(deletion.body["propagationPolicy"], "Foreground");
     assert_eq!(deletion.body["preconditions"]["uid"], uid);
+    // Fact 3.11: what the server does not know is refused, not dropped.
+    let mut made = lab.cluster.seen().into_iter().filter(|seen| seen.method == Method::POST);
+    assert!(made.all(|seen| seen.query.get("fieldValidation").is_some_and(|how| how == "Strict")));
 }
 
 /// Fact 3.7: the Job says nothing, its pod does.

@@ -5,7 +5,7 @@ use estimatord::backend::{Backend as _, BackendError, ExitReason, Observation};
 use crate::{
     fake_kubernetes::{Options, Play, name_of},
     harness::{Lab as _, content, scripts},
-    kubernetes_facts::{count, exited, lab, mpi, name, settled, started, submit, with},
+    kubernetes_facts::{count, exited, lab, mpi, name, settled, started, submit, waits_for, with},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,4 +84,28 @@ async fn ranks_are_cancelled_with_all_of_their_pods() {
     for plural in ["mpijobs", "jobs", "pods", "secrets"] {
         assert_eq!(count(&lab.cluster, plural), 0, "{plural}");
     }
+}
+
+/// Fact 4.3 again: nobody else has a clock before there is a launcher.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_whose_image_is_missing_wait_and_are_given_up() {
+    let mut lab = lab().await;
+    lab.settings.pending_timeout_seconds = Some(2);
+    let (backend, mut attempt) = (lab.backend(), mpi(lab.attempt("exits.py", &[])));
+    attempt.plan.environment.image = Some("registry.example/none:1".into());
+    lab.cluster.play(|plays| plays.missing_images.push("registry.example/none:1".into()));
+    submit(&backend, &attempt).await;
+    waits_for(&backend, &attempt, "ImagePullBackOff").await;
+    assert!(exited(&backend, &attempt).await.start_error.unwrap().contains("registry.example/none:1"));
+    assert_eq!((count(&lab.cluster, "mpijobs"), count(&lab.cluster, "pods")), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_that_run_too_long_are_ended() {
+    let lab = lab().await;
+    let mut attempt = mpi(lab.attempt("exits.py", &[]));
+    attempt.plan.max_run_duration_seconds = Some(1);
+    let (backend, attempt, _) = started(&lab, attempt).await;
+    assert_eq!(exited(&backend, &attempt).await.reason, ExitReason::MaxRunDurationExceeded);
+    assert_eq!(count(&lab.cluster, "pods"), 0);
 }

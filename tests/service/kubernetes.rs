@@ -243,6 +243,88 @@ fn runs_are_each_dispatched_once_though_service_and_api_server_die() {
     assert_eq!(started, ids, "each script was started once");
 }
 
+/// A worker without an API; it ends with the test.
+struct Worker(std::process::Child);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A database of its own on the server of the test suite.
+fn database(runtime: &tokio::runtime::Runtime) -> String {
+    let server = std::env::var("DATABASE_URL").expect("scripts/with-postgres.sh sets it");
+    let name = format!("kubernetes_{}", uuid::Uuid::new_v4().simple());
+    runtime.block_on(async {
+        let pool = sqlx::PgPool::connect(&server).await.expect("connected");
+        let statement = format!("CREATE DATABASE {name}");
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool).await.expect("made");
+    });
+    let mut url = url::Url::parse(&server).expect("a URL");
+    url.set_path(&name);
+    url.to_string()
+}
+
+/// What a rolling update of the workers comes to: the one that had the runs goes, another one with another disk takes them over.
+#[test]
+fn another_worker_with_another_disk_takes_runs_over() {
+    let Some(mut stage) = Stage::new() else { return };
+    drop(stage.service.take());
+    let url = database(&stage.runtime);
+    let shared = data_dir();
+    let key = shared.path().join("key");
+    std::fs::write(&key, "0a".repeat(32)).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let command = |dir: &Path, role: &str| {
+        let mut command = crate::service::command(dir);
+        command.args(["--cluster-interval-seconds", "1", "--role", role, "--artifacts-dir"]);
+        command.arg(shared.path().join("artifacts")).arg("--secret-key-file").arg(&key);
+        command.env("DATABASE_URL", &url);
+        command
+    };
+    let serve = |stage: &mut Stage, dir: &Path, role: &str| {
+        let service = Service::started(command(dir, role), dir);
+        *stage.front.behind.lock().unwrap() = service.base.strip_prefix("http://").unwrap().parse().ok();
+        stage.service = Some(service);
+    };
+    let (first, second, third) = (data_dir(), data_dir(), data_dir());
+    serve(&mut stage, first.path(), "all");
+    stage.put_target(&json!({}));
+    let (starts, go) = (stage.note("starts"), stage.note("go"));
+    let script = format!(
+        "import os, time\nfile = os.open({starts:?}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n\
+         os.write(file, (os.environ['AZUREML_RUN_ID'] + '\\n').encode())\nprint('before', flush=True)\n\
+         while not os.path.exists({go:?}): time.sleep(0.05)\n\
+         print('after', flush=True)\nopen('outputs/model', 'w').write('weights')\n"
+    );
+    let definition = stage.definition(&script);
+    let mut ids: Vec<String> = (0..4).map(|_| stage.service().submit(&definition)).collect();
+    for id in &ids {
+        stage.service().until_status(id, &["Running"]);
+        until("the first line", || (stage.service().log_text(id) == "before\n").then_some(()));
+    }
+    let log = std::fs::File::create(second.path().join("log")).unwrap();
+    let worker =
+        command(second.path(), "worker").stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let _worker = Worker(worker);
+    assert!(stage.service.take().expect("it runs").stop().success());
+    serve(&mut stage, third.path(), "api");
+    std::fs::write(&go, "").unwrap();
+    for id in &ids {
+        let run = stage.service().until_status(id, &["Completed"]);
+        assert_eq!(run["attempts"].as_array().expect("attempts").len(), 1, "{run:#}");
+        assert_eq!(stage.service().log_text(id), "before\nafter\n");
+        assert_eq!(stage.text(&format!("/v1/runs/{id}/outputs/model")), "weights");
+    }
+    let text = std::fs::read_to_string(Path::new(&starts)).expect("notes");
+    let mut started: Vec<&str> = text.lines().collect();
+    started.sort_unstable();
+    ids.sort();
+    assert_eq!(started, ids, "each script was started once");
+}
+
 #[test]
 fn what_a_run_waits_for_is_said_and_why_it_was_given_up() {
     let Some(stage) = Stage::new() else { return };

@@ -92,7 +92,8 @@ impl Service {
         Self::started(command, data_dir)
     }
 
-    fn started(mut command: Command, data_dir: &Path) -> Self {
+    /// Starts what a command line says, and waits until it is ready.
+    pub fn started(mut command: Command, data_dir: &Path) -> Self {
         let log = data_dir.join("service-test.log");
         // A log of its own per start: what an earlier service said must not be read as this one's.
         let _ = std::fs::remove_file(&log);
