@@ -154,11 +154,7 @@ impl Backend for KubernetesBackend {
                 reason: "the image that this target has in its place".to_owned(),
             });
         }
-        substitutions.extend(rendering::remarks(&subject).into_iter().map(|remark| Substitution {
-            asked: "the packages as they are listed".to_owned(),
-            used: Some("what a pod can install".to_owned()),
-            reason: remark,
-        }));
+        substitutions.extend(rendering::substitutions(&subject));
         let installed = rendering::installed_interpreter(&subject, &service);
         Ok(ActualEnvironment {
             kind: match environment.kind {

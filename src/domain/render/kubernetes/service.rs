@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Parts, data, job, literal, mpi_job, name, pod};
 use crate::domain::{
-    environment::EnvironmentKind,
+    environment::{EnvironmentKind, Substitution},
     ids::RunId,
     kubernetes::{
         ATTEMPT_LABEL, HAND_OVER, KubernetesSettings, LowPriority, MANAGED_BY, QUEUE_LABEL, RUN_LABEL, STAGE,
@@ -15,7 +15,11 @@ use crate::domain::{
     },
     node_size::NodeSize,
     plan::{InputMode, Launcher, Plan},
-    render::{Subject, notes::Notes, packages},
+    render::{
+        Subject,
+        notes::Notes,
+        packages::{self, Remark},
+    },
     staging::{self, Area, Place, Root},
 };
 
@@ -306,10 +310,11 @@ pub fn image(subject: &Subject<'_>, service: &Service<'_>) -> String {
     pod::image(&parts(subject, Some(service)))
 }
 
-/// What differs from what was asked for, in sentences.
+/// What the pods install in place of what was asked for.
 #[must_use]
-pub fn remarks(subject: &Subject<'_>) -> Vec<String> {
-    parts(subject, None).packages.remarks
+pub fn substitutions(subject: &Subject<'_>) -> Vec<Substitution> {
+    let remarks = parts(subject, None).packages.remarks.into_iter();
+    remarks.map(|Remark { text, asked, used }| Substitution { asked, used, reason: text }).collect()
 }
 
 pub(super) fn parts<'a>(subject: &'a Subject<'a>, service: Option<&'a Service<'a>>) -> Parts<'a> {

@@ -21,7 +21,7 @@ pub(super) fn managed(packages: &Packages, environment: &Environment) -> String 
     let mut text =
         "\n# The interpreter: $PYTHON if it is set, else an environment that is built once.\n".to_owned();
     for remark in &packages.remarks {
-        text += &format!("# {}\n", remark.replace(['\n', '\r'], " "));
+        text += &format!("# {}\n", remark.text.replace(['\n', '\r'], " "));
     }
     text += "estimatord_environments=\"${ENVIRONMENTS_DIR:-$HOME/.cache/estimatord/environments}\"\n";
     let key = packages.key(environment);
