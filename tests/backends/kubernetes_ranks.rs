@@ -4,7 +4,7 @@ use estimatord::backend::{Backend as _, BackendError, ExitReason, Observation};
 
 use crate::{
     fake_kubernetes::{Options, Play, name_of},
-    harness::{Lab as _, content, scripts},
+    harness::{Lab as _, content, scripts, until},
     kubernetes_facts::{count, exited, lab, mpi, name, settled, started, submit, waits_for, with},
 };
 
@@ -108,4 +108,20 @@ async fn ranks_that_run_too_long_are_ended() {
     let (backend, attempt, _) = started(&lab, attempt).await;
     assert_eq!(exited(&backend, &attempt).await.reason, ExitReason::MaxRunDurationExceeded);
     assert_eq!(count(&lab.cluster, "pods"), 0);
+}
+
+/// An operator that is installed anew takes its kind away for a while: nothing is concluded from that.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_whose_kind_is_not_known_for_a_while_go_on() {
+    let lab = lab().await;
+    let (backend, attempt, launcher) = started(&lab, mpi(lab.attempt("exits.py", &[]))).await;
+    lab.cluster.set_mpi(false);
+    lab.cluster.drop_watches();
+    until("the answer that says nothing", async || {
+        matches!(lab.backend().observe(&attempt).await, Err(BackendError::Unavailable(_))).then_some(())
+    })
+    .await;
+    lab.cluster.set_mpi(true);
+    lab.cluster.end(&launcher, "script", 0);
+    assert_eq!(exited(&backend, &attempt).await.exit_code, Some(0));
 }

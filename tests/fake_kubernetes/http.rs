@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -55,7 +58,7 @@ pub struct Server {
     pub seen: Mutex<Vec<Seen>>,
     /// `rules` of a Role; everything is allowed without.
     pub rules: Option<Value>,
-    pub has_mpi: bool,
+    pub has_mpi: AtomicBool,
     /// Whether the namespace enforces the Pod Security standard `restricted`: for warnings at the creation of a Job.
     pub restricted: bool,
     /// Watches of an earlier epoch end.
@@ -151,7 +154,7 @@ async fn handle(
     }
     let not_found = || refusal(404, "NotFound", "the server could not find the requested resource");
     let (group, plural, name, subresource) = parse(path).ok_or_else(not_found)?;
-    if plural == "mpijobs" && !server.has_mpi {
+    if plural == "mpijobs" && !server.has_mpi.load(Ordering::Relaxed) {
         return Err(not_found());
     }
     let resource = subresource.as_ref().map_or_else(|| plural.clone(), |sub| format!("{plural}/{sub}"));

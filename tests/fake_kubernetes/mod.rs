@@ -90,7 +90,7 @@ impl FakeCluster {
             faults: Mutex::default(),
             seen: Mutex::default(),
             rules: options.rules,
-            has_mpi: options.has_mpi,
+            has_mpi: options.has_mpi.into(),
             restricted: options.admission.restricted,
             epoch: watch::channel(0).0,
         });
@@ -195,6 +195,11 @@ impl FakeCluster {
 
     pub fn fault(&self, fault: Fault) {
         self.server.faults.lock().unwrap().push(fault);
+    }
+
+    /// Whether the server knows MPIJobs.
+    pub fn set_mpi(&self, known: bool) {
+        self.server.has_mpi.store(known, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Nothing goes wrong any more.

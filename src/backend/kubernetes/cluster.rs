@@ -180,7 +180,9 @@ impl Cluster {
     pub(super) async fn get(&self, kind: Kind, name: &str) -> Result<Option<Workload>, CallError> {
         match self.call(Method::GET, &format!("{}/{name}", collection(kind, &self.namespace)), None).await {
             Ok(object) => Ok(Some(object)),
-            Err(CallError::NotFound(_)) => Ok(None),
+            Err(CallError::NotFound(said)) if said.contains(name) => Ok(None),
+            // The kind itself is not known (any more): that says nothing of the object.
+            Err(CallError::NotFound(said)) => Err(CallError::Unavailable(said)),
             Err(error) => Err(error),
         }
     }

@@ -55,6 +55,8 @@ impl KubernetesBackend {
                 stop: stop.as_ref(),
                 limit: attempt.plan.max_run_duration_seconds,
                 patience: TimeDelta::seconds(i64::from(self.target.pending_timeout())),
+                build_limit: TimeDelta::from_std(self.files.settings().build_timeout)
+                    .unwrap_or(TimeDelta::MAX),
             };
             judge(&seen, SystemClock.now())
         };
@@ -117,7 +119,8 @@ fn never_made(stop: Option<&Stop>, now: DateTime<Utc>) -> Observation {
         created: false,
         stop,
         limit: None,
-        patience: TimeDelta::zero(),
+        patience: TimeDelta::MAX,
+        build_limit: TimeDelta::MAX,
     };
     judge(&seen, now).observation
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     end::{before_the_script, code, ended_job, ended_mpi_job, is_worker, script_end, taken_away},
-    names::{SCRIPT, WORKER},
+    names::{PACKAGES, SCRIPT, STAGE, WORKER},
     objects::{Event, Pod, Workload, true_condition},
     waiting::waits_for,
 };
@@ -104,6 +104,8 @@ pub struct Seen<'a> {
     pub limit: Option<u64>,
     /// How long it may wait for something, suspension not counted.
     pub patience: TimeDelta,
+    /// How long installing its packages may take.
+    pub build_limit: TimeDelta,
 }
 
 /// What is to be made of it.
@@ -275,15 +277,42 @@ fn waiting(seen: &Seen<'_>, object: &Workload, now: DateTime<Utc>) -> Verdict {
         (Kind::MpiJob, None) if failed_worker(&pods).is_some() => failed_worker(&pods),
         // What a queue holds back has time.
         _ if is_suspended => None,
-        _ => {
-            let since = object.status.start_time.max(object.metadata.creation_timestamp);
-            let is_late = since.is_some_and(|since| now - since >= seen.patience);
-            reason.filter(|_| is_late).map(|reason| StopReason::NeverBegan {
-                detail: format!("it waited for {} s in vain: {reason}", seen.patience.num_seconds()),
-            })
-        }
+        _ => took_too_long(seen, object, &pods, reason.as_deref(), now),
     };
     Verdict { observation, stop }
+}
+
+/// What has taken so long that it is given up: installing has a limit of its own, and fetching ends by itself.
+fn took_too_long(
+    seen: &Seen<'_>,
+    object: &Workload,
+    pods: &[&Pod],
+    reason: Option<&str>,
+    now: DateTime<Utc>,
+) -> Option<StopReason> {
+    let since = |name| pods.iter().find_map(|pod| pod.container(name)?.state.running.as_ref());
+    if let Some(installing) = since(PACKAGES) {
+        let limit = seen.build_limit.num_seconds();
+        let is_over = installing.started_at.is_some_and(|since| now - since >= seen.build_limit);
+        return is_over.then(|| StopReason::BuildFailed {
+            detail: format!("installing the packages took longer than {limit} s"),
+        });
+    }
+    if since(STAGE).is_some() {
+        return None;
+    }
+    // What came before the present wait is not counted.
+    let ended = pods.iter().flat_map(|pod| &pod.status.init_container_statuses);
+    let ended = ended.filter_map(|status| status.state.terminated.as_ref()?.finished_at).max();
+    let since = object.status.start_time.max(object.metadata.creation_timestamp).max(ended);
+    let is_late = since.is_some_and(|since| now - since >= seen.patience);
+    is_late.then(|| StopReason::NeverBegan {
+        detail: format!(
+            "it waited for {} s in vain: {}",
+            seen.patience.num_seconds(),
+            reason.unwrap_or("its pod did not begin, and nothing says why")
+        ),
+    })
 }
 
 /// What an object that is not valid to its own controller gets: an event, and nothing else ever.

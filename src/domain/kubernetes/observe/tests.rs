@@ -70,6 +70,7 @@ fn look<'a>(object: Option<&'a Workload>, pods: &'a [SeenPod]) -> Seen<'a> {
         stop: None,
         limit: None,
         patience: TimeDelta::seconds(3600),
+        build_limit: TimeDelta::seconds(1800),
     }
 }
 
