@@ -57,8 +57,11 @@ check-slurm: ## 200 runs and ten kills, a controller gone for a minute, 2,000 jo
 	for accounting in 1 0; do ESTIMATORD_TEST_SLURM_ACCOUNTING=$$accounting ESTIMATORD_TEST_RUNS=200 ESTIMATORD_TEST_KILLS=10 \
 		ESTIMATORD_TEST_PAUSE_SECONDS=60 ESTIMATORD_TEST_JOBS=2000 tests/slurm/cluster.sh run scripts/test-slurm.sh || exit 1; done
 
-check-kubernetes: ## the Kubernetes backend on a real API server, that of KUBECONFIG
-	cargo nextest run --locked --test backends --run-ignored only -E 'test(/^kubernetes_real::/)'
+check-kubernetes: ## 100 runs and eight kills, an API server gone for a minute; and a real one where KUBECONFIG names it
+	ESTIMATORD_TEST_RUNS=100 ESTIMATORD_TEST_KILLS=8 ESTIMATORD_TEST_PAUSE_SECONDS=60 \
+		scripts/with-postgres.sh cargo nextest run --locked --test service -E 'test(/^kubernetes::/)'
+	@if [ -n "$$KUBECONFIG" ]; then cargo nextest run --locked --test backends --run-ignored only -E 'test(/^kubernetes_real::/)'; \
+		else echo "KUBECONFIG names no cluster: the tests on a real one are left out"; fi
 
 check-deploy: ## deploy/ against the schemas of Kubernetes
 	scripts/check-deploy.sh

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fake_kubernetes::{FakeCluster, Options, runs_processes},
-    service::{Service, data_dir, until},
+    service::{Service, data_dir, number, until},
 };
 
 /// The address that pods know the service by: it stays while services come and go, as a Kubernetes Service does.
@@ -220,15 +220,17 @@ fn runs_are_each_dispatched_once_though_service_and_api_server_die() {
          os.write(file, (os.environ['AZUREML_RUN_ID'] + '\\n').encode())\n"
     );
     let definition = stage.definition(&script);
-    let mut ids: Vec<String> = (0..16).map(|_| stage.service().submit(&definition)).collect();
-    for kill in 0..4 {
+    let (runs, kills) = (number("ESTIMATORD_TEST_RUNS", 16), number("ESTIMATORD_TEST_KILLS", 4));
+    let pause = Duration::from_secs(number("ESTIMATORD_TEST_PAUSE_SECONDS", 3) as u64);
+    let mut ids: Vec<String> = (0..runs).map(|_| stage.service().submit(&definition)).collect();
+    for kill in 0..kills {
         // At moments that nobody chose.
         let random = u64::from_le_bytes(estimatord::clock::entropy());
         std::thread::sleep(Duration::from_millis(random % 1500));
         stage.kill();
-        if kill == 1 {
+        if kill == kills / 2 {
             stage.cluster.go_away();
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(pause);
             stage.runtime.block_on(stage.cluster.come_back());
         }
     }

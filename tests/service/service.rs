@@ -17,6 +17,11 @@ use serde_json::{Value, json};
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// How many of something a test has: more in the long forms (`make check-slurm`, `make check-kubernetes`).
+pub fn number(variable: &str, short: usize) -> usize {
+    std::env::var(variable).map_or(short, |text| text.parse().expect("a number"))
+}
+
 /// Asks until there is an answer.
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

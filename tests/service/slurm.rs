@@ -9,12 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::service::{Service, data_dir, until};
-
-/// How many runs are submitted at once, and how often the service is killed meanwhile: `make check-slurm` asks for more.
-fn number(variable: &str, short: usize) -> usize {
-    std::env::var(variable).map_or(short, |text| text.parse().expect("a number"))
-}
+use crate::service::{Service, data_dir, number, until};
 
 /// A service with a target on the cluster, and a directory that all of them see.
 struct Stage {
