@@ -173,6 +173,10 @@ impl Backend for Backends {
         each!(self.of(&attempt.backend)?, backend => backend.output_files(attempt).await)
     }
 
+    async fn missing_files(&self, attempt: &Attempt) -> io::Result<Option<String>> {
+        each!(self.of(&attempt.backend)?, backend => backend.missing_files(attempt).await)
+    }
+
     fn staging(&self, attempt: &Attempt) -> StagingArea {
         match self.of(&attempt.backend) {
             Ok(one) => each!(one, backend => backend.staging(attempt)),

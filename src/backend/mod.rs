@@ -166,6 +166,11 @@ pub trait Backend: Send + Sync {
     /// The regular files below `./outputs`, links left out.
     fn output_files(&self, attempt: &Attempt) -> impl Future<Output = io::Result<Vec<AttemptFile>>> + Send;
 
+    /// What of the files of an attempt that has ended will never be here, and why; none where all of it is.
+    fn missing_files(&self, _attempt: &Attempt) -> impl Future<Output = io::Result<Option<String>>> + Send {
+        async { Ok(None) }
+    }
+
     /// The directories that the attempt's data is put into, and where what is read over and over can be kept.
     fn staging(&self, attempt: &Attempt) -> StagingArea;
 

@@ -215,6 +215,11 @@ pub(in crate::worker) async fn collect_outputs<B: Backend>(
         }
     }
     note(context, lease, "collection", kept.note).await?;
+    let missing = context.backend.missing_files(attempt).await;
+    let missing = missing
+        .map_err(|source| CollectError::Read { name: "the list of outputs".to_owned(), source })?
+        .map(|why| format!("not everything could be collected: {why}"));
+    note(context, lease, "collection", missing).await?;
     note_places_that_are_gone(context, lease, attempt).await
 }
 

@@ -199,6 +199,7 @@ pub async fn lists_logs_and_outputs_without_links(lab: &impl Lab) {
     assert_eq!(ended(&backend, &attempt).await.exit_code, Some(0));
     let outputs = backend.output_files(&attempt).await.unwrap();
     assert_eq!(names(&outputs), ["deep/er/a.txt", "model.npz"]);
+    assert_eq!(backend.missing_files(&attempt).await.unwrap(), None);
     assert_eq!(outputs[1].bytes, 5);
     let mut logs = backend.log_files(&attempt).await.unwrap();
     // Whether something had to be built is another matter.

@@ -39,6 +39,26 @@ async fn ranks_end_as_their_launcher_does_when_no_worker_is_left() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_some_nodes_handed_over_is_kept_and_what_is_missing_is_said() {
+    let lab = lab().await;
+    let (backend, attempt, launcher) = started(&lab, mpi(lab.attempt("exits.py", &[]))).await;
+    assert_eq!(backend.missing_files(&attempt).await.unwrap(), None, "it has not ended");
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(7);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, "work/outputs/model", &b"weights"[..]).unwrap();
+    let part = format!("{}-worker-1", name(&attempt)).parse().unwrap();
+    let body = futures_util::stream::iter([Ok::<_, std::io::Error>(tar.into_inner().unwrap().into())]);
+    lab.artifacts.put_returned(attempt.run_id, 1, &part, true, body, 1 << 20).await.unwrap();
+    lab.cluster.end(&launcher, "script", 0);
+    exited(&backend, &attempt).await;
+    assert_eq!(content(&backend.output_files(&attempt).await.unwrap(), "model"), "weights");
+    let missing = backend.missing_files(&attempt).await.unwrap().unwrap();
+    assert!(missing.starts_with("1 of 2 pod(s) handed over"), "{missing}");
+}
+
 /// Fact 4.2: `Failed` alone is not the end, and nobody else ends it.
 #[tokio::test(flavor = "multi_thread")]
 async fn ranks_whose_worker_is_evicted_are_ended() {

@@ -96,8 +96,9 @@ impl KubernetesBackend {
         Ok(())
     }
 
-    /// An error where a script ran and not everything that it wrote is here: it comes, or it is lost with its node.
-    pub(super) async fn everything_came(&self, attempt: &Attempt) -> io::Result<()> {
+    /// Why not everything is here that a script wrote, where it ran and has ended. What is handed over is handed over before a pod
+    /// ends: nothing comes later.
+    pub(super) async fn missing(&self, attempt: &Attempt) -> io::Result<Option<String>> {
         let outcome = self.notes(attempt).outcome().await.map_err(io::Error::other)?;
         let has_run = match outcome {
             Some(Observation::Exited(exit)) => exit.started_at.is_some(),
@@ -110,14 +111,12 @@ impl KubernetesBackend {
         };
         let sent = self.artifacts.list_returned(attempt.run_id, attempt.number).await;
         let came = sent.map_err(io::Error::other)?.iter().filter(|one| one.is_final).count();
-        if has_run && came < pods {
-            let why = format!(
-                "of {pods} pod(s) {came} handed over all that the script wrote: what is missing was lost with the pod, or the pod \
+        Ok((has_run && came < pods).then(|| {
+            format!(
+                "{came} of {pods} pod(s) handed over all that the script wrote: the rest was lost with its pod, which was taken away or \
                  could not reach this service"
-            );
-            return Err(io::Error::new(io::ErrorKind::NotFound, why));
-        }
-        Ok(())
+            )
+        }))
     }
 
     /// Has every log followed that there is; waits for the rest of those whose attempt has ended.

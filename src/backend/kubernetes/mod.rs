@@ -237,8 +237,11 @@ impl Backend for KubernetesBackend {
 
     async fn output_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
         self.unpack(attempt).await?;
-        self.everything_came(attempt).await?;
         self.listed_outputs(attempt)
+    }
+
+    async fn missing_files(&self, attempt: &Attempt) -> io::Result<Option<String>> {
+        self.missing(attempt).await
     }
 
     fn staging(&self, attempt: &Attempt) -> StagingArea {
@@ -247,7 +250,10 @@ impl Backend for KubernetesBackend {
 
     async fn staged_files(&self, attempt: &Attempt, place: &Place) -> io::Result<Vec<AttemptFile>> {
         self.unpack(attempt).await?;
-        self.everything_came(attempt).await?;
+        // What goes to a datastore goes there whole, or the run says that it did not.
+        if let Some(why) = self.missing(attempt).await? {
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
         self.listed_place(attempt, place)
     }
 
