@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::framework;
+use super::{framework, plan::Plan};
 
 /// What a job asks of each node in place of a size. What is absent is taken from Azure's size where a target is made for one
 /// run, and is not asked for where a registered target has the size.
@@ -89,6 +89,20 @@ impl NodeSizes {
             (Some(own), azure) => Some(own.or(azure.unwrap_or_default())),
             (None, azure) => azure,
         }
+    }
+}
+
+impl NodeSizes {
+    /// What a run asks of each of its nodes: what stands for the size of a target that is made for it, or the operator's entry for the
+    /// size that a registered target says it has.
+    #[must_use]
+    pub fn asked_by(&self, plan: &Plan) -> NodeSize {
+        let size = match (&plan.one_off_target, &plan.target_nodes) {
+            (Some(one_off), _) => self.standing_for(&one_off.vm_size),
+            (None, Some(nodes)) => nodes.vm_size.as_deref().and_then(|name| self.get(name)).cloned(),
+            (None, None) => None,
+        };
+        size.unwrap_or_default()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::domain::{
     compute_target::SlurmSettings,
     plan::{Launcher, Plan},
     render::{self, Format, Subject},
-    slurm::{cores_per_process, job_name, node_size, sbatch_arguments},
+    slurm::{cores_per_process, job_name, sbatch_arguments},
     staging::Area,
 };
 
@@ -102,7 +102,9 @@ fn variables(steering: &Steering<'_>, service: &[(String, String)]) -> Vec<(Stri
         set("SRUN_MPI", mpi.clone());
     }
     if attempt.plan.launcher == Launcher::Mpi {
-        if let Some(cores) = cores_per_process(&attempt.plan, &node_size(&attempt.plan, steering.target)) {
+        if let Some(cores) =
+            cores_per_process(&attempt.plan, &steering.target.vm_sizes.asked_by(&attempt.plan))
+        {
             // srun does not take them over from sbatch.
             set("SRUN_CPUS_PER_TASK", cores.to_string());
         }

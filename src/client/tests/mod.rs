@@ -161,10 +161,9 @@ async fn a_cut_connection_neither_repeats_nor_loses_a_byte() {
         assert_eq!((ran.code, ran.out.as_str()), (0, LOG), "{ran:?}");
         assert!(ran.err.contains("broke off"), "{ran:?}");
         let requests = shared.lock().expect("no panic").requests.clone();
-        assert!(
-            requests.iter().any(|line| line.contains("follow=true") && !line.contains("offset=0")),
-            "{requests:?}"
-        );
+        // Whether it still follows depends on how far the run is by then.
+        let goes_on = |line: &&String| line.contains("offset=") && !line.contains("offset=0");
+        assert!(requests.iter().any(|line| goes_on(&line)), "{requests:?}");
     }
 }
 

@@ -235,17 +235,5 @@ fn exit(
     started_at: Option<DateTime<Utc>>,
     finished_at: DateTime<Utc>,
 ) -> Exit {
-    Exit {
-        reason: ExitReason::Exited,
-        exit_code,
-        signal,
-        started_at,
-        // Kubernetes has whole seconds.
-        finished_at: finished_at.max(started_at.unwrap_or(DateTime::UNIX_EPOCH)),
-        cpu_seconds: None,
-        peak_memory_bytes: None,
-        start_error: None,
-        build_error: None,
-        remark: None,
-    }
+    Exit { exit_code, signal, ..Exit::new(ExitReason::Exited, started_at, finished_at) }
 }

@@ -25,5 +25,5 @@ pub use self::{
     },
     observe::{Kind, Seen, SeenPod, Stop, StopReason, Verdict, judge},
     settings::{KubernetesSettings, LowPriority, Toleration},
-    submission::{made_for_one_run, node_size},
+    submission::made_for_one_run,
 };

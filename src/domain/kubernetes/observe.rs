@@ -206,20 +206,8 @@ fn of_pods(
 ) -> Exit {
     let ended = pods.iter().find_map(|seen| script_end(&seen.pod));
     let (exit_code, signal) = ended.map_or((None, None), |ended| code(ended.exit_code));
-    // Kubernetes has whole seconds.
     let finished_at = ended.and_then(|ended| ended.finished_at).unwrap_or(now);
-    Exit {
-        reason,
-        exit_code,
-        signal,
-        started_at,
-        finished_at: finished_at.max(started_at.unwrap_or(DateTime::UNIX_EPOCH)),
-        cpu_seconds: None,
-        peak_memory_bytes: None,
-        start_error: None,
-        build_error: None,
-        remark: None,
-    }
+    Exit { exit_code, signal, ..Exit::new(reason, started_at, finished_at) }
 }
 
 fn running(seen: &Seen<'_>, object: &Workload, started_at: DateTime<Utc>, now: DateTime<Utc>) -> Verdict {

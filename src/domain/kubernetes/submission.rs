@@ -1,25 +1,12 @@
 //! What is asked of the cluster's nodes.
 
 use super::KubernetesSettings;
-use crate::domain::{node_size::NodeSize, plan::Plan};
-
-/// What a pod asks of its node: what stands for the size of a target that is made for its run, or the operator's entry for the size
-/// that a registered target says it has.
-#[must_use]
-pub fn node_size(plan: &Plan, settings: &KubernetesSettings) -> NodeSize {
-    let sizes = &settings.vm_sizes;
-    let size = match (&plan.one_off_target, &plan.target_nodes) {
-        (Some(one_off), _) => sizes.standing_for(&one_off.vm_size),
-        (None, Some(nodes)) => nodes.vm_size.as_deref().and_then(|name| sizes.get(name)).cloned(),
-        (None, None) => None,
-    };
-    size.unwrap_or_default()
-}
+use crate::domain::plan::Plan;
 
 /// What is to be said of a target that was made for one run.
 #[must_use]
 pub fn made_for_one_run(plan: &Plan, settings: &KubernetesSettings) -> String {
-    let size = node_size(plan, settings);
+    let size = settings.vm_sizes.asked_by(plan);
     let name = plan.one_off_target.as_ref().map_or("node", |target| target.vm_size.as_str());
     let labels: Vec<String> =
         size.node_selector.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -45,6 +45,23 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// An end of which nothing more is known. It is not before the beginning: clusters have whole seconds.
+    #[must_use]
+    pub fn new(reason: ExitReason, started_at: Option<DateTime<Utc>>, finished_at: DateTime<Utc>) -> Self {
+        Self {
+            reason,
+            exit_code: None,
+            signal: None,
+            started_at,
+            finished_at: started_at.map_or(finished_at, |started| finished_at.max(started)),
+            cpu_seconds: None,
+            peak_memory_bytes: None,
+            start_error: None,
+            build_error: None,
+            remark: None,
+        }
+    }
+
     /// Whether there was a script that could do anything.
     #[must_use]
     pub const fn has_begun(&self) -> bool {

@@ -18,5 +18,5 @@ pub use self::{
     queue::{QUEUE_FORMAT, Queue, parse_queue},
     refusal::is_passing,
     state::{End, JobState, Meaning},
-    submission::{cores_per_process, job_name, made_for_one_run, node_size, sbatch_arguments},
+    submission::{cores_per_process, job_name, made_for_one_run, sbatch_arguments},
 };

@@ -202,20 +202,7 @@ fn by_code(code: i32, job: Option<&Job>, witness: &Witness, now: DateTime<Utc>) 
 fn exit(reason: ExitReason, witness: &Witness, job: Option<&Job>, now: DateTime<Utc>) -> Exit {
     let started_at = witness.begun.map(|begun| begun.at);
     let told = witness.ended.map(|(_, at)| at).or_else(|| job?.ended_at);
-    // Slurm counts whole seconds.
-    let finished_at = told.unwrap_or(now).max(started_at.unwrap_or(DateTime::UNIX_EPOCH));
-    Exit {
-        reason,
-        exit_code: None,
-        signal: witness.killed.then_some(9),
-        started_at,
-        finished_at,
-        cpu_seconds: None,
-        peak_memory_bytes: None,
-        start_error: None,
-        build_error: None,
-        remark: None,
-    }
+    Exit { signal: witness.killed.then_some(9), ..Exit::new(reason, started_at, told.unwrap_or(now)) }
 }
 
 #[cfg(test)]

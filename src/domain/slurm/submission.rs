@@ -10,19 +10,6 @@ pub fn job_name(run: RunId, attempt: u32) -> String {
     format!("estimatord-{run}-{attempt}")
 }
 
-/// What a job asks of each of its nodes: what stands for the size of a target that is made for its run, or the operator's entry for
-/// the size that a registered target says it has.
-#[must_use]
-pub fn node_size(plan: &Plan, settings: &SlurmSettings) -> NodeSize {
-    let sizes = &settings.vm_sizes;
-    let size = match (&plan.one_off_target, &plan.target_nodes) {
-        (Some(one_off), _) => sizes.standing_for(&one_off.vm_size),
-        (None, Some(nodes)) => nodes.vm_size.as_deref().and_then(|name| sizes.get(name)).cloned(),
-        (None, None) => None,
-    };
-    size.unwrap_or_default()
-}
-
 /// The cores of each process, where a node has to have a number of them: its share, one at least.
 #[must_use]
 pub fn cores_per_process(plan: &Plan, size: &NodeSize) -> Option<u64> {
@@ -38,7 +25,7 @@ fn qos<'a>(plan: &Plan, settings: &'a SlurmSettings) -> Option<&'a String> {
 /// What is to be said of a target that was made for one run.
 #[must_use]
 pub fn made_for_one_run(plan: &Plan, settings: &SlurmSettings) -> String {
-    let size = node_size(plan, settings);
+    let size = settings.vm_sizes.asked_by(plan);
     let name = plan.one_off_target.as_ref().map_or("node", |target| target.vm_size.as_str());
     let asked: Vec<String> = [
         size.cores.map(|cores| format!("{cores} core(s)")),
@@ -68,7 +55,7 @@ pub fn sbatch_arguments(
     grace: Duration,
     log: &str,
 ) -> Vec<String> {
-    let size = node_size(plan, settings);
+    let size = settings.vm_sizes.asked_by(plan);
     let mut arguments = vec![
         "--parsable".to_owned(),
         format!("--job-name={name}"),

@@ -11,7 +11,7 @@ use crate::domain::{
     ids::RunId,
     kubernetes::{
         ATTEMPT_LABEL, HAND_OVER, KubernetesSettings, LowPriority, MANAGED_BY, QUEUE_LABEL, RUN_LABEL, STAGE,
-        Toleration, node_size, object_name, registry_secret, token_secret,
+        Toleration, object_name, registry_secret, token_secret,
     },
     node_size::NodeSize,
     plan::{InputMode, Launcher, Plan},
@@ -124,7 +124,7 @@ impl Service<'_> {
 
     /// What a node has to have.
     pub(super) fn size(&self, plan: &Plan) -> NodeSize {
-        node_size(plan, self.settings)
+        self.settings.vm_sizes.asked_by(plan)
     }
 
     /// How long a pod may take to end: the script's grace, and what is handed over after it.
