@@ -3,8 +3,9 @@
 use estimatord::backend::{Backend as _, BackendError, ExitReason, Observation};
 
 use crate::{
-    fake_kubernetes::{Options, Play, name_of},
+    fake_kubernetes::{Options, Play, name_of, runs_processes},
     harness::{Lab as _, content, scripts, until},
+    kubernetes::Kubernetes,
     kubernetes_facts::{count, exited, lab, mpi, name, settled, started, submit, waits_for, with},
 };
 
@@ -144,4 +145,52 @@ async fn ranks_whose_kind_is_not_known_for_a_while_go_on() {
     lab.cluster.set_mpi(true);
     lab.cluster.end(&launcher, "script", 0);
     assert_eq!(exited(&backend, &attempt).await.exit_code, Some(0));
+}
+
+/// The pods are real processes; what stands for `sshd` is the rank itself, and what stands for `mpirun` waits for the ranks. What the
+/// workers write is handed over when the operator, at the launcher's end, takes them away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ranks_write_on_each_node_comes_back_when_the_operator_takes_the_nodes_away() {
+    if !runs_processes() {
+        return;
+    }
+    let lab = Kubernetes::new().await;
+    let note = lab.note("written");
+    lab.cluster.program(
+        "sshd",
+        &format!(
+            "#!/bin/sh\ntrap 'echo late >outputs/$HOSTNAME.late; exit 0' TERM\ntest -f exits.py || exit 1\nmkdir -p outputs/all\n\
+             echo \"$HOSTNAME\" >outputs/all/first\necho weights >outputs/$HOSTNAME\necho x >>{note}\n\
+             while :; do sleep 0.05; done\n"
+        ),
+    );
+    lab.cluster.program(
+        "mpirun",
+        &format!(
+            "#!/bin/sh\nuntil [ \"$(wc -l <{note})\" = 2 ]; do sleep 0.05; done\nprintf '%s\\n' \"$@\"\n"
+        ),
+    );
+    let (backend, mut attempt) = (lab.backend(), mpi(lab.attempt("exits.py", &["--lr", "0.1 $(x)"])));
+    attempt.plan.process_count_per_node = 2;
+    submit(&backend, &attempt).await;
+    let exit = exited(&backend, &attempt).await;
+    assert_eq!((exit.reason, exit.exit_code), (ExitReason::Exited, Some(0)));
+    assert_eq!(backend.missing_files(&attempt).await.unwrap(), None);
+    let outputs = backend.output_files(&attempt).await.unwrap();
+    for index in 0..2 {
+        let worker = format!("{}-worker-{index}", name(&attempt));
+        assert_eq!(content(&outputs, &worker), "weights\n");
+        assert_eq!(content(&outputs, &format!("{worker}.late")), "late\n", "TERM was heard, and waited for");
+    }
+    let first = content(&outputs, "all/first");
+    assert_eq!(
+        first.trim(),
+        format!("{}-worker-0", name(&attempt)),
+        "of two files of one name the first node's counts"
+    );
+    let logs = backend.log_files(&attempt).await.unwrap();
+    let words: Vec<String> = content(&logs, "user_logs/std_log.txt").lines().map(ToOwned::to_owned).collect();
+    assert_eq!(words[..2], ["-n", "4"], "{words:?}");
+    assert!(words.ends_with(&["exits.py".to_owned(), "--lr".to_owned(), "0.1 $(x)".to_owned()]), "{words:?}");
+    assert_eq!(count(&lab.cluster, "pods"), 1, "the launcher's, with its log");
 }

@@ -52,6 +52,8 @@ pub struct Kubelet {
     pub directory: PathBuf,
     /// The program of the service, which every image has here.
     pub service_program: PathBuf,
+    /// A directory of further programs that every image has.
+    pub programs: PathBuf,
     /// Ends containers that a test plays, by pod and container: the exit code.
     pub told: watch::Sender<HashMap<(String, String), i32>>,
 }
@@ -273,8 +275,14 @@ impl Kubelet {
             return Some(Container::Played);
         }
         let root = self.directory.join(pod).join(format!("root-{name}"));
-        let mut running =
-            process::start(pod, container, &root, &mounts, &self.service_program, Arc::clone(&self.logs));
+        let mut running = process::start(
+            pod,
+            container,
+            &root,
+            &mounts,
+            (&self.service_program, &self.programs),
+            Arc::clone(&self.logs),
+        );
         running.entered().await;
         set_state(&self.store, pod, list, name, json!({"running": {"startedAt": timestamp()}}));
         Some(Container::Real(Box::new(running)))

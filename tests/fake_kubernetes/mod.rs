@@ -108,6 +108,7 @@ impl FakeCluster {
             plays: Arc::clone(&plays),
             directory: directory.path().to_owned(),
             service_program: options.service_program,
+            programs: directory.path().join("programs"),
             told: told.clone(),
         });
         tasks.spawn(control(Arc::clone(&store), Arc::clone(&admission), kubelet));
@@ -160,6 +161,15 @@ impl FakeCluster {
             "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": "runs"}}],
         })
         .to_string()
+    }
+
+    /// A program that every image has from now on.
+    pub fn program(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.directory.path().join("programs").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// Writes the kubeconfig to a file that lives as long as the cluster.

@@ -25,10 +25,10 @@ use super::logs::Logs;
 /// What an image has on its PATH.
 const PATH: &str = "/service-bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Makes the root and becomes the container: `$1` is the root, then pairs of place and path up to `--`, the working directory, and the
-/// command.
+/// Makes the root and becomes the container: `$1` is the root, then the service's program and a directory of others, pairs of place
+/// and path up to `--`, the working directory, and the command.
 const ENTER: &str = r#"set -e
-root=$1 program=$2; shift 2
+root=$1 program=$2 programs=$3; shift 3
 mount --make-rprivate /
 mount -t tmpfs none "$root"
 for top in /*; do
@@ -42,6 +42,9 @@ mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 touch "$root/service-bin/estimatord"
 mount --bind "$program" "$root/service-bin/estimatord"
+for own in "$programs"/*; do
+    if [ -f "$own" ]; then touch "$root/service-bin/${own##*/}"; mount --bind "$own" "$root/service-bin/${own##*/}"; fi
+done
 while [ "$1" != -- ]; do
     if [ -d "$1" ]; then mkdir -p "$root$2"; else mkdir -p "$(dirname "$root$2")"; touch "$root$2"; fi
     mount --bind "$1" "$root$2"
@@ -106,7 +109,7 @@ pub fn start(
     container: &Value,
     root: &Path,
     mounts: &[(PathBuf, String)],
-    program: &Path,
+    (program, programs): (&Path, &Path),
     logs: Arc<Logs>,
 ) -> Running {
     fs::create_dir_all(root).unwrap();
@@ -114,8 +117,7 @@ pub fn start(
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh"])
-        .arg(root)
-        .arg(program);
+        .args([root, program, programs]);
     // Those that are mounted in others come after them.
     let mut mounts = mounts.to_vec();
     mounts.sort_by_key(|(_, path)| path.matches('/').count());
@@ -125,7 +127,9 @@ pub fn start(
     command.arg("--").arg(container["workingDir"].as_str().unwrap_or("/"));
     for list in ["command", "args"] {
         for word in container[list].as_array().into_iter().flatten() {
-            command.arg(expanded(word.as_str().unwrap_or_default(), &env));
+            let word = expanded(word.as_str().unwrap_or_default(), &env);
+            // No image is here that has one: a test brings its own.
+            command.arg(if word == "/usr/sbin/sshd" { "sshd" } else { &word });
         }
     }
     let mut child = command

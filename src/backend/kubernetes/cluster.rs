@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::super::BackendError;
-use crate::domain::kubernetes::{Kind, KubernetesSettings, MANAGED_BY, Pod, RUN_LABEL, Workload};
+use crate::domain::kubernetes::{self, Kind, KubernetesSettings, MANAGED_BY, Pod, RUN_LABEL, Workload};
 
 /// How long a call may take, with what the client tries again by itself.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -160,7 +160,10 @@ impl Cluster {
         }
         let body = body.map(Value::to_string).unwrap_or_default().into_bytes();
         let request = request.body(body).map_err(|error| CallError::Refused(error.to_string()))?;
-        in_time(self.client.request(request)).await
+        let answer: Value = in_time(self.client.request(request)).await?;
+        kubernetes::read(answer).map_err(|error| {
+            CallError::Unavailable(format!("the API server's answer to {path} cannot be read: {error}"))
+        })
     }
 
     /// Makes the object of an attempt. What the server does not know in it is refused.

@@ -19,7 +19,9 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tracing::{debug, warn};
 
 use super::cluster::{Cluster, WATCH_SECONDS};
-use crate::domain::kubernetes::{Event, MANAGED_BY, Pod, RUN_LABEL, SeenPod, Workload, attempt_name_in};
+use crate::domain::kubernetes::{
+    self, Event, MANAGED_BY, Pod, RUN_LABEL, SeenPod, Workload, attempt_name_in,
+};
 
 /// How long what is gone is remembered for somebody who did not look.
 const MEMORY: Duration = Duration::from_secs(3600);
@@ -282,7 +284,7 @@ impl State {
 }
 
 fn read<T: DeserializeOwned>(object: &DynamicObject) -> Option<T> {
-    let read = serde_json::to_value(object).and_then(serde_json::from_value);
+    let read = serde_json::to_value(object).and_then(kubernetes::read);
     if let Err(error) = &read {
         warn!("an object of the cluster cannot be read: {error}");
     }

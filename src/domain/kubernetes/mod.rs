@@ -21,7 +21,7 @@ pub use self::{
     },
     objects::{
         Condition, ContainerStatus, Event, Involved, Metadata, Pod, PodStatus, Terminated, Workload,
-        WorkloadStatus,
+        WorkloadStatus, read,
     },
     observe::{Kind, Seen, SeenPod, Stop, StopReason, Verdict, judge},
     settings::{KubernetesSettings, LowPriority, Toleration},

@@ -3,7 +3,28 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// Reads an object, or a list of them, from the API's JSON.
+///
+/// # Errors
+/// When a member that is looked at is not what it should be.
+pub fn read<T: DeserializeOwned>(value: Value) -> serde_json::Result<T> {
+    serde_json::from_value(without_nulls(value))
+}
+
+/// A list or map that is empty is null where its owner's program did not make one.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.into_iter().filter(|(_, member)| !member.is_null());
+            members.map(|(name, member)| (name, without_nulls(member))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}
 
 /// What every object has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -226,4 +247,23 @@ pub struct Involved {
     pub name: String,
     /// Its uid.
     pub uid: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_null_is_not_given() {
+        let null = json!({"metadata": {"name": "a", "labels": null, "creationTimestamp": null},
+            "status": {"conditions": null, "replicaStatuses": null, "startTime": null}});
+        let workload: Workload = read(null).unwrap();
+        assert_eq!((workload.metadata.name.as_str(), workload.status.is_empty()), ("a", true));
+        let pod: Pod =
+            read(json!({"metadata": {}, "status": {"containerStatuses": null, "phase": null}})).unwrap();
+        assert_eq!(pod, Pod::default());
+        assert!(read::<Pod>(json!({"status": {"phase": 5}})).is_err());
+    }
 }

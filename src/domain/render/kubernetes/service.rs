@@ -115,7 +115,9 @@ impl Service<'_> {
     /// from the script's beginning and comes first.
     pub(super) fn deadline(&self, seconds: u64) -> u64 {
         let waiting = u64::from(self.settings.pending_timeout());
-        seconds.saturating_add(waiting).saturating_add(ALLOWANCE_SECONDS).saturating_add(self.grace_seconds)
+        let whole = seconds.saturating_add(waiting).saturating_add(ALLOWANCE_SECONDS);
+        // The longest that Kubernetes' integers have.
+        whole.saturating_add(self.grace_seconds).min(i64::MAX.unsigned_abs())
     }
 
     pub(super) const fn kept_seconds() -> u64 {
