@@ -11,7 +11,7 @@ use estimatord::config::Cli;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-const OVERLAYS: [&str; 2] = ["small", "production"];
+const OVERLAYS: [&str; 3] = ["small", "production", "prometheus"];
 
 /// Everything of an overlay. None where there is no kubectl, which CI has to have.
 fn objects(overlay: &str) -> Option<Vec<Value>> {
@@ -98,12 +98,14 @@ fn every_part_is_there() {
             "NetworkPolicy estimatord",
             "NetworkPolicy estimatord-api",
         ];
-        if overlay == "production" {
+        if overlay == "prometheus" {
+            wanted.push("ServiceMonitor estimatord");
+        }
+        if overlay != "small" {
             wanted.extend([
                 "HorizontalPodAutoscaler estimatord-api",
                 "Ingress estimatord",
                 "Service estimatord-api-probes",
-                "ServiceMonitor estimatord",
                 "ConfigMap estimatord-dashboard",
             ]);
         }

@@ -125,6 +125,8 @@ pub struct PodStatus {
     pub reason: String,
     /// A sentence.
     pub message: String,
+    /// When a kubelet took it.
+    pub start_time: Option<DateTime<Utc>>,
     /// What is said of it.
     pub conditions: Vec<Condition>,
     /// How its first containers are.

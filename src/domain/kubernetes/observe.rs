@@ -148,12 +148,20 @@ pub fn judge(seen: &Seen<'_>, now: DateTime<Utc>) -> Verdict {
 /// When the script began, as far as any pod tells.
 fn began(seen: &Seen<'_>) -> Option<DateTime<Utc>> {
     let started = |seen: &SeenPod| {
-        let state = &seen.pod.container(SCRIPT)?.state;
+        let Some(container) = seen.pod.container(SCRIPT) else { return bare_start(&seen.pod) };
+        let state = &container.state;
         let running = state.running.as_ref().and_then(|running| running.started_at);
         running.or_else(|| script_end(&seen.pod).and_then(|ended| ended.started_at))
     };
     let stop = seen.stop.and_then(|stop| stop.started_at);
     seen.pods.iter().filter_map(started).min().or(stop)
+}
+
+/// The start of a pod whose kubelet tells of no containers, only that they run: virtual ones do that.
+fn bare_start(pod: &Pod) -> Option<DateTime<Utc>> {
+    let status = &pod.status;
+    let is_bare = status.container_statuses.is_empty() && status.init_container_statuses.is_empty();
+    (is_bare && status.phase == "Running" && !is_worker(pod)).then_some(status.start_time).flatten()
 }
 
 const fn alive(began: Option<DateTime<Utc>>) -> Observation {
@@ -230,6 +238,13 @@ fn is_over(started_at: DateTime<Utc>, limit: Option<u64>, now: DateTime<Utc>) ->
     limit.is_some_and(|limit| now - started_at >= limit)
 }
 
+/// What the MPI operator says of an eviction, after which it does nothing more.
+fn evicted(object: &Workload) -> Option<StopReason> {
+    let failed = true_condition(&object.status.conditions, "Failed")?;
+    let detail = format!("{}: {}", failed.reason, failed.message);
+    (failed.reason == "MPIJobEvicted").then_some(StopReason::Preempted { detail })
+}
+
 /// A worker of an `MPIJob` that has ended although the launcher has not.
 fn broken_worker(object: &Workload, pods: &[SeenPod]) -> Option<StopReason> {
     // At its end the operator deletes them; before that nobody but the cluster or a person does.
@@ -240,14 +255,18 @@ fn broken_worker(object: &Workload, pods: &[SeenPod]) -> Option<StopReason> {
     let mut workers = pods.iter().filter(|seen| is_worker(&seen.pod));
     let worker = workers
         .find(|seen| seen.gone || seen.pod.has_ended() || seen.pod.metadata.deletion_timestamp.is_some());
+    let lost = |detail: String| StopReason::Lost { detail };
     match worker {
-        Some(SeenPod { pod, .. }) => Some(taken_away(pod).unwrap_or_else(|| StopReason::Lost {
-            detail: format!("its worker {} ended before the launcher", pod.metadata.name),
-        })),
-        None if object.status.replica_statuses.get("Worker").is_some_and(|workers| workers.failed > 0) => {
-            Some(StopReason::Lost { detail: "a worker of its MPIJob failed before the launcher".to_owned() })
+        Some(SeenPod { pod, .. }) => {
+            Some(taken_away(pod).or_else(|| evicted(object)).unwrap_or_else(|| {
+                lost(format!("its worker {} ended before the launcher", pod.metadata.name))
+            }))
         }
-        None => None,
+        None => evicted(object).or_else(|| {
+            let failed =
+                object.status.replica_statuses.get("Worker").is_some_and(|workers| workers.failed > 0);
+            failed.then(|| lost("a worker of its MPIJob failed before the launcher".to_owned()))
+        }),
     }
 }
 
@@ -262,6 +281,7 @@ fn waiting(seen: &Seen<'_>, object: &Workload, now: DateTime<Utc>) -> Verdict {
     let is_suspended = true_condition(&object.status.conditions, "Suspended").is_some();
     let stop = match (seen.kind, hopeless(object, seen.events)) {
         (_, Some(detail)) => Some(StopReason::NeverBegan { detail }),
+        (Kind::MpiJob, None) if evicted(object).is_some() => evicted(object),
         (Kind::MpiJob, None) if failed_worker(&pods).is_some() => failed_worker(&pods),
         // What a queue holds back has time.
         _ if is_suspended => None,

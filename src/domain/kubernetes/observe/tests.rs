@@ -362,6 +362,13 @@ fn a_script_that_ran_is_not_started_again_by_a_queue() {
 }
 
 #[test]
+fn a_kubelet_that_tells_of_no_containers_is_believed_all_the_same() {
+    let object = job(json!({"active": 1, "startTime": at(0)}));
+    let bare = pod(json!({"phase": "Running", "startTime": at(7)}));
+    assert_eq!(seen(&object, &[bare]), Observation::Running { started_at: at(7) }.into());
+}
+
+#[test]
 fn time_is_counted_from_the_script_s_start() {
     let object = job(json!({"active": 1, "startTime": at(0)}));
     let pods = [running_pod()];
@@ -398,6 +405,14 @@ fn an_mpi_job_has_ended_when_it_has_a_time_for_it_and_its_workers_are_gone() {
     let failed = [("Failed", "MPIJobEvicted", "1/2 workers are evicted")];
     let early = mpi(&mpi_job(&failed, false), &[running_pod(), worker_runs(0)]);
     assert_eq!(early.observation, Observation::Running { started_at: at(10) });
+    // It does nothing more, so that somebody else has to end it, also before there is a launcher.
+    for pods in [vec![running_pod(), worker_runs(0)], vec![worker_runs(0)]] {
+        let stop = mpi(&mpi_job(&failed, false), &pods).stop;
+        assert!(
+            matches!(stop, Some(StopReason::Preempted { detail }) if detail.contains("1/2 workers")),
+            "{pods:?}"
+        );
+    }
     let succeeded = mpi_job(&[("Succeeded", "MPIJobSucceeded", "")], true);
     let left = mpi(&succeeded, &[ended_pod(0, "Completed"), worker_runs(0)]);
     assert_eq!(left, Observation::Running { started_at: at(10) }.into());
