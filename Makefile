@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 # They install what is missing (as root, or with sudo) or say in one line what to install.
 
-.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx check-renderings check-containers check-slurm check-kubernetes check-deploy check-datastores clean
+.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx chaos simulate check-replicas check-renderings check-containers check-slurm check-kubernetes check-deploy check-alerts check-datastores check-contract check-supply-chain clean
 
 demo: ## build, start, train both examples, show what came out, stop
 	@scripts/setup.sh build run
@@ -46,6 +46,28 @@ docs: openapi ## write docs/rules.md anew, and the OpenAPI document
 sqlx: ## write .sqlx anew, the checked queries' cache
 	scripts/with-postgres.sh scripts/sqlx-prepare.sh
 
+# How many kills `make chaos` makes; SEED=… makes the same choices again.
+KILLS ?= 1000
+
+chaos: ## the service as several processes under load, killed at random with its database; on Slurm too, as root on a Debian
+	@scripts/setup.sh build run test
+	cargo build --release --locked
+	@if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then KILLS=$(KILLS) tests/slurm/cluster.sh run scripts/chaos.py; \
+		else echo "not root on a Debian: without Slurm"; KILLS=$(KILLS) scripts/chaos.py; fi
+
+# How many histories `make simulate` makes up; SIMULATION_SEED=… makes up others.
+HISTORIES ?= 2000000
+
+simulate: ## two million simulated histories, and a thousand on a real PostgreSQL, in about half an hour on two cores
+	@scripts/setup.sh build run test
+	SIMULATION_HISTORIES=$(HISTORIES) SIMULATION_TWINS=1000 NEXTEST_PROFILE=long \
+		scripts/with-postgres.sh cargo nextest run --locked --test simulation
+
+check-replicas: ## 5,000 short runs on two replicas, and twenty times a replica replaced under load
+	@scripts/setup.sh build run test
+	ESTIMATORD_TEST_SHORT_RUNS=5000 ESTIMATORD_TEST_ROUNDS=10 NEXTEST_PROFILE=long \
+		cargo nextest run --locked --test service -E 'test(/^replicas::/)'
+
 check-renderings: ## every rendering, read by the SDK or tool that it is written for
 	scripts/check-renderings.sh
 
@@ -66,8 +88,23 @@ check-kubernetes: ## 100 runs and eight kills, an API server gone for a minute; 
 check-deploy: ## deploy/ against the schemas of Kubernetes
 	scripts/check-deploy.sh
 
+check-alerts: ## the alert rules, as Prometheus reads them, and their tests
+	scripts/check-alerts.sh
+
 check-datastores: ## datastores that speak the protocols of S3 and Azure Blob Storage
 	scripts/with-stores.sh cargo nextest run --locked --test stores --run-ignored only
+
+# How many cases the service is asked per operation and phase; SCHEMATHESIS_SEED=… makes up others.
+SCHEMATHESIS_EXAMPLES ?= 20
+
+check-contract: ## the HTTP contract from outside: validators, made-up requests, generated clients, Swagger UI in a browser
+	@scripts/setup.sh build run contract
+	cargo build --locked
+	ESTIMATORD=$${CARGO_TARGET_DIR:-target}/debug/estimatord SCHEMATHESIS_EXAMPLES=$(SCHEMATHESIS_EXAMPLES) scripts/check-contract.sh
+
+check-supply-chain: ## advisories, licences and sources of what the service is made of, nothing unused, and a complete bill of materials
+	@scripts/setup.sh build run
+	scripts/check-supply-chain.sh
 
 clean:
 	cargo clean

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what is needed is there: installs it where that is allowed, else asks for it in one line.
-#   setup.sh [build] [run] [test]
+#   setup.sh [build] [run] [test] [contract]
 set -euo pipefail
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -29,6 +29,12 @@ for purpose in "$@"; do
     test)
         have psql || missing+=(postgresql-client)
         have setpriv || missing+=(util-linux)
+        ;;
+    contract)
+        # A service is asked by programs in two more languages, and by a browser.
+        { have node && have npm; } || missing+=(nodejs npm)
+        python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+        have chromium || missing+=(chromium)
         ;;
     *) echo "setup: unknown purpose: $purpose" >&2; exit 2 ;;
     esac

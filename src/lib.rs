@@ -12,10 +12,15 @@ pub mod datastores;
 pub mod domain;
 pub mod embedded_postgres;
 pub mod figures;
+pub mod http_server;
+pub mod installation;
 pub mod lifecycle;
+pub mod operate;
 #[cfg(test)]
 mod renderings;
 pub mod storage;
 pub mod telemetry;
+pub mod traces;
 pub mod vault;
+pub mod webhooks;
 pub mod worker;

@@ -2,13 +2,15 @@
 
 use std::{ffi::OsStr, path::Path, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use estimatord::{
     api,
     backend::{kubernetes, process},
-    client,
-    config::{Cli, Command},
-    domain, embedded_postgres, lifecycle, telemetry,
+    client::{self, TokenRequest},
+    config::{Cli, Command, TokenCommand},
+    domain, embedded_postgres,
+    lifecycle::{self, TokenOutcome},
+    operate, telemetry,
 };
 
 fn main() -> ExitCode {
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Supervise(args) => process::supervise(args),
         Command::Rank(args) => process::rank(args),
+        Command::Confine(args) => process::confine(args),
         Command::Stage(args) => run(async { Ok(kubernetes::stage(args).await) }),
         Command::HandOver(args) => run(async { Ok(kubernetes::hand_over(args).await) }),
         Command::PostgresChild(args) => embedded_postgres::postgres_child(args),
@@ -31,17 +34,35 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Submit(args) => run(async { Ok(client::submit(args).await) }),
+        Command::Validate(args) => run(async { Ok(client::validate(args).await) }),
+        Command::Render(args) => run(async { Ok(client::render(args).await) }),
+        Command::Runs(args) => run(async { Ok(client::runs(args).await) }),
+        Command::Run(args) => run(async { Ok(client::run(args).await) }),
+        Command::Outputs(args) => run(async { Ok(client::outputs(args).await) }),
+        Command::Targets(args) => run(async { Ok(client::targets(args).await) }),
+        Command::Completion(args) => {
+            clap_complete::generate(args.shell, &mut Cli::command(), "estimatord", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
         Command::Logs(args) => run(async { Ok(client::logs(args).await) }),
         Command::Cancel(args) => run(async { Ok(client::cancel(args).await) }),
         Command::Healthcheck(args) => run(async { Ok(client::healthcheck(args).await) }),
+        Command::Token(args) => run(async move { token(&args.command).await }),
         Command::Migrate(settings) => run(async move {
             lifecycle::migrate(&settings).await?;
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Serve(settings) => match telemetry::start(&settings.log, settings.log_format) {
-            Ok(()) => run(async move { lifecycle::serve(&settings).await }),
-            Err(error) => fail(&format!("--log: {error}")),
-        },
+        Command::RotateSecretKey(settings) => run(async move {
+            operate::rotate::rotate_secret_key(&settings).await?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Command::Doctor(settings) => run(async move { operate::doctor::doctor(&settings).await }),
+        Command::Serve(settings) => run(async move {
+            let telemetry = telemetry::start(&settings)?;
+            let served = lifecycle::serve(&settings, &telemetry.log_filter).await;
+            telemetry.finish().await;
+            served
+        }),
     }
 }
 
@@ -54,6 +75,30 @@ fn run(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
         Ok(code) => code,
         Err(error) => fail(&format!("{error:#}")),
     }
+}
+
+/// At the service that is named, else in the database itself.
+async fn token(command: &TokenCommand) -> anyhow::Result<ExitCode> {
+    let place = command.place();
+    if let Some(url) = &place.url {
+        let request = match command {
+            TokenCommand::Create(args) => TokenRequest::Create {
+                name: args.name.to_string(),
+                project: args.project.to_string(),
+                scope: args.scope.to_string(),
+                expires_in_days: args.expires_in_days,
+            },
+            TokenCommand::List(_) => TokenRequest::List,
+            TokenCommand::Revoke(args) => TokenRequest::Revoke(args.id.to_string()),
+        };
+        let connection = client::Connection { url: url.clone(), token: place.token.clone(), retry_for: None };
+        return Ok(client::token(&connection, &request).await);
+    }
+    match lifecycle::token(&place.database, command).await? {
+        TokenOutcome::Made(token) => println!("{token}"),
+        TokenOutcome::Known(tokens) => client::print_tokens(&tokens),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_openapi() -> ExitCode {

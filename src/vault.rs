@@ -4,7 +4,7 @@
 //! that the secret of one datastore moved into the row of another opens nowhere.
 
 use std::{
-    fs, io,
+    fs, io, iter,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -15,13 +15,13 @@ use chacha20poly1305::{
 };
 use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
+use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::domain::{ids::RunId, secret::Secret};
 
 /// What secrets are sealed for.
 pub mod purposes {
-    use crate::domain::{datastore::DatastoreName, ids::EstimatorId};
+    use crate::domain::{ids::EstimatorId, project::Qualified};
 
     /// The password that the image of an estimator is pulled with.
     #[must_use]
@@ -31,8 +31,14 @@ pub mod purposes {
 
     /// The credentials of a datastore: a JSON object of its kind's members.
     #[must_use]
-    pub fn datastore_credentials(datastore: &DatastoreName) -> String {
+    pub fn datastore_credentials(datastore: &Qualified) -> String {
         format!("datastore_credentials/{datastore}")
+    }
+
+    /// What the messages of a webhook are signed with.
+    #[must_use]
+    pub fn webhook_secret(webhook: &Qualified) -> String {
+        format!("webhook_secret/{webhook}")
     }
 }
 
@@ -42,6 +48,12 @@ const KEY_ID_BYTES: usize = 8;
 const NONCE_BYTES: usize = 24;
 /// What it is, for people who find one.
 const TOKEN_PREFIX: &str = "est-attempt-v1.";
+
+/// Whether a token is one of an attempt's, be it good or not.
+#[must_use]
+pub fn is_of_attempt(token: &str) -> bool {
+    token.starts_with(TOKEN_PREFIX)
+}
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -66,20 +78,28 @@ pub enum KeyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// Another key sealed it.
-    #[error("it was encrypted with another secret key than this service has")]
+    #[error("it was encrypted with another secret key than is given here")]
     OtherKey,
     /// It is not what was sealed for this purpose.
     #[error("it is damaged, or was encrypted for something else")]
     Damaged,
 }
 
+/// One key, and what is derived from it.
+#[derive(Clone)]
+struct Key {
+    cipher: XChaCha20Poly1305,
+    id: [u8; KEY_ID_BYTES],
+    /// What tokens are made with: of the key, and of no use for anything else.
+    token_key: [u8; KEY_BYTES],
+}
+
 /// What can seal and open. Cheap to clone.
 #[derive(Clone)]
 pub struct Vault {
-    cipher: XChaCha20Poly1305,
-    key_id: [u8; KEY_ID_BYTES],
-    /// What tokens are made with: of the key, and of no use for anything else.
-    token_key: [u8; KEY_BYTES],
+    key: Key,
+    /// What is opened with besides, while a rotation is under way.
+    others: Vec<Key>,
 }
 
 impl std::fmt::Debug for Vault {
@@ -114,7 +134,33 @@ impl Vault {
             &Sha256::digest([b"estimatord key id ".as_slice(), &key].concat())[..KEY_ID_BYTES],
         );
         let token_key = Sha256::digest([b"estimatord attempt tokens ".as_slice(), &key].concat()).into();
-        Self { cipher: XChaCha20Poly1305::new(&key.into()), key_id, token_key }
+        let key = Key { cipher: XChaCha20Poly1305::new(&key.into()), id: key_id, token_key };
+        Self { key, others: Vec::new() }
+    }
+
+    /// The same, that also opens what the keys of these have sealed and knows their tokens. It still seals with its own alone.
+    #[must_use]
+    pub fn opening_also(mut self, others: impl IntoIterator<Item = Self>) -> Self {
+        self.others.extend(others.into_iter().flat_map(|other| iter::once(other.key).chain(other.others)));
+        self
+    }
+
+    /// The same, that opens with no other key than its own.
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        Self { key: self.key.clone(), others: Vec::new() }
+    }
+
+    /// Whether a sealed text says to be under the key that is sealed with here.
+    #[must_use]
+    pub fn has_sealed(&self, sealed: &[u8]) -> bool {
+        sealed
+            .split_first()
+            .is_some_and(|(version, rest)| *version == VERSION && rest.starts_with(&self.key.id))
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        iter::once(&self.key).chain(&self.others)
     }
 
     /// With the key in a file of the operator's.
@@ -130,12 +176,18 @@ impl Vault {
         Self::from_text(&fs::read_to_string(path).map_err(io_error)?)
     }
 
+    /// Where a data directory keeps a key of its own.
+    #[must_use]
+    pub fn file_of(data_dir: &Path) -> PathBuf {
+        data_dir.join("secret.key")
+    }
+
     /// With the key in `secret.key` of a data directory, which is made of `entropy` when it is missing.
     ///
     /// # Errors
     /// When it cannot be read or made.
     pub fn of_data_dir(data_dir: &Path, entropy: [u8; KEY_BYTES]) -> Result<Self, KeyError> {
-        let path = data_dir.join("secret.key");
+        let path = Self::file_of(data_dir);
         let text: String = entropy.iter().map(|byte| format!("{byte:02x}")).collect();
         match write_new(&path, &text) {
             Ok(()) => {}
@@ -148,22 +200,15 @@ impl Vault {
     /// The token by which the pods of one attempt are let in, for what they fetch and send and nothing else.
     #[must_use]
     pub fn attempt_token(&self, run: RunId, attempt: u32) -> Secret {
-        let tag = self.attempt_tag(run, attempt).finalize().into_bytes();
-        let digits: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
-        Secret::new(format!("{TOKEN_PREFIX}{digits}"))
+        self.key.attempt_token(run, attempt)
     }
 
-    /// Whether a text is the token of an attempt. How long it takes tells nothing of how much of a guess was right.
+    /// Whether a text is the token of an attempt, by any of the keys: pods have theirs for as long as they run. How long it takes
+    /// tells nothing of how much of a guess was right.
     #[must_use]
     pub fn is_attempt_token(&self, run: RunId, attempt: u32, given: &str) -> bool {
-        let ours = self.attempt_token(run, attempt);
-        bool::from(ours.expose().as_bytes().ct_eq(given.as_bytes()))
-    }
-
-    fn attempt_tag(&self, run: RunId, attempt: u32) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.token_key).expect("a key of any length will do");
-        mac.update(format!("{run} {attempt}").as_bytes());
-        mac
+        let is_of = |key: &Key| key.attempt_token(run, attempt).expose().as_bytes().ct_eq(given.as_bytes());
+        bool::from(self.keys().map(is_of).fold(Choice::from(0), |known, ours| known | ours))
     }
 
     /// Encrypts a text for a purpose, e.g. `datastore/training_data`. `nonce` is random and used once.
@@ -177,8 +222,8 @@ impl Vault {
         nonce: [u8; NONCE_BYTES],
     ) -> Result<Vec<u8>, chacha20poly1305::Error> {
         let payload = Payload { msg: text.expose().as_bytes(), aad: purpose.as_bytes() };
-        let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload)?;
-        Ok([&[VERSION][..], &self.key_id, &nonce, &sealed].concat())
+        let sealed = self.key.cipher.encrypt(&XNonce::from(nonce), payload)?;
+        Ok([&[VERSION][..], &self.key.id, &nonce, &sealed].concat())
     }
 
     /// Decrypts what was sealed for the same purpose.
@@ -189,12 +234,20 @@ impl Vault {
         let (&version, rest) = sealed.split_first().ok_or(OpenError::Damaged)?;
         let (key_id, rest) = rest.split_first_chunk::<KEY_ID_BYTES>().ok_or(OpenError::Damaged)?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(OpenError::Damaged)?;
-        if version != VERSION || *key_id != self.key_id {
-            return Err(OpenError::OtherKey);
-        }
+        let key =
+            self.keys().find(|key| version == VERSION && *key_id == key.id).ok_or(OpenError::OtherKey)?;
         let payload = Payload { msg: sealed, aad: purpose.as_bytes() };
-        let text = self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| OpenError::Damaged)?;
+        let text = key.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| OpenError::Damaged)?;
         String::from_utf8(text).map(Secret::new).map_err(|_| OpenError::Damaged)
+    }
+}
+
+impl Key {
+    fn attempt_token(&self, run: RunId, attempt: u32) -> Secret {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.token_key).expect("a key of any length will do");
+        mac.update(format!("{run} {attempt}").as_bytes());
+        let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        Secret::new(format!("{TOKEN_PREFIX}{digits}"))
     }
 }
 
@@ -251,6 +304,30 @@ mod tests {
         for text in ["", "est-attempt-v1.", &token.expose()[..40], &format!("{}0", token.expose())] {
             assert!(!vault.is_attempt_token(run, 1, text), "{text}");
         }
+    }
+
+    #[test]
+    fn other_keys_open_and_their_tokens_are_known_but_nothing_is_sealed_with_them() {
+        let (old, new) = (Vault::new([7; 32]), Vault::new([8; 32]));
+        let sealed = old.seal("p", &secret("x"), [1; 24]).unwrap();
+        let both = new.clone().opening_also([Vault::new([6; 32]), old.clone()]);
+        assert_eq!(both.open("p", &sealed), Ok(secret("x")));
+        assert!(old.has_sealed(&sealed) && !both.has_sealed(&sealed) && !old.has_sealed(&sealed[..8]));
+        let again = both.seal("p", &secret("x"), [2; 24]).unwrap();
+        assert_eq!(
+            (new.open("p", &again), old.open("p", &again)),
+            (Ok(secret("x")), Err(OpenError::OtherKey))
+        );
+        assert_eq!(
+            (both.alone().open("p", &sealed), both.alone().open("p", &again)),
+            (Err(OpenError::OtherKey), Ok(secret("x")))
+        );
+        let run = RunId::from_uuid(uuid::Uuid::nil());
+        assert_eq!(both.attempt_token(run, 1), new.attempt_token(run, 1));
+        for vault in [&old, &new, &both] {
+            assert!(both.is_attempt_token(run, 1, vault.attempt_token(run, 1).expose()));
+        }
+        assert!(!both.is_attempt_token(run, 1, Vault::new([9; 32]).attempt_token(run, 1).expose()));
     }
 
     #[test]

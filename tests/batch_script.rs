@@ -54,6 +54,7 @@ fn script(members: &Value) -> String {
         gpus_per_node: 0,
         containers: Containers::Auto,
         conda: Conda::Auto,
+        projects: Vec::new(),
     };
     let facts = Facts {
         limits: SourceLimits::default(),

@@ -64,6 +64,7 @@ fn target(name: &str, kind: ComputeTargetType, max_nodes: u32, gpus_per_node: u3
         gpus_per_node,
         containers: Containers::Auto,
         conda: Conda::Auto,
+        projects: Vec::new(),
     }
 }
 

@@ -99,7 +99,7 @@ fn every_part_is_there() {
             "NetworkPolicy estimatord-api",
         ];
         if overlay == "prometheus" {
-            wanted.push("ServiceMonitor estimatord");
+            wanted.extend(["ServiceMonitor estimatord", "PrometheusRule estimatord"]);
         }
         if overlay != "small" {
             wanted.extend([
@@ -168,7 +168,7 @@ fn the_program_takes_what_it_is_started_with() {
     let variables: BTreeSet<&str> = serve
         .get_arguments()
         .filter_map(|option| option.get_env()?.to_str())
-        .chain(["ESTIMATORD_SECRET_KEY"])
+        .chain(["ESTIMATORD_SECRET_KEY", "ESTIMATORD_OTHER_SECRET_KEYS"])
         .collect();
     each(|overlay, objects| {
         let settings = kind(objects, "ConfigMap")
@@ -242,7 +242,12 @@ fn whatever_is_named_is_there() {
                 list(pod, "/containers/0/env").iter().map(|variable| &variable["valueFrom"]["secretKeyRef"])
             {
                 assert_eq!(key["name"], "estimatord", "{overlay}");
-                assert!(keys.contains(&text(key, "/key")), "{overlay}");
+                // One is there only while the secret key is changed.
+                let is_there = keys.contains(&text(key, "/key"));
+                assert!(
+                    is_there || (key["key"] == "other-secret-keys" && key["optional"] == true),
+                    "{overlay}"
+                );
             }
         }
         for service in kind(objects, "Service") {
@@ -343,4 +348,60 @@ fn the_namespace_of_runs_gives_the_workers_what_they_need_and_the_runs_nothing()
             kind(objects, "ServiceAccount").any(|account| account["metadata"]["name"] == subject["name"]);
         assert!(found, "{overlay}");
     });
+}
+
+fn file(path: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn yaml(path: &str) -> Value {
+    yaml_serde::from_str(&file(path)).unwrap()
+}
+
+/// The names of figures in queries: what begins as those of the service do.
+fn figures_in(queries: &str) -> BTreeSet<String> {
+    let words = queries.split(|c: char| c != '_' && !c.is_ascii_alphanumeric());
+    words
+        .filter(|word| word.starts_with("estimatord_") || word.starts_with("process_"))
+        .map(|word| {
+            let ends = ["_bucket", "_sum", "_count"];
+            ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn alerts_and_the_dashboard_ask_for_figures_that_there_are() {
+    let page = file("docs/metrics.md");
+    let rules = yaml("deploy/monitoring/rules.yaml");
+    let rules = list(&rules, "/groups/0/rules").iter().map(|rule| text(rule, "/expr").to_owned());
+    let dashboard: Value = serde_json::from_str(&file("deploy/overlays/production/estimatord.json")).unwrap();
+    let panels = list(&dashboard, "/panels").iter().flat_map(|panel| list(panel, "/targets"));
+    let panels = panels.map(|target| text(target, "/expr").to_owned());
+    let asked: BTreeSet<String> = rules.chain(panels).flat_map(|query| figures_in(&query)).collect();
+    assert!(asked.len() > 20, "{asked:?}");
+    for name in asked {
+        assert!(page.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
+    }
+}
+
+#[test]
+fn every_alert_says_what_to_do_and_is_tried() {
+    let rules = yaml("deploy/monitoring/rules.yaml");
+    let of_the_operator = yaml("deploy/overlays/prometheus/rules.yaml");
+    assert_eq!(rules["groups"], of_the_operator["spec"]["groups"]);
+    let (page, tried) = (file("docs/alerts.md"), file("deploy/monitoring/rules_test.yaml"));
+    let mut seen = 0;
+    for rule in list(&rules, "/groups/0/rules") {
+        let name = text(rule, "/alert");
+        assert!(page.contains(&format!("\n## {name}\n")), "{name} is not in docs/alerts.md");
+        let anchor = format!("docs/alerts.md#{}", name.to_lowercase());
+        assert_eq!(text(rule, "/annotations/runbook"), anchor);
+        assert!(!text(rule, "/annotations/summary").is_empty());
+        assert!(["critical", "warning"].contains(&text(rule, "/labels/severity")), "{name}");
+        assert!(tried.contains(&format!("alertname: {name}")), "{name} is not tried");
+        seen += 1;
+    }
+    assert_eq!(seen, page.matches("\n## ").count(), "docs/alerts.md has an alert that is not there");
 }

@@ -50,8 +50,12 @@ fn every_command_and_file_that_the_readme_names_is_there() {
         assert!(root.join(target).exists(), "{target}");
     }
     let cli = Cli::command();
-    for word in ["submit", "logs", "cancel", "migrate", "serve"] {
+    for word in ["submit", "migrate", "serve"] {
         assert!(text.contains(&format!("estimatord {word}")), "{word}");
+        assert!(cli.find_subcommand(word).is_some(), "{word}");
+    }
+    for word in ["validate", "render", "runs", "run", "logs", "outputs", "cancel", "targets"] {
+        assert!(text.contains(&format!("`{word}`")), "{word}");
         assert!(cli.find_subcommand(word).is_some(), "{word}");
     }
 }

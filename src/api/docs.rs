@@ -17,7 +17,10 @@ static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         .try_it_out_enabled(true)
         .display_request_duration(true)
         .display_operation_id(true)
-        .persist_authorization(true)
+        // A token that runs code is not left in the browser.
+        .persist_authorization(false)
+        .default_models_expand_depth(-1)
+        .use_base_layout()
         .validator_url("none");
     Arc::new(config)
 });

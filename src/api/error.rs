@@ -8,10 +8,14 @@ use axum::{
     response::IntoResponse,
 };
 
-use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use super::{
+    problem::{PROBLEM_JSON, Problem, ProblemKind},
+    rate::Allowance,
+};
 use crate::{
     artifacts::{ArtifactsError, SnapshotError, SnapshotErrorKind},
     domain::{
+        access::Scope,
         finding::{Finding, Severity},
         json::JsonError,
         python::estimator::Unreadable,
@@ -21,6 +25,9 @@ use crate::{
 
 /// How long a caller should wait for a database that cannot be reached.
 const DATABASE_RETRY_SECONDS: u64 = 5;
+
+/// How long a caller should wait for a full queue: runs take a while.
+const QUEUE_RETRY_SECONDS: u64 = 10;
 
 /// A failed request. `Display` is for the log; what the caller gets is [`ApiError::problem`].
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +115,49 @@ pub enum ApiError {
     /// No token, or a wrong one.
     #[error("a valid bearer token is needed")]
     Unauthorized,
+    /// The caller is known, and may not do that.
+    #[error("this needs a token with the scope `{needed}`; this one has `{has}`")]
+    InsufficientScope {
+        /// What is needed.
+        needed: Scope,
+        /// What the caller has.
+        has: Scope,
+    },
+    /// Who a caller is cannot be told, because its issuer does not say what its keys are.
+    #[error("the issuer of tokens does not answer at present; try again")]
+    IssuerUnavailable,
+    /// As many runs are queued as may be.
+    #[error("{limit} runs are queued, which is as many as may be; send it again later")]
+    QueueFull {
+        /// The limit.
+        limit: u32,
+    },
+    /// The body took too long to arrive.
+    #[error("the body did not arrive within {seconds} seconds")]
+    SlowBody {
+        /// The limit.
+        seconds: u64,
+    },
+    /// More headers than are read.
+    #[error("the request has more than {limit} headers")]
+    TooManyHeaders {
+        /// The limit.
+        limit: usize,
+    },
+    /// A longer address than is read.
+    #[error("the path and query are longer than {limit} bytes")]
+    UriTooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many requests of one caller.
+    #[error("more than {limit} requests a minute; send the next after {seconds} s")]
+    RateLimited {
+        /// The limit.
+        limit: u32,
+        /// After how many seconds there is one again.
+        seconds: u64,
+    },
     /// Too many requests at once.
     #[error("too many requests are being answered; try again in a second")]
     Busy,
@@ -178,6 +228,13 @@ impl ApiError {
             Self::IdempotencyInProgress => ProblemKind::IdempotencyInProgress,
             Self::Range { .. } => ProblemKind::RangeNotSatisfiable,
             Self::Unauthorized => ProblemKind::Unauthorized,
+            Self::InsufficientScope { .. } => ProblemKind::InsufficientScope,
+            Self::IssuerUnavailable => ProblemKind::IssuerUnavailable,
+            Self::QueueFull { .. } => ProblemKind::QueueFull,
+            Self::SlowBody { .. } => ProblemKind::SlowBody,
+            Self::TooManyHeaders { .. } => ProblemKind::TooManyHeaders,
+            Self::UriTooLong { .. } => ProblemKind::UriTooLong,
+            Self::RateLimited { .. } => ProblemKind::RateLimited,
             Self::Busy => ProblemKind::Busy,
             Self::Timeout { .. } => ProblemKind::Timeout,
             Self::ShuttingDown => ProblemKind::ShuttingDown,
@@ -246,6 +303,12 @@ impl ApiError {
             Self::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
+            Self::InsufficientScope { needed, .. } => {
+                let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{needed}\"");
+                if let Ok(value) = HeaderValue::from_str(&challenge) {
+                    headers.insert(header::WWW_AUTHENTICATE, value);
+                }
+            }
             Self::Range { total } => {
                 if let Ok(value) = HeaderValue::from_str(&format!("bytes */{total}")) {
                     headers.insert(header::CONTENT_RANGE, value);
@@ -257,12 +320,23 @@ impl ApiError {
     }
 
     const fn retry_after(&self) -> Option<u64> {
+        if let Self::RateLimited { seconds, .. } = self {
+            return Some(*seconds);
+        }
         match self.kind() {
-            ProblemKind::DatabaseUnavailable => Some(DATABASE_RETRY_SECONDS),
+            ProblemKind::DatabaseUnavailable | ProblemKind::IssuerUnavailable => Some(DATABASE_RETRY_SECONDS),
             ProblemKind::IdempotencyInProgress | ProblemKind::Busy | ProblemKind::Timeout => Some(1),
             ProblemKind::ShuttingDown => Some(2),
+            ProblemKind::QueueFull => Some(QUEUE_RETRY_SECONDS),
             _ => None,
         }
+    }
+}
+
+impl From<Allowance> for ApiError {
+    /// What is said to whoever has none left.
+    fn from(allowance: Allowance) -> Self {
+        Self::RateLimited { limit: allowance.limit.get(), seconds: allowance.seconds }
     }
 }
 

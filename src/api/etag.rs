@@ -96,10 +96,13 @@ pub fn is_held(request: &HeaderMap, tag: &str) -> bool {
 /// no such resource.
 ///
 /// # Errors
-/// When `If-Match` does not hold.
-pub fn require_match(request: &HeaderMap, current: Option<&str>) -> Result<(), ApiError> {
+/// When `If-Match` does not hold, or the resource has no JSON form: a fault of ours.
+pub fn require_match<T: Serialize + ?Sized>(
+    request: &HeaderMap,
+    current: Option<&T>,
+) -> Result<(), ApiError> {
     let holds = match current {
-        Some(tag) => matches(request, &header::IF_MATCH, tag),
+        Some(current) => matches(request, &header::IF_MATCH, &of(current)?),
         None => request.contains_key(header::IF_MATCH).then_some(false),
     };
     if holds == Some(false) { Err(ApiError::PreconditionFailed) } else { Ok(()) }

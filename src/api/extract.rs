@@ -1,6 +1,6 @@
 //! Extractors whose rejections are problems. axum's own answer in plain text, which callers could not read.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -23,6 +23,9 @@ const PYTHON: &str = "text/x-python";
 /// The largest JSON body. A definition holds names and options, never data: 4 MiB is a thousand times the usual.
 pub const MAX_JSON_BYTES: usize = 4 << 20;
 
+/// How long a JSON body may take to arrive: less than the whole request.
+const BODY_PATIENCE: Duration = Duration::from_secs(20);
+
 /// A JSON object, with its keys in the order in which they were sent.
 #[derive(Clone, Debug)]
 pub struct ApiJson {
@@ -39,7 +42,15 @@ impl<S: Send + Sync> FromRequest<S> for ApiJson {
         if !is_json(request.headers()) {
             return Err(ApiError::UnsupportedMediaType { accepted: "application/json".to_owned() });
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+        // Without waiting for what would be refused.
+        let announced =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if announced.is_some_and(|length: u64| length > MAX_JSON_BYTES as u64) {
+            return Err(ApiError::BodyTooLarge { limit: MAX_JSON_BYTES });
+        }
+        let received = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await;
+        let received = received.map_err(|_| ApiError::SlowBody { seconds: BODY_PATIENCE.as_secs() })?;
+        let bytes = received.map_err(|rejection| {
             if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
                 ApiError::BodyTooLarge { limit: MAX_JSON_BYTES }
             } else {
@@ -159,10 +170,10 @@ impl<S: Send + Sync> FromRequestParts<S> for ApiQuery {
 }
 
 impl ApiQuery {
-    /// A parameter that may come once. The empty text counts as not given.
+    /// A parameter that may come once.
     ///
     /// # Errors
-    /// When it comes twice.
+    /// When it comes twice, or empty: none of ours has a meaning when it is.
     pub fn take(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         let mut found = None;
         let mut twice = false;
@@ -176,7 +187,10 @@ impl ApiQuery {
         if twice {
             return Err(ApiError::Malformed(format!("the query parameter `{name}` comes twice")));
         }
-        Ok(found.filter(|value| !value.is_empty()))
+        if found.as_ref().is_some_and(String::is_empty) {
+            return Err(ApiError::Malformed(format!("the query parameter `{name}` is empty: leave it out")));
+        }
+        Ok(found)
     }
 
     /// A parameter that has a form; `form` says which.
@@ -189,22 +203,45 @@ impl ApiQuery {
         text.parse().map(Some).map_err(bad)
     }
 
-    /// All parameters that begin with a prefix, without it.
+    /// A number within limits; `form` says which.
+    ///
+    /// # Errors
+    /// When it comes twice, is no number or lies outside.
+    pub fn take_number<T: FromStr + PartialOrd>(
+        &mut self,
+        name: &str,
+        allowed: RangeInclusive<T>,
+        form: &str,
+    ) -> Result<Option<T>, ApiError> {
+        match self.take_parsed::<T>(name, form)? {
+            Some(number) if !allowed.contains(&number) => {
+                Err(ApiError::Malformed(format!("the query parameter `{name}` must be {form}")))
+            }
+            asked => Ok(asked),
+        }
+    }
+
+    /// All parameters `name.key` and `name[key]`, by their keys.
     ///
     /// # Errors
     /// When one comes twice.
-    pub fn take_prefixed(&mut self, prefix: &str) -> Result<BTreeMap<String, String>, ApiError> {
+    pub fn take_keyed(&mut self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
+        let key_of = |parameter: &str| {
+            let rest = parameter.strip_prefix(name)?;
+            let bracketed = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            rest.strip_prefix('.').or(bracketed).map(str::to_owned)
+        };
         let mut found = BTreeMap::new();
-        let names: Vec<String> =
-            self.0.iter().map(|(name, _)| name.clone()).filter(|name| name.starts_with(prefix)).collect();
-        for name in names {
-            let at = self.0.iter().position(|(key, _)| *key == name);
-            let Some((_, value)) = at.map(|at| self.0.remove(at)) else { continue };
-            let key = name[prefix.len()..].to_owned();
-            if key.is_empty() || found.insert(key, value).is_some() {
-                return Err(ApiError::Malformed(format!(
-                    "the query parameter `{name}` comes twice or has no name"
-                )));
+        for (parameter, value) in std::mem::take(&mut self.0) {
+            match key_of(&parameter) {
+                None => self.0.push((parameter, value)),
+                Some(key) => {
+                    if key.is_empty() || found.insert(key, value).is_some() {
+                        return Err(ApiError::Malformed(format!(
+                            "the query parameter `{parameter}` comes twice or has no name"
+                        )));
+                    }
+                }
             }
         }
         Ok(found)

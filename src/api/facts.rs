@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::{error::ApiError, state::ApiState};
-use crate::domain::{
-    facts::{Facts, SnapshotFacts, SourceLimits, Wanted},
-    judge,
+use super::{error::ApiError, scoped::Scoped};
+use crate::{
+    artifacts::ArtifactsError,
+    domain::{
+        facts::{Facts, SnapshotFacts, SourceLimits, Wanted},
+        judge,
+    },
 };
 
 /// What the rules read of one file: far more than any script or requirements file has.
@@ -17,7 +20,7 @@ const MAX_CONTENT_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 /// When the database or the artifact store fails.
-pub async fn look_up(state: &ApiState, body: &Map<String, Value>) -> Result<Facts, ApiError> {
+pub async fn look_up(state: &Scoped, body: &Map<String, Value>) -> Result<Facts, ApiError> {
     let wanted = judge::wanted(body);
     let targets = state.storage.list_compute_targets().await?;
     let targets = targets.into_iter().map(|stored| stored.target).collect();
@@ -29,7 +32,7 @@ pub async fn look_up(state: &ApiState, body: &Map<String, Value>) -> Result<Fact
     Ok(Facts { limits, snapshot, targets, one_off_target, datastores })
 }
 
-async fn snapshot(state: &ApiState, wanted: &Wanted) -> Result<Option<SnapshotFacts>, ApiError> {
+async fn snapshot(state: &Scoped, wanted: &Wanted) -> Result<Option<SnapshotFacts>, ApiError> {
     let Some(id) = &wanted.snapshot else { return Ok(None) };
     let Some(files) = state.storage.snapshot_sizes(id).await? else { return Ok(None) };
     let present: BTreeSet<String> =
@@ -37,7 +40,13 @@ async fn snapshot(state: &ApiState, wanted: &Wanted) -> Result<Option<SnapshotFa
     let contents = if present.is_empty() {
         BTreeMap::new()
     } else {
-        state.artifacts.snapshot_contents(id, &present, MAX_CONTENT_BYTES).await?
+        match state.artifacts.snapshot_contents(id, &present, MAX_CONTENT_BYTES).await {
+            // Deleted since its row was read: to whoever asks it is not there.
+            Err(ArtifactsError::NotFound { .. }) if state.storage.get_snapshot(id).await?.is_none() => {
+                return Ok(None);
+            }
+            contents => contents?,
+        }
     };
     Ok(Some(SnapshotFacts { files, contents }))
 }

@@ -35,6 +35,8 @@ pub async fn list_frameworks() -> Result<Response, ApiError> {
 }
 
 /// Get a framework
+///
+/// Its versions with what the documentation says of their images, and the packages that an environment is built from.
 #[utoipa::path(
     get, path = "/v1/frameworks/{name}", tag = "frameworks",
     params(

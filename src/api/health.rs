@@ -38,9 +38,9 @@ pub async fn get_liveness() -> Json<Health> {
     security(()),
 )]
 pub async fn get_readiness(State(state): State<Shared>) -> Result<Json<Health>, ApiError> {
-    if state.shutdown.is_cancelled() {
+    if state.draining.is_cancelled() || state.shutdown.is_cancelled() {
         return Err(ApiError::ShuttingDown);
     }
-    state.storage.ping().await?;
+    state.installation.ping().await?;
     Ok(Json(Health { status: "ok" }))
 }

@@ -5,7 +5,9 @@ use axum::{
     response::Response,
 };
 
-use super::{error::ApiError, etag, state::ApiState};
+use sha2::{Digest as _, Sha256};
+
+use super::{error::ApiError, etag, scoped::Scoped};
 use crate::storage::idempotency::{Idempotency, Keyed, Recorded};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -32,20 +34,30 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     Ok(Some(text.to_owned()))
 }
 
+/// The hash of a request that is more than its body.
+#[must_use]
+pub fn hash_of(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
 /// The key together with what it stands for, and the answer if there is one already: then nothing is judged again, so
 /// that a repeated request is answered the same whatever has changed since.
 ///
 /// # Errors
 /// When the key is malformed, was used for another body, or its first request is still at work.
 pub async fn begin(
-    state: &ApiState,
+    state: &Scoped,
     headers: &HeaderMap,
     scope: &'static str,
     body_hash: [u8; 32],
 ) -> Result<(Option<Idempotency>, Option<Response>), ApiError> {
     let Some(key) = key(headers)? else { return Ok((None, None)) };
-    let idempotency = Idempotency { scope, key, body_hash };
-    let earlier = match state.storage.earlier_answer(&idempotency).await? {
+    let idempotency = Idempotency { scope, caller: state.principal.caller(), key, body_hash };
+    let earlier = match state.installation.earlier_answer(&idempotency).await? {
         Some(keyed) => Some(answer(keyed)?),
         None => None,
     };

@@ -2,20 +2,27 @@
 //!
 //! Errors: [`error::ApiError`] is the only error type of a handler; `pipeline` turns it into `application/problem+json`.
 
+pub mod audit;
 mod auth;
+pub mod caller;
 pub mod compute_targets;
+mod cors;
 pub mod datastores;
+mod deadlines;
 mod docs;
 pub mod environments;
 pub mod error;
 pub mod estimators;
 mod etag;
+pub mod experiments;
 pub mod extract;
 mod facts;
+mod feed;
 mod findings;
 pub mod frameworks;
 pub mod health;
 mod idempotency;
+pub mod log_filter;
 pub mod metrics;
 mod openapi;
 pub mod paging;
@@ -23,30 +30,37 @@ mod pipeline;
 pub mod pods;
 pub mod problem;
 mod range;
+mod rate;
 mod request_id;
 pub mod rules;
 pub mod runs;
+mod scoped;
 mod secrets;
 pub mod snapshots;
 mod sse;
 mod state;
+pub mod tokens;
+pub mod webhooks;
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
-use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{Router, extract::DefaultBodyLimit, http::HeaderValue, middleware, routing::get};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tower::util::option_layer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
-    domain::compute_target::ComputeTargetName,
+    domain::{compute_target::ComputeTargetName, datastore_places::Places, webhook::allow_list::AllowList},
     figures::RunFigures,
     storage::Storage,
+    telemetry::LogFilter,
     vault::Vault,
 };
 
+pub use auth::{AccessSettings, FileTokens, oidc};
 pub use state::{ApiState, Shared};
 
 /// What the API needs.
@@ -64,13 +78,29 @@ pub struct ApiSettings {
     pub clock: Arc<dyn Clock>,
     /// Told when there may be work: a run was accepted or cancelled, a target changed.
     pub wakeup: Arc<Notify>,
-    /// The bearer token that `/v1` and `/metrics` want; none when everybody may come in.
-    pub token: Option<String>,
+    /// By what callers are known.
+    pub access: AccessSettings,
+    /// How many runs may be queued.
+    pub max_queued_runs: u32,
+    /// How many active runs one caller may have; any number when none.
+    pub caller_limit: Option<u32>,
+    /// How many requests a caller may send a minute.
+    pub max_requests_per_minute: NonZeroU32,
+    /// Where messages of webhooks may be sent.
+    pub webhook_receivers: AllowList,
+    /// Where datastores may lead.
+    pub datastore_places: Places,
+    /// The origins whose pages may ask.
+    pub cors_origins: Vec<HeaderValue>,
     /// Encrypts what callers send and nobody may read; without it secrets are refused.
     pub vault: Option<Vault>,
     /// What a worker in the same process counts.
     pub figures: RunFigures,
-    /// When it is cancelled, follows and long polls end and `/readyz` answers 503.
+    /// What is logged, and how that is changed.
+    pub log_filter: LogFilter,
+    /// When it is cancelled, `/readyz` answers 503 and connections are closed after their answers; requests are taken still.
+    pub draining: CancellationToken,
+    /// When it is cancelled, follows and long polls end too.
     pub shutdown: CancellationToken,
 }
 
@@ -107,12 +137,30 @@ fn prompt_operations() -> OpenApiRouter<Shared> {
         .routes(routes!(estimators::get::get_estimator, estimators::archive::delete_estimator))
         .routes(routes!(runs::list::list_runs, runs::create::create_run))
         .routes(routes!(runs::cancel::cancel_run))
+        .routes(routes!(runs::rerun::rerun_run))
+        .routes(routes!(runs::batch::create_runs))
+        .routes(routes!(runs::put::put_run, runs::patch::patch_run))
+        .routes(routes!(experiments::list_experiments))
+        .routes(routes!(caller::get_caller))
+        .routes(routes!(tokens::list::list_tokens, tokens::create::create_token))
+        .routes(routes!(tokens::get::get_token, tokens::revoke::delete_token))
+        .routes(routes!(audit::list::list_audit_events))
+        .routes(routes!(webhooks::list::list_webhooks))
+        .routes(routes!(
+            webhooks::get::get_webhook,
+            webhooks::put::put_webhook,
+            webhooks::delete::delete_webhook
+        ))
+        .routes(routes!(webhooks::rotate_secret::rotate_webhook_secret))
+        .routes(routes!(webhooks::deliveries::list_webhook_deliveries))
+        .routes(routes!(webhooks::replay::replay_webhook_delivery))
         .routes(routes!(runs::log_files::list_run_logs))
         .routes(routes!(runs::outputs::list_run_outputs))
         .routes(routes!(runs::metrics::list_run_metrics))
         .routes(routes!(health::get_liveness))
         .routes(routes!(health::get_readiness))
         .routes(routes!(metrics::get_metrics))
+        .routes(routes!(log_filter::get::get_log_filter, log_filter::put::put_log_filter))
         .routes(routes!(docs::get_openapi))
         .routes(routes!(problem::get_problem_type))
         .layer(DefaultBodyLimit::max(extract::MAX_JSON_BYTES))
@@ -130,6 +178,7 @@ fn lasting_operations() -> OpenApiRouter<Shared> {
         .routes(routes!(pods::bundle::get_attempt_bundle))
         .routes(routes!(pods::returned::put_attempt_returned))
         .layer(DefaultBodyLimit::disable())
+        .layer(pipeline::talkative())
 }
 
 fn operations() -> (Router<Shared>, utoipa::openapi::OpenApi) {
@@ -170,6 +219,11 @@ impl Api {
             .with_state(state)
     }
 
+    /// Ends runs that waited longer than they may, until it is told to stop: workers do that too, where there are any.
+    pub fn keep_deadlines(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        deadlines::keep(Arc::clone(&self.0), stop)
+    }
+
     /// The whole API.
     pub fn router(&self) -> Router {
         whole(Arc::clone(&self.0))
@@ -187,5 +241,7 @@ fn whole(state: Shared) -> Router {
         .method_not_allowed_fallback(pipeline::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), pipeline::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), pipeline::around))
+        // What browsers ask beforehand carries no token, and they read no answer without these headers, refusals included.
+        .layer(option_layer(cors::layer(&state.cors_origins)))
         .with_state(state)
 }

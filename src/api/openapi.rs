@@ -1,22 +1,32 @@
 //! The OpenAPI document: what the operations say of themselves, and what holds for all of them.
 
+mod answers;
+mod backend;
+mod bodies;
+mod parameters;
+mod webhooks;
+
 use utoipa::{
     OpenApi, ToSchema,
     openapi::{
-        Components, Content, RefOr, Response, ResponseBuilder,
+        Components, ContactBuilder, RefOr,
         example::ExampleBuilder,
+        extensions::ExtensionsBuilder,
         path::Operation,
         schema::{ArrayItems, Ref, Schema},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 
-use super::problem::{PROBLEM_JSON, Problem};
-use crate::domain::{environment::ActualEnvironment, exchange::PartName, rules};
+use super::{
+    auth::{Needs, needs_of},
+    problem::Problem,
+};
+use crate::domain::{environment::ActualEnvironment, exchange::PartName, rules, webhook::Message};
 
 const BEARER: &str = "bearer";
 /// The token of the pods of one attempt.
-const ATTEMPT: &str = "attempt";
+const ATTEMPT: &str = "pod_token";
 
 /// Bytes of whatever kind.
 #[derive(ToSchema)]
@@ -37,17 +47,19 @@ pub(in crate::api) struct Binary(#[expect(dead_code, reason = "it only describes
     ),
     servers((url = "/", description = "This service")),
     tags(
-        (name = "frameworks", description = "What the documentation says of the framework and its images"),
         (name = "snapshots", description = "Source directories, addressed by their content"),
-        (name = "compute-targets", description = "Where runs go"),
-        (name = "datastores", description = "Where data lies"),
-        (name = "environments", description = "What was built for runs, and is kept"),
         (name = "estimators", description = "Definitions: judged, stored"),
         (name = "runs", description = "Runs: started, looked at, followed, cancelled"),
+        (name = "webhooks", description = "Who is told of changes of runs, and what they were told"),
+        (name = "compute-targets", description = "Where runs go"),
+        (name = "datastores", description = "Where data lies"),
+        (name = "access", description = "Who may do what: tokens, and the trail of what was done"),
+        (name = "environments", description = "What was built for runs, and is kept"),
+        (name = "frameworks", description = "What the documentation says of the framework and its images"),
         (name = "pods", description = "What the pods of runs on Kubernetes fetch and send; people have no use for it"),
         (name = "service", description = "Probes, figures and this document"),
     ),
-    components(schemas(Problem, ActualEnvironment, PartName)),
+    components(schemas(Problem, ActualEnvironment, PartName, Message)),
 )]
 struct Base;
 
@@ -59,10 +71,15 @@ pub(super) fn base() -> utoipa::openapi::OpenApi {
 /// What holds for every operation is written once, here, into each of them.
 pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
-    document.info.contact = None;
+    let contact = ContactBuilder::new().name(Some("The operator of this service"));
+    document.info.contact = Some(contact.build());
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("The token that the operator set. Not needed when the service runs without one."))
+        .description(Some(
+            "A token of the service's (`create_token`, or `estimatord token create`), one of the operator's file, or a JWT of the \
+             configured issuer. Each operation names the scope that it needs; each scope includes those before it: read, submit, \
+             operate, admin. Not needed when the service runs without authentication.",
+        ))
         .build();
     let components = document.components.get_or_insert_with(Components::new);
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
@@ -72,9 +89,12 @@ pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
         .build();
     components.add_security_scheme(ATTEMPT, SecurityScheme::Http(attempt));
     refer_to_entries(components);
+    bodies::finish(components);
+    backend::finish(components);
     let none: [&str; 0] = [];
-    document.security = Some(vec![SecurityRequirement::new(BEARER, none), SecurityRequirement::default()]);
+    document.security = Some(vec![SecurityRequirement::new(BEARER, none)]);
     show_the_rules(&mut document);
+    document.webhooks = Some(webhooks::webhooks());
     // The router's way to write a parameter that spans slashes is not OpenAPI's.
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
@@ -123,30 +143,21 @@ fn refer_to_entries(components: &mut Components) {
 }
 
 fn finish(operation: &mut Operation) {
-    let is_public = operation.security.is_some();
-    let mut common =
-        vec![("500", "A fault of the service"), ("503", "The service or its database is not available now")];
-    if !is_public {
-        common.push(("401", "The service wants a token, and none or a wrong one was sent"));
-        common.push(("400", "The request cannot be read"));
+    let needs = needs_of(operation);
+    if let Needs::Scope(scope) = needs {
+        let none: [&str; 0] = [];
+        operation.security = Some(vec![SecurityRequirement::new(BEARER, none)]);
+        // A bearer token's requirement may list roles since OpenAPI 3.1; tools of before take them for OAuth's scopes.
+        let scopes = ExtensionsBuilder::new().add("x-required-scope", scope.as_str()).build();
+        operation.extensions.get_or_insert_default().merge(scopes);
+        let description = operation.description.get_or_insert_default();
+        description.push_str(&format!("\n\nNeeds the scope `{scope}`."));
     }
-    let responses = &mut operation.responses.responses;
-    for (status, description) in common {
-        responses
-            .entry(status.to_owned())
-            .or_insert_with(|| RefOr::T(ResponseBuilder::new().description(description).build()));
-    }
-    for (status, response) in responses.iter_mut() {
-        if let RefOr::T(response) = response
-            && (status.starts_with('4') || status.starts_with('5'))
-        {
-            make_problem(response);
+    let id = operation.operation_id.clone().unwrap_or_default();
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            parameters::finish(&id, parameter);
         }
     }
-}
-
-fn make_problem(response: &mut Response) {
-    let schema = RefOr::Ref(Ref::from_schema_name("Problem"));
-    response.content.clear();
-    response.content.insert(PROBLEM_JSON.to_owned(), RefOr::T(Content::new(Some(schema))));
+    answers::finish(operation, needs);
 }

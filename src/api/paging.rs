@@ -63,10 +63,7 @@ impl<K: Serialize + DeserializeOwned> PageRequest<K> {
     /// As [`Self::take`].
     pub fn take_with(query: &mut ApiQuery, list: &str, length: Limit) -> Result<Self, ApiError> {
         let form = length.form;
-        let limit = query.take_parsed::<u32>("limit", form)?.unwrap_or(length.default);
-        if !(1..=length.maximum).contains(&limit) {
-            return Err(ApiError::Malformed(format!("the query parameter `limit` must be {form}")));
-        }
+        let limit = query.take_number("limit", 1..=length.maximum, form)?.unwrap_or(length.default);
         let list = hex(&Sha256::digest(list.as_bytes())[..8]);
         let after = match query.take("cursor")? {
             None => None,

@@ -1,26 +1,40 @@
 //! What happens around every request: its id, its span, its figures, its problems, and the headers of its answer.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::Instrument as _;
 
 use super::{
-    auth, docs,
+    audit,
+    auth::{self, Needs, run_tokens::run_token},
+    docs,
     error::{ApiError, Pending},
     problem::PROBLEM_JSON,
+    rate::{self, Party},
     request_id::{self, X_REQUEST_ID},
-    state::Shared,
+    state::{ApiState, Shared},
 };
+use crate::{domain::access::Principal, traces};
 
 /// How long an ordinary request may take. Uploads, long polls and streams are not ordinary.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Several times what proxies add.
+const MAX_HEADERS: usize = 100;
+
+/// What browsers and proxies take.
+const MAX_URI_BYTES: usize = 8192;
+
+/// How long a body may stay silent before it counts as broken off.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The outermost layer. It alone turns errors into answers, because it alone knows the request id.
 pub async fn around(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
@@ -28,22 +42,36 @@ pub async fn around(State(state): State<Shared>, mut request: Request, next: Nex
     let instance = id.to_str().unwrap_or_default().to_owned();
     // For everything that reads it further in: the caller's own header may have been missing or unfit.
     request.headers_mut().insert(&X_REQUEST_ID, id.clone());
+    let is_in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
-    let span = tracing::info_span!(
-        "request", request_id = %instance, %method, %route,
-        trace_id = request_id::trace_id(request.headers()),
+    let given = request_id::trace_parent(request.headers());
+    let traced = if is_probe(&path) {
+        tracing::Span::none()
+    } else {
+        traces::of_request(method.as_str(), &route, &instance, given.as_ref())
+    };
+    let place = traces::place_of(&traced).or(given);
+    // On every line, whatever the level is.
+    let span = tracing::error_span!(
+        "request", request_id = %instance, http.method = %method, http.route = %route,
+        trace_id = place.map(|place| format!("{:032x}", place.trace_id)),
     );
 
     let started = Instant::now();
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let answering = AssertUnwindSafe(request_id::at_place(place, next.run(request))).catch_unwind();
+    let answered = answering.instrument(traced.clone()).instrument(span.clone()).await;
     let answered = answered.unwrap_or_else(|panic| ApiError::Internal(panic_text(&*panic)).into_response());
     let elapsed = started.elapsed();
 
     let mut response = span.in_scope(|| {
         let response = completed(answered, &instance);
         let status = response.status().as_u16();
+        traced.record("http.response.status_code", status);
+        if response.status().is_server_error() {
+            traced.record("otel.status_code", "ERROR");
+        }
         let elapsed_milliseconds = elapsed.as_millis();
         // A kubelet asks every few seconds, for ever: that all is well is no news.
         if is_probe(&path) && response.status().is_success() {
@@ -55,6 +83,11 @@ pub async fn around(State(state): State<Shared>, mut request: Request, next: Nex
     });
     state.metrics.observe(&method, &route, response.status(), elapsed);
     add_headers(response.headers_mut(), &path, id);
+    // Where a body ends that says so in two ways is a matter of opinion (RFC 9112, 6.1): nothing that follows it is read.
+    if state.draining.is_cancelled() || is_in_chunks {
+        // The next request is for somebody who stays.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -77,12 +110,12 @@ fn completed(response: Response, instance: &str) -> Response {
         },
     };
     if error.kind().status().is_server_error() {
-        tracing::error!(error = %*error, kind = error.kind().slug(), "the request failed: {error}");
+        tracing::error!(problem = error.kind().slug(), "request {instance} failed: {error}");
     }
     let mut answer = error.response(instance);
-    // `Allow` was set by the router.
+    // `Allow` was set by the router, the allowance by the guard.
     for (name, value) in response.headers() {
-        if name == header::ALLOW {
+        if name == header::ALLOW || rate::is_about_allowance(name) {
             answer.headers_mut().insert(name.clone(), value.clone());
         }
     }
@@ -117,21 +150,102 @@ fn add_headers(headers: &mut HeaderMap, path: &str, id: HeaderValue) {
     }
 }
 
-/// Who may come in: the token, and not too many at once. Probes are always answered.
-pub async fn guard(State(state): State<Shared>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let path = request.uri().path();
-    if is_probe(path) {
-        return Ok(next.run(request).await);
+/// Who may come in: who is known, not too often, and not too many at once. Probes are always answered.
+pub async fn guard(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    if is_probe(request.uri().path()) {
+        return next.run(request).await;
     }
-    if let Some(token) = &state.token
-        && auth::is_protected(path)
-        && !auth::is_for_pods(path)
-        && !token.is_carried_by(request.headers())
+    if let Err(error) = readable(&request) {
+        return error.into_response();
+    }
+    let address = auth::address_of(&request);
+    let (mut head, body) = request.into_parts();
+    let known = identify(&state, &head, address).await;
+    let party = match &known {
+        Ok(Some(principal)) => Party::of(&principal.caller(), address),
+        _ => Party::of_address(address),
+    };
+    let operation = operation_of(&state, &head);
+    let draft = audit::Draft::of(&head, operation, known.as_ref().ok().and_then(Option::as_ref), address);
+    if let Ok(Some(principal)) = &known {
+        head.extensions.insert(principal.clone());
+    }
+    let needed = operation.map(|(_, needs)| needs);
+    let request = Request::from_parts(head, body);
+    let (answer, allowance) = match state.rates.count(&party) {
+        Ok(allowance) => (let_in(&state, known, needed, request, next).await, allowance),
+        Err(allowance) => {
+            state.metrics.rate_limited();
+            (Err(allowance.into()), allowance)
+        }
+    };
+    let mut response = answer.unwrap_or_else(ApiError::into_response);
+    if let Some(draft) = draft {
+        draft.finish(&state, response.status(), &party).await;
+    }
+    allowance.write(response.headers_mut());
+    response
+}
+
+/// Who sent a request; none where that is nobody's business, and for the pods of attempts, whose token their operations look at.
+async fn identify(
+    state: &ApiState,
+    head: &Parts,
+    address: Option<SocketAddr>,
+) -> Result<Option<Principal>, ApiError> {
+    let path = head.uri.path();
+    if !auth::is_protected(path) || auth::is_for_pods(path) {
+        return Ok(None);
+    }
+    let may_ask = || state.rates.count(&Party::of_address(address)).map(drop);
+    if let Some(principal) = run_token(state, head, may_ask).await? {
+        return Ok(Some(principal));
+    }
+    state.access.identify(&head.headers, address, &*state.clock, &state.rates).await.map(Some)
+}
+
+/// Whether a request's head is of a size that anybody has a use for.
+fn readable(request: &Request) -> Result<(), ApiError> {
+    // The id is there whether the caller sent one or not.
+    let headers = request.headers().keys().filter(|name| **name != X_REQUEST_ID).count();
+    if request.headers().contains_key(header::TRANSFER_ENCODING)
+        && request.headers().contains_key(header::CONTENT_LENGTH)
     {
-        return Err(ApiError::Unauthorized);
+        let text = "a request has a Content-Length or a Transfer-Encoding, not both";
+        return Err(ApiError::Malformed(text.to_owned()));
+    }
+    if headers > MAX_HEADERS {
+        return Err(ApiError::TooManyHeaders { limit: MAX_HEADERS });
+    }
+    let length = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
+    if length > MAX_URI_BYTES { Err(ApiError::UriTooLong { limit: MAX_URI_BYTES }) } else { Ok(()) }
+}
+
+async fn let_in(
+    state: &ApiState,
+    known: Result<Option<Principal>, ApiError>,
+    needed: Option<Needs>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let principal = known?;
+    if let (Some(principal), Some(Needs::Scope(needed))) = (&principal, needed) {
+        principal.require(needed)?;
     }
     let _place = state.requests.try_acquire().map_err(|_| ApiError::Busy)?;
     Ok(next.run(request).await)
+}
+
+/// The operation that a request asks for, and what it needs; none when there is no such operation.
+fn operation_of<'a>(state: &'a ApiState, head: &Parts) -> Option<(&'a str, Needs)> {
+    let route = head.extensions.get::<MatchedPath>()?;
+    state.operations.find(&head.method, route.as_str())
+}
+
+/// Ends bodies that stay silent too long: whoever sends slowly, but sends, may go on.
+#[must_use]
+pub fn talkative() -> RequestBodyTimeoutLayer {
+    RequestBodyTimeoutLayer::new(BODY_PATIENCE)
 }
 
 /// Ends requests that take too long.
@@ -162,7 +276,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{ApiSettings, ApiState},
+        api::ApiSettings,
         artifacts::{Artifacts, Limits},
         clock::SystemClock,
         storage::Storage,
@@ -184,9 +298,17 @@ mod tests {
             one_off_target: None,
             clock: Arc::new(SystemClock),
             wakeup: Arc::default(),
-            token: None,
+            access: Default::default(),
+            max_queued_runs: 10,
+            caller_limit: None,
+            max_requests_per_minute: std::num::NonZeroU32::MAX,
+            webhook_receivers: Default::default(),
+            datastore_places: Default::default(),
+            cors_origins: Vec::new(),
             vault: None,
             figures: crate::figures::RunFigures::default(),
+            log_filter: crate::telemetry::LogFilter::new("info").expect("a filter").0,
+            draining: Default::default(),
             shutdown: Default::default(),
         }));
         let impatient = middleware::from_fn(|request, next| within(Duration::from_millis(10), request, next));

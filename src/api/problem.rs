@@ -28,6 +28,8 @@ pub enum ProblemKind {
     InvalidArchive,
     /// No token, or a wrong one.
     Unauthorized,
+    /// The caller is known, and may not do that.
+    InsufficientScope,
     /// Nothing has this id or name.
     NotFound,
     /// No operation has this path.
@@ -54,6 +56,10 @@ pub enum ProblemKind {
     InvalidComputeTarget,
     /// The datastore is refused.
     InvalidDatastore,
+    /// The webhook is refused.
+    InvalidWebhook,
+    /// The log filter is refused.
+    InvalidLogFilter,
     /// The Python source is refused.
     InvalidSource,
     /// The body is JSON, and no object.
@@ -64,25 +70,40 @@ pub enum ProblemKind {
     IdempotencyKeyReused,
     /// A fault of the service.
     Internal,
+    /// As many runs are queued as may be.
+    QueueFull,
+    /// The body took too long to arrive.
+    SlowBody,
+    /// More headers than are read.
+    TooManyHeaders,
+    /// A longer address than is read.
+    UriTooLong,
+    /// More requests a minute than one caller may send.
+    RateLimited,
     /// Too many requests at once.
     Busy,
     /// It took too long.
     Timeout,
     /// The database cannot be reached.
     DatabaseUnavailable,
+    /// The issuer of tokens does not say what its keys are.
+    IssuerUnavailable,
+    /// The token to make is refused.
+    InvalidToken,
     /// The service is ending.
     ShuttingDown,
 }
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 38] = [
         Self::InvalidJson,
         Self::DuplicateKey,
         Self::MalformedRequest,
         Self::InvalidCursor,
         Self::InvalidArchive,
         Self::Unauthorized,
+        Self::InsufficientScope,
         Self::NotFound,
         Self::UnknownRoute,
         Self::MethodNotAllowed,
@@ -96,14 +117,23 @@ impl ProblemKind {
         Self::InvalidRun,
         Self::InvalidComputeTarget,
         Self::InvalidDatastore,
+        Self::InvalidWebhook,
+        Self::InvalidLogFilter,
         Self::InvalidSource,
         Self::NotAnObject,
         Self::RefusedArchive,
         Self::IdempotencyKeyReused,
+        Self::QueueFull,
+        Self::SlowBody,
+        Self::TooManyHeaders,
+        Self::UriTooLong,
+        Self::RateLimited,
         Self::Internal,
         Self::Busy,
         Self::Timeout,
         Self::DatabaseUnavailable,
+        Self::IssuerUnavailable,
+        Self::InvalidToken,
         Self::ShuttingDown,
     ];
 
@@ -147,7 +177,11 @@ impl ProblemKind {
             Self::InvalidArchive => ("invalid-archive", S::BAD_REQUEST, "The upload is no readable archive",
                 "The bytes are not what the Content-Type announces, or not all of them arrived. Nothing was kept."),
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A token is needed",
-                "Send `Authorization: Bearer <token>` with the token of this service."),
+                "Send `Authorization: Bearer <token>` with a token of this service that is neither expired nor revoked. An \
+                 administrator makes one with `estimatord token create`."),
+            Self::InsufficientScope => ("insufficient-scope", S::FORBIDDEN, "The token does not allow it",
+                "The caller is known, and its token does not have the scope that the operation needs. Each scope includes those before \
+                 it: read, submit, operate, admin. Ask an administrator for another token."),
             Self::NotFound => ("not-found", S::NOT_FOUND, "There is no such thing",
                 "The id or name is well formed, and nothing here has it."),
             Self::UnknownRoute => ("unknown-route", S::NOT_FOUND, "There is no such path",
@@ -174,6 +208,10 @@ impl ProblemKind {
                 "`findings` lists everything that has to be mended, each with a pointer into the body. Nothing was changed."),
             Self::InvalidDatastore => ("invalid-datastore", S::UNPROCESSABLE_ENTITY, "The datastore is refused",
                 "`findings` lists everything that has to be mended, each with a pointer into the body. Nothing was changed."),
+            Self::InvalidWebhook => ("invalid-webhook", S::UNPROCESSABLE_ENTITY, "The webhook is refused",
+                "`findings` lists everything that has to be mended, each with a pointer into the body. Nothing was changed."),
+            Self::InvalidLogFilter => ("invalid-log-filter", S::UNPROCESSABLE_ENTITY, "The log filter is refused",
+                "`findings` lists everything that has to be mended, each with a pointer into the body. What is logged stays as it was."),
             Self::InvalidSource => ("invalid-source", S::UNPROCESSABLE_ENTITY, "The Python source has no estimator to read",
                 "The source does not parse as Python 3 (`line` and `column` say where, counted from 1), or it calls `Chainer` nowhere. `findings` has which, and what to do."),
             Self::NotAnObject => ("not-an-object", S::UNPROCESSABLE_ENTITY, "The body is no JSON object",
@@ -182,6 +220,16 @@ impl ProblemKind {
                 "The archive can be read, and holds something that could reach outside the source directory or mean different things to different readers. `detail` names the entry. Nothing was kept."),
             Self::IdempotencyKeyReused => ("idempotency-key-reused", S::UNPROCESSABLE_ENTITY, "The Idempotency-Key was used for another body",
                 "A key belongs to one request. Use a new key for a new request."),
+            Self::QueueFull => ("queue-full", S::TOO_MANY_REQUESTS, "The queue is full",
+                "As many runs wait as the operator allows (--max-queued-runs). Nothing was stored: send the same request again after `Retry-After` seconds."),
+            Self::SlowBody => ("slow-body", S::REQUEST_TIMEOUT, "The body took too long",
+                "Nothing was done: send the request again. `detail` names the limit."),
+            Self::TooManyHeaders => ("too-many-headers", S::REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many headers",
+                "No operation has a use for so many. `detail` names the limit."),
+            Self::UriTooLong => ("uri-too-long", S::URI_TOO_LONG, "The address is too long",
+                "`detail` names the limit of path and query together. Long lists of tags can be narrowed to a few."),
+            Self::RateLimited => ("rate-limited", S::TOO_MANY_REQUESTS, "Too many requests of one caller",
+                "The header `RateLimit-Policy` says how many a minute are allowed (--max-requests-per-minute), `RateLimit` how many are left. Nothing was done: send the same request again after `Retry-After` seconds."),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "A fault of the service",
                 "The request may be fine. The service's log has the details under the id in `instance`."),
             Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "Too many requests at once",
@@ -190,6 +238,11 @@ impl ProblemKind {
                 "The service gave up waiting. Whether the work was done is not known: ask again with the same Idempotency-Key."),
             Self::DatabaseUnavailable => ("database-unavailable", S::SERVICE_UNAVAILABLE, "The database cannot be reached",
                 "Nothing is known to be wrong with the request. Ask again after `Retry-After` seconds."),
+            Self::IssuerUnavailable => ("issuer-unavailable", S::SERVICE_UNAVAILABLE, "The issuer of tokens does not answer",
+                "Whether the token is good cannot be told, because its issuer does not say what its keys are. Ask again after \
+                 `Retry-After` seconds."),
+            Self::InvalidToken => ("invalid-token", S::UNPROCESSABLE_ENTITY, "The token cannot be made",
+                "What was asked for is no token that can be made. `findings` has everything that is wrong. Nothing was stored."),
             Self::ShuttingDown => ("shutting-down", S::SERVICE_UNAVAILABLE, "The service is shutting down",
                 "Another instance, or this one after its restart, will answer."),
         }

@@ -2,7 +2,10 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::clock::{Clock, entropy};
+use crate::{
+    clock::{Clock, entropy},
+    domain::{ids::uuid_v7, trace_parent::TraceParent},
+};
 
 /// The header, in both directions.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -16,8 +19,7 @@ pub fn of(headers: &HeaderMap, clock: &dyn Clock) -> HeaderValue {
     if let Some(given) = headers.get(&X_REQUEST_ID).filter(|value| is_sane(value.as_bytes())) {
         return given.clone();
     }
-    let millis = u64::try_from(clock.now().timestamp_millis()).unwrap_or(0);
-    let id = uuid::Builder::from_unix_timestamp_millis(millis, &entropy()).into_uuid();
+    let id = uuid_v7(clock.now(), entropy());
     HeaderValue::from_str(&id.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
@@ -25,17 +27,26 @@ fn is_sane(bytes: &[u8]) -> bool {
     (1..=MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
 }
 
-/// The trace id of a W3C `traceparent` (`00-<32 digits>-<16 digits>-<2 digits>`), if there is a sound one.
+/// Where in the caller's trace a request is, by its `traceparent`, if that is sound.
 #[must_use]
-pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    let mut parts = text.split('-');
-    let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, digits: usize| {
-        text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let sound = is_hex(version, 2) && version != "ff" && is_hex(trace, 32) && is_hex(span, 16);
-    (sound && trace.bytes().any(|b| b != b'0')).then_some(trace)
+pub fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
+    headers.get("traceparent")?.to_str().ok()?.parse().ok()
+}
+
+tokio::task_local! {
+    /// Where in its trace the request is that is being answered.
+    static PLACE: Option<TraceParent>;
+}
+
+/// Answers a request, which is at this place of its trace.
+pub async fn at_place<T>(place: Option<TraceParent>, answering: impl Future<Output = T>) -> T {
+    PLACE.scope(place, answering).await
+}
+
+/// Where in its trace the request is that is being answered: what comes of it later goes on there.
+#[must_use]
+pub fn place() -> Option<TraceParent> {
+    PLACE.try_with(|place| *place).ok().flatten()
 }
 
 #[cfg(test)]
@@ -50,16 +61,13 @@ mod tests {
         assert!(!is_sane(&[b'x'; 129]));
     }
 
-    #[test]
-    fn trace_ids_are_read_from_sound_headers_only() {
-        let of = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("traceparent", HeaderValue::from_static(text));
-            trace_id(&headers).map(str::to_owned)
-        };
+    #[tokio::test]
+    async fn a_request_knows_its_place_and_nobody_else_does() {
+        let mut headers = HeaderMap::new();
         let sound = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(of(sound).as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert_eq!(of("00-00000000000000000000000000000000-b7ad6b7169203331-01"), None);
-        assert_eq!(of("nonsense"), None);
+        headers.insert("traceparent", HeaderValue::from_static(sound));
+        let given = trace_parent(&headers).expect("sound");
+        assert_eq!(at_place(Some(given), async { place() }).await, Some(given));
+        assert_eq!(place(), None);
     }
 }

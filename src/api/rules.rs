@@ -52,6 +52,8 @@ pub async fn list_rules(headers: HeaderMap) -> Result<Response, ApiError> {
 }
 
 /// Get a validation rule
+///
+/// As in the list: what it says, the documented sentence it rests on, and an example of what it accepts and of what it refuses.
 #[utoipa::path(
     get, path = "/v1/rules/{rule}", tag = "estimators",
     params(

@@ -2,39 +2,64 @@
 
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
+use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{ApiSettings, auth::Token, error::ApiError, metrics::HttpMetrics};
+use super::{
+    ApiSettings,
+    audit::AuditTrail,
+    auth::{Access, Operations},
+    error::ApiError,
+    feed::Feeds,
+    metrics::HttpMetrics,
+    rate::Rates,
+};
 use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
-    domain::compute_target::ComputeTargetName,
+    domain::{compute_target::ComputeTargetName, datastore_places::Places, webhook::allow_list::AllowList},
     figures::RunFigures,
     storage::Storage,
+    telemetry::LogFilter,
     vault::Vault,
 };
 
 /// Requests that are being answered at once. Beyond it a caller is told to come back: a queue would only hide it.
 const MAX_REQUESTS: usize = 1024;
 
-/// Answers that stay open (follows, event streams). Each asks the database four times a second.
-const MAX_STREAMS: usize = 256;
+/// Answers that stay open (follows, event streams): each needs a connection and some 30 KiB.
+const MAX_STREAMS: usize = 8192;
 
 /// What every operation may reach.
 pub struct ApiState {
-    pub(in crate::api) storage: Storage,
+    /// The whole database: what is nobody's in particular. What is a project's is reached by [`super::scoped::Scoped`].
+    pub(in crate::api) installation: Storage,
     pub(in crate::api) artifacts: Artifacts,
     pub(in crate::api) limits: Limits,
     pub(in crate::api) one_off_target: Option<ComputeTargetName>,
     pub(in crate::api) clock: Arc<dyn Clock>,
     pub(in crate::api) wakeup: Arc<Notify>,
-    pub(in crate::api) token: Option<Token>,
+    pub(in crate::api) access: Access,
+    pub(in crate::api) operations: Operations,
+    pub(in crate::api) audit: AuditTrail,
+    pub(in crate::api) max_queued_runs: u32,
+    pub(in crate::api) caller_limit: Option<u32>,
+    pub(in crate::api) webhook_receivers: AllowList,
+    pub(in crate::api) datastore_places: Places,
+    pub(in crate::api) cors_origins: Vec<HeaderValue>,
     pub(in crate::api) vault: Option<Vault>,
+    pub(in crate::api) draining: CancellationToken,
     pub(in crate::api) shutdown: CancellationToken,
     pub(in crate::api) metrics: HttpMetrics,
     pub(in crate::api) figures: RunFigures,
+    pub(in crate::api) log_filter: LogFilter,
+    pub(in crate::api) feeds: Feeds,
+    pub(in crate::api) rates: Rates,
     pub(in crate::api) requests: Semaphore,
+    /// When the process started.
+    pub(in crate::api) started_at: DateTime<Utc>,
     streams: Arc<Semaphore>,
 }
 
@@ -44,20 +69,37 @@ pub type Shared = Arc<ApiState>;
 impl ApiState {
     pub(in crate::api) fn new(settings: ApiSettings) -> Self {
         Self {
-            storage: settings.storage,
+            access: Access::new(settings.access, settings.storage.clone()),
+            operations: Operations::of(&super::operations().1),
+            audit: AuditTrail::new(settings.storage.clone()),
+            installation: settings.storage,
             artifacts: settings.artifacts,
             limits: settings.limits,
             one_off_target: settings.one_off_target,
+            started_at: settings.clock.now(),
             clock: settings.clock,
             wakeup: settings.wakeup,
-            token: settings.token.as_deref().map(Token::new),
+            max_queued_runs: settings.max_queued_runs,
+            caller_limit: settings.caller_limit,
+            webhook_receivers: settings.webhook_receivers,
+            datastore_places: settings.datastore_places,
+            cors_origins: settings.cors_origins,
             vault: settings.vault,
+            draining: settings.draining,
             shutdown: settings.shutdown,
             metrics: HttpMetrics::new(),
             figures: settings.figures,
+            log_filter: settings.log_filter,
+            feeds: Feeds::default(),
+            rates: Rates::new(settings.max_requests_per_minute),
             requests: Semaphore::new(MAX_REQUESTS),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         }
+    }
+
+    /// How many answers are open that stay open.
+    pub(in crate::api) fn open_streams(&self) -> usize {
+        MAX_STREAMS - self.streams.available_permits()
     }
 
     /// A place for an answer that stays open; it is given back when the permit is dropped.

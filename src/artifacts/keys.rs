@@ -20,6 +20,16 @@ pub(super) fn snapshot(id: &SnapshotId) -> Path {
     Path::from_iter([SNAPSHOTS.to_owned(), format!("{}.tar", id.hex())])
 }
 
+/// Everything of all snapshots.
+pub(super) fn snapshots() -> Path {
+    Path::from(SNAPSHOTS)
+}
+
+/// The snapshot that is stored under a key, if one is.
+pub(super) fn snapshot_of(key: &Path) -> Option<SnapshotId> {
+    format!("sha256:{}", key.filename()?.strip_suffix(".tar")?).parse().ok()
+}
+
 /// Everything of a run.
 pub(super) fn run(run: RunId) -> Path {
     Path::from_iter(["runs".to_owned(), run.to_string()])
@@ -96,6 +106,13 @@ mod tests {
         for long in ["数".repeat(80), "x".repeat(201), String::new(), "sha256-x".to_owned()] {
             assert!(part(&long).starts_with(HASHED) && part(&long).len() == HASHED.len() + 64);
         }
+    }
+
+    #[test]
+    fn a_snapshot_is_known_by_its_key() {
+        let id = SnapshotId::from_digest([7; 32]);
+        assert_eq!(snapshot_of(&snapshot(&id)), Some(id));
+        assert_eq!(snapshot_of(&snapshots().join("stray.tar")), None);
     }
 
     proptest::proptest! {

@@ -22,13 +22,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use nix::sys::statvfs::statvfs;
 use object_store::{ObjectStore, local::LocalFileSystem};
 
 pub use self::{
     error::{ArtifactsError, SnapshotError, SnapshotErrorKind},
     exchange::{Returned, ReturnedError},
     objects::StoredObject,
-    snapshots::{ReceivedSnapshot, SnapshotFile},
+    snapshots::{ReceivedSnapshot, SnapshotFile, SnapshotUpload},
 };
 
 /// What an upload may be.
@@ -131,6 +132,28 @@ impl Artifacts {
         remove_stale(scratch, |_| true)?;
         remove_stale(&root.join(keys::SNAPSHOTS), |name| name.contains('#'))?;
         Ok(Self { store: Arc::new(store), root: root.into(), scratch: scratch.into() })
+    }
+}
+
+/// The disk that the store is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes that may still be written.
+    pub free: u64,
+    /// Bytes in all.
+    pub size: u64,
+}
+
+impl Artifacts {
+    /// The disk that the store is on.
+    ///
+    /// # Errors
+    /// When the machine does not say.
+    pub fn disk(&self) -> Result<Disk, ArtifactsError> {
+        let found = statvfs(&*self.root)
+            .map_err(|error| ArtifactsError::io("cannot look at the disk of", &*self.root)(error.into()))?;
+        let block = found.fragment_size();
+        Ok(Disk { free: found.blocks_available() * block, size: found.blocks() * block })
     }
 }
 

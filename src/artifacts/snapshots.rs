@@ -10,8 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
-use object_store::ObjectStoreExt as _;
+use chrono::{DateTime, Utc};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _};
 use tokio::{io::AsyncReadExt as _, task::spawn_blocking};
 
 use super::{
@@ -30,6 +31,13 @@ pub struct SnapshotFile {
     pub bytes: u64,
     /// Whether its owner may execute it: all that is kept of its mode.
     pub executable: bool,
+}
+
+/// An upload that was read, and is not stored yet.
+pub struct SnapshotUpload {
+    /// Its content address.
+    pub id: SnapshotId,
+    tree: Tree,
 }
 
 /// What an upload has become.
@@ -61,34 +69,68 @@ impl Artifacts {
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: Display,
     {
+        let upload = self.read_snapshot(format, body, limits).await?;
+        Ok(self.keep_snapshot(upload).await?)
+    }
+
+    /// Reads an upload, and stores nothing yet.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn read_snapshot<S, E>(
+        &self,
+        format: ArchiveFormat,
+        body: S,
+        limits: &Limits,
+    ) -> Result<SnapshotUpload, SnapshotError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: Display,
+    {
         let upload = self.spool(body, limits.max_upload_bytes).await?;
         let (limits, scratch) = (*limits, Arc::clone(&self.scratch));
-        let (tree, id) = blocking(move || {
+        blocking(move || {
             let tree = archive::read(upload, format, &limits, &scratch)?;
             let id = tree.id();
-            Ok::<_, SnapshotError>((tree, id))
+            Ok(SnapshotUpload { id, tree })
         })
-        .await?;
-        let received = |existed| ReceivedSnapshot {
-            id: id.clone(),
-            files: tree
-                .files
-                .iter()
-                .map(|file| SnapshotFile {
-                    path: file.path.clone(),
-                    bytes: file.content.bytes,
-                    executable: file.executable,
-                })
-                .collect(),
-            bytes: tree.files.iter().map(|file| file.content.bytes).sum(),
-            existed,
-        };
+        .await
+    }
+
+    /// Stores what was read, unless it is there already.
+    ///
+    /// # Errors
+    /// When it cannot be stored. Nothing of it is kept then.
+    pub async fn keep_snapshot(&self, upload: SnapshotUpload) -> Result<ReceivedSnapshot, ArtifactsError> {
+        let SnapshotUpload { id, tree } = upload;
+        let files = tree.files.iter().map(|file| SnapshotFile {
+            path: file.path.clone(),
+            bytes: file.content.bytes,
+            executable: file.executable,
+        });
+        let files = files.collect();
+        let bytes = tree.files.iter().map(|file| file.content.bytes).sum();
         let existed = self.has_snapshot(&id).await?;
-        let received = received(existed);
         if !existed {
             self.store_snapshot(tree, &id).await?;
         }
-        Ok(received)
+        Ok(ReceivedSnapshot { id, files, bytes, existed })
+    }
+
+    /// The snapshots that were stored before `before`, by the store's clock.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub async fn list_snapshots(&self, before: DateTime<Utc>) -> Result<Vec<SnapshotId>, ArtifactsError> {
+        let prefix = keys::snapshots();
+        let stored: Vec<ObjectMeta> = self
+            .store
+            .list(Some(&prefix))
+            .try_collect()
+            .await
+            .map_err(ArtifactsError::store("cannot list", &prefix))?;
+        let old = stored.iter().filter(|object| object.last_modified < before);
+        Ok(old.filter_map(|object| keys::snapshot_of(&object.location)).collect())
     }
 
     /// Writes the body to a nameless scratch file: zip is read from its end, and a slow sender must not hold

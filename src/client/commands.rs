@@ -1,4 +1,4 @@
-//! The three commands, without the process around them.
+//! `submit`, `logs` and `cancel`, without the process around them.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     Cancel, Logs, Submit,
     definition::{Definition, experiment_name},
-    follow,
+    follow, look,
     pack::PackingList,
     problem::short_finding,
     screen::{Screen, size},
@@ -19,7 +19,7 @@ use super::{
 use crate::domain::run::Status;
 
 /// A request that changes something is sent again when it was not answered in this time.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// What came of a command.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) enum Outcome {
     Done,
     /// A run was followed to its end.
     Ended(Status),
+    /// A definition was judged, and is refused; the findings were written out.
+    Refused,
     /// Ctrl-C.
     Interrupted,
     /// It could not.
@@ -39,9 +41,12 @@ impl Outcome {
     pub(super) fn code(&self, screen: &Screen) -> u8 {
         match self {
             Self::Done | Self::Ended(Status::Completed) => 0,
+            Self::Refused => 2,
             Self::Ended(Status::Canceled) => 3,
             Self::Ended(_) => 1,
             Self::Interrupted => 130,
+            // Whoever read it has enough.
+            Self::Failed(ClientError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Failed(error) => {
                 screen.say(format!("error: {error}"));
                 match error {
@@ -81,7 +86,7 @@ async fn try_submit(
     let id = id_of(&run)?;
     tell_findings(&service, screen, &run).await;
     if !args.follow {
-        screen.out(format!("{id}\n").as_bytes())?;
+        look::write(screen, args.output, &run, |_| format!("{id}\n"))?;
         return Ok(Outcome::Done);
     }
     screen.say(format!("Run {id} in experiment {experiment}"));
@@ -89,7 +94,7 @@ async fn try_submit(
 }
 
 /// Packs and uploads the source directory and gives back the snapshot's id.
-async fn upload(service: &Service, screen: &Screen, source: &Path) -> Result<String, ClientError> {
+pub(super) async fn upload(service: &Service, screen: &Screen, source: &Path) -> Result<String, ClientError> {
     let list = {
         let source = source.to_owned();
         blocking(move || PackingList::of(&source)).await?
@@ -206,7 +211,7 @@ async fn to_the_end(
     status_of(&run).map(Outcome::Ended)
 }
 
-fn status_of(run: &Value) -> Result<Status, ClientError> {
+pub(super) fn status_of(run: &Value) -> Result<Status, ClientError> {
     let status = run["status"].as_str().and_then(|word| word.parse().ok());
     status.ok_or_else(|| ClientError::Answer(format!("it has the status {}", run["status"])))
 }
@@ -255,12 +260,14 @@ async fn try_cancel(
     let status = status_of(&run)?;
     if !args.wait || status.is_terminal() {
         screen.say(format!("Run {} is {status}.", args.run));
+        look::write(screen, args.output, &run, |_| String::new())?;
         return Ok(Outcome::Done);
     }
     let run = tokio::select! {
         run = follow::until_over(&service, screen, &args.run) => run?,
         () = interrupted => return Ok(Outcome::Interrupted),
     };
+    look::write(screen, args.output, &run, |_| String::new())?;
     // Being canceled is what was asked for, so that it is no failure here.
     match status_of(&run)? {
         Status::Canceled => Ok(Outcome::Done),

@@ -326,7 +326,7 @@ pub(super) async fn summary(service: &Service, screen: &Screen, run: &Value) {
     }
 }
 
-fn seconds_between(start: &Value, end: &Value) -> Option<f64> {
+pub(super) fn seconds_between(start: &Value, end: &Value) -> Option<f64> {
     let time = |value: &Value| DateTime::parse_from_rfc3339(value.as_str()?).ok();
     let milliseconds = (time(end)? - time(start)?).num_milliseconds();
     Some(f64::from(i32::try_from(milliseconds / 100).ok()?) / 10.0)

@@ -1,33 +1,41 @@
-//! The command-line client: `submit`, `logs` and `cancel`. It reaches the service over HTTP alone.
+//! The command-line client. It reaches the service over HTTP alone.
 
+mod arguments;
 mod commands;
 mod definition;
 mod follow;
 mod healthcheck;
+mod judge;
+mod look;
 mod pack;
 mod problem;
 mod screen;
 mod service;
+mod table;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use self::{commands::Outcome, screen::Screen};
+use crate::domain::secret::Secret;
 
 pub use self::{
+    arguments::{Completion, Output, Outputs, Render, Runs, ShowRun, Targets, Validate},
     definition::{Definition, DefinitionError, experiment_name},
     healthcheck::{Healthcheck, healthcheck},
     pack::{PackError, PackingList},
+    token::{TokenRequest, print_tokens, token},
 };
 
 /// The exit codes, as `--help` shows them.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    done; when a run was followed: it is Completed
-  1    the followed run is Failed
+  0    done; when a run was followed or waited for: it is Completed
+  1    the run that was followed or waited for is Failed
   2    the definition or the source directory is refused, or the command line is wrong
-  3    the followed run is Canceled
+  3    the run that was followed or waited for is Canceled
   4    the service cannot be reached, or something else went wrong
   130  interrupted by Ctrl-C; the run goes on";
 
@@ -39,7 +47,7 @@ pub struct Connection {
     pub url: String,
     /// Access token, where the service asks for one.
     #[arg(long, env = "ESTIMATORD_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// How many seconds to wait for a service that cannot be reached. Without it: 10 before its first answer, 60
     /// after it.
     #[arg(long, value_name = "SECONDS")]
@@ -67,8 +75,11 @@ pub struct Submit {
     #[arg(long, value_name = "NAME")]
     pub experiment: Option<String>,
     /// Follow status and logs until the run has ended.
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "output")]
     pub follow: bool,
+    /// How the run is written to standard output: its id, or all of it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it instead of the options' own help")]
     pub connection: Connection,
@@ -105,6 +116,9 @@ pub struct Cancel {
     /// Wait until its processes are gone.
     #[arg(long)]
     pub wait: bool,
+    /// How the run is written to standard output: not at all, or all of it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it instead of the options' own help")]
     pub connection: Connection,
@@ -126,6 +140,42 @@ pub async fn logs(args: Logs) -> ExitCode {
 pub async fn cancel(args: Cancel) -> ExitCode {
     let screen = Screen::standard();
     exit(&screen, commands::cancel(&args, &screen, interrupted()).await)
+}
+
+/// Runs `validate`.
+pub async fn validate(args: Validate) -> ExitCode {
+    let screen = Screen::standard();
+    exit(&screen, judge::validate(&args, &screen).await)
+}
+
+/// Runs `render`.
+pub async fn render(args: Render) -> ExitCode {
+    let screen = Screen::standard();
+    exit(&screen, judge::render(&args, &screen).await)
+}
+
+/// Runs `runs`.
+pub async fn runs(args: Runs) -> ExitCode {
+    let screen = Screen::standard();
+    exit(&screen, look::runs(&args, &screen).await)
+}
+
+/// Runs `run`.
+pub async fn run(args: ShowRun) -> ExitCode {
+    let screen = Screen::standard();
+    exit(&screen, look::run(&args, &screen, interrupted()).await)
+}
+
+/// Runs `outputs`.
+pub async fn outputs(args: Outputs) -> ExitCode {
+    let screen = Screen::standard();
+    exit(&screen, look::outputs(&args, &screen).await)
+}
+
+/// Runs `targets`.
+pub async fn targets(args: Targets) -> ExitCode {
+    let screen = Screen::standard();
+    exit(&screen, look::targets(&args, &screen).await)
 }
 
 fn exit(screen: &Screen, outcome: Outcome) -> ExitCode {

@@ -12,6 +12,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header::RETRY_A
 use serde_json::Value;
 
 use super::{Connection, definition::DefinitionError, pack::PackError, problem::Problem, screen::Screen};
+use crate::domain::secret::Secret;
 
 /// How long a service is waited for that never answered: more likely than a restart is a wrong address.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
@@ -33,6 +34,8 @@ pub(super) enum ClientError {
     Definition(#[from] DefinitionError),
     #[error(transparent)]
     Pack(#[from] PackError),
+    #[error("run {run} has no output `{path}`")]
+    NoOutput { run: String, path: String },
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
 }
@@ -42,7 +45,7 @@ pub(super) enum ClientError {
 pub(super) struct Service {
     client: Client,
     base: Url,
-    token: Option<String>,
+    token: Option<Secret>,
     retry_for: Option<Duration>,
     answered: Arc<AtomicBool>,
     /// Whether it was said that the service is away; several requests wait for it at a time.
@@ -77,7 +80,7 @@ impl Service {
         Ok(Self {
             client: client.build().map_err(|error| bad(cause(&error)))?,
             base,
-            token: connection.token.clone().filter(|token| !token.is_empty()),
+            token: connection.token.clone().filter(|token| !token.expose().is_empty()),
             retry_for: connection.retry_for.map(Duration::from_secs),
             answered: Arc::default(),
             said_away: Arc::default(),
@@ -102,9 +105,13 @@ impl Service {
         self.authorised(self.client.post(url))
     }
 
+    pub(super) fn delete(&self, url: Url) -> RequestBuilder {
+        self.authorised(self.client.delete(url))
+    }
+
     fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
-            Some(token) => request.bearer_auth(token),
+            Some(token) => request.bearer_auth(token.expose()),
             None => request,
         }
     }

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     kubernetes::KubernetesSettings,
     node_size::{NodeSize, NodeSizes},
+    project::Project,
 };
 
 /// The name of the target that exists from the start.
@@ -312,6 +313,10 @@ pub struct ComputeTarget {
     /// Whether it has conda.
     #[serde(default)]
     pub conda: Conda,
+    /// The projects that may see and use it; all when there are none.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub projects: Vec<Project>,
 }
 
 /// Why a text is no name.

@@ -29,6 +29,20 @@ pub enum AccessError {
         "`endpoint` must be an `https` or `http` address without user name, password, query and fragment"
     )]
     Endpoint,
+    /// The region is none.
+    #[error("`region` has at most 63 lower-case letters, digits and `-`")]
+    Region,
+    /// The account is none.
+    #[error("`account_name` has at most 24 lower-case letters and digits")]
+    Account,
+    /// The directory is none.
+    #[error("`tenant_id` is a UUID or a domain of Entra ID: letters, digits, `.` and `-`")]
+    Tenant,
+    /// The key file leads elsewhere than its store does.
+    #[error(
+        "`service_account_key` must not have `gcs_base_url` or `disable_oauth`: write `endpoint` into `options`"
+    )]
+    KeyFile,
 }
 
 impl AccessError {
@@ -39,6 +53,10 @@ impl AccessError {
             Self::Unknown { member, .. } | Self::NoText(member) => Some(member),
             Self::Incomplete(_) => None,
             Self::Endpoint => Some("endpoint"),
+            Self::Region => Some("region"),
+            Self::Account => Some("account_name"),
+            Self::Tenant => Some("tenant_id"),
+            Self::KeyFile => Some("service_account_key"),
         }
     }
 }
@@ -81,11 +99,24 @@ impl DatastoreOptions {
         if options.endpoint.as_deref().is_some_and(|endpoint| !is_endpoint(endpoint)) {
             return Err(AccessError::Endpoint);
         }
+        // Both become parts of a host's name: with a dot or a slash in them they would make it another host's.
+        if options.region.as_deref().is_some_and(|region| !is_label(region, 63, b"-")) {
+            return Err(AccessError::Region);
+        }
+        if options.account_name.as_deref().is_some_and(|account| !is_label(account, 24, b"")) {
+            return Err(AccessError::Account);
+        }
         if kind == DatastoreKind::Az && options.account_name.is_none() {
             return Err(AccessError::Incomplete("a datastore in Azure Blob Storage needs `account_name`"));
         }
         Ok(options)
     }
+}
+
+/// Lower-case letters and digits, and whatever else is named; so many at most.
+fn is_label(text: &str, longest: usize, others: &[u8]) -> bool {
+    let fits = (1..=longest).contains(&text.len());
+    fits && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || others.contains(&c))
 }
 
 fn is_endpoint(text: &str) -> bool {
@@ -155,6 +186,13 @@ impl Credentials {
             DatastoreKind::Az => az(&mut members),
             DatastoreKind::Gs => members.secret("service_account_key").map(Self::ServiceAccountKey),
         };
+        match &credentials {
+            Some(Self::ClientSecret { tenant_id, .. }) if !is_tenant(tenant_id) => {
+                return Err(AccessError::Tenant);
+            }
+            Some(Self::ServiceAccountKey(key)) if leads_elsewhere(key) => return Err(AccessError::KeyFile),
+            _ => {}
+        }
         // What is left over belongs to another way of getting in.
         match credentials {
             Some(credentials) if members.0.is_empty() => Ok(Some(credentials)),
@@ -166,6 +204,17 @@ impl Credentials {
             })),
         }
     }
+}
+
+/// It becomes a part of an address.
+fn is_tenant(text: &str) -> bool {
+    text.bytes().all(|c| c.is_ascii_alphanumeric() || b".-".contains(&c)) && !text.contains("..")
+}
+
+/// Whether a key file names another service than the datastore does.
+fn leads_elsewhere(key: &Secret) -> bool {
+    let read = serde_json::from_str::<Map<String, Value>>(key.expose());
+    read.is_ok_and(|members| ["gcs_base_url", "disable_oauth"].iter().any(|name| members.contains_key(*name)))
 }
 
 fn az(members: &mut Texts) -> Option<Credentials> {
@@ -283,5 +332,21 @@ mod tests {
             let refused = read(DatastoreKind::S3, json!({"endpoint": endpoint}));
             assert_eq!(refused, Err(AccessError::Endpoint), "{endpoint}");
         }
+    }
+
+    #[test]
+    fn nothing_makes_a_host_another_one() {
+        use DatastoreKind::{Az, Gs, S3};
+        let options = |kind, value| DatastoreOptions::read(kind, &map(value));
+        for region in ["eu.evil.example/", "eu/x", "EU", "eu@x", ""] {
+            assert!(options(S3, json!({"region": region})).is_err(), "{region}");
+        }
+        for account in ["evil.example/", "a-b", "a#", &"x".repeat(25)] {
+            assert_eq!(options(Az, json!({"account_name": account})), Err(AccessError::Account), "{account}");
+        }
+        let key = json!({"service_account_key": "{\"gcs_base_url\": \"http://169.254.169.254\"}"});
+        assert_eq!(credentials(Gs, key), Err(AccessError::KeyFile));
+        let tenant = json!({"tenant_id": "../x", "client_id": "c", "client_secret": "s"});
+        assert_eq!(credentials(Az, tenant), Err(AccessError::Tenant));
     }
 }

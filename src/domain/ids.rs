@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// A UUIDv7 of the given instant (millisecond resolution) and 10 bytes of randomness.
+#[must_use]
+pub fn uuid_v7(now: DateTime<Utc>, random: [u8; 10]) -> Uuid {
+    let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -18,14 +25,19 @@ macro_rules! uuid_id {
             /// A UUIDv7 of the given instant (millisecond resolution) and 10 bytes of randomness.
             #[must_use]
             pub fn generate(now: DateTime<Utc>, random: [u8; 10]) -> Self {
-                let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
-                Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+                Self(uuid_v7(now, random))
             }
 
             /// Wraps an identifier that was made before, e.g. one read from the database.
             #[must_use]
             pub const fn from_uuid(id: Uuid) -> Self {
                 Self(id)
+            }
+
+            /// Whether it is a UUIDv7: what the service makes, and asks of clients that make their own.
+            #[must_use]
+            pub fn is_version_7(self) -> bool {
+                self.0.get_version_num() == 7 && self.0.get_variant() == uuid::Variant::RFC4122
             }
 
             /// The bare UUID.

@@ -163,6 +163,8 @@ pub fn with_overrides(definition: &Map<String, Value>, overrides: &Map<String, V
                     present.insert(key.clone(), value.clone());
                 }
             }
+            // What is no object cannot be merged into: the rules say that it is wrong, instead of it being lost.
+            (Some(present), _) if name == "script_params" && !present.is_null() => {}
             (Some(present), value) => *present = value.clone(),
             (None, value) => {
                 merged.insert(name.to_owned(), value.clone());

@@ -25,6 +25,7 @@ pub fn one_off_target(run: RunId, plan: &Plan, backend: &Backend) -> Option<Comp
         gpus_per_node: backend.size(&asked.vm_size).and_then(|size| size.gpus).unwrap_or(0),
         containers: plan.containers,
         conda: Conda::Auto,
+        projects: Vec::new(),
     })
 }
 

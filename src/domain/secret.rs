@@ -1,6 +1,6 @@
 //! Texts that are never shown.
 
-use std::fmt;
+use std::{convert::Infallible, fmt, str::FromStr};
 
 /// A password or the like: it can be used, but neither printed nor written into JSON.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,6 +17,15 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+/// Every text can be one: so options of the command line are taken.
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
     }
 }
 

@@ -59,6 +59,25 @@ impl DataDir {
         Ok(Self { path, _lock: lock })
     }
 
+    /// Whether a service has it now. Nothing is made.
+    ///
+    /// # Errors
+    /// When its lock cannot be looked at.
+    pub fn is_held(path: &Path) -> Result<bool, Error> {
+        let lock_path = path.join("service.lock");
+        let unusable = |source| Error::DataDirUnusable { path: lock_path.clone(), source };
+        let lock = match OpenOptions::new().read(true).open(&lock_path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(unusable(error)),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(source)) => Err(unusable(source)),
+        }
+    }
+
     /// The directory: absolute, without symbolic links.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -128,7 +147,9 @@ mod tests {
         let held = DataDir::lock(&dir).unwrap();
         let refused = DataDir::lock(&dir).unwrap_err().to_string();
         assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
+        assert!(DataDir::is_held(&dir).unwrap());
         drop(held);
+        assert!(!DataDir::is_held(&dir).unwrap() && !DataDir::is_held(scratch.path()).unwrap());
         DataDir::lock(&dir).unwrap();
     }
 }

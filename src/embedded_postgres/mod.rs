@@ -29,6 +29,7 @@ mod server;
 mod socket;
 mod supervise;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
@@ -126,6 +127,44 @@ impl EmbeddedPostgres {
         self.socket.discard();
         Ok(())
     }
+}
+
+/// What an embedded server is, or would be, on a machine.
+#[derive(Clone, Debug)]
+pub struct Prospect {
+    /// The major version of the binaries that fit.
+    pub major: u32,
+    /// The account that it runs under.
+    pub account: String,
+    /// Whether there is a cluster already.
+    pub has_cluster: bool,
+}
+
+/// Looks whether a server could be run on a data directory, which need not be there. Nothing is made, and nothing started.
+///
+/// # Errors
+/// When the machine lacks something; the message says what to do about it.
+pub fn prospect(data_dir: &Path, settings: &Settings) -> Result<Prospect, Error> {
+    let layout = Layout::new(data_dir)?;
+    let account = Account::choose(&layout)?;
+    if data_dir.is_dir() {
+        account.check_reach(&settings.trampoline, &layout)?;
+    }
+    let pinned = layout.cluster_major()?;
+    let binaries = binaries::find(settings, &account, pinned.as_deref(), &layout.cluster)?;
+    Ok(Prospect { major: binaries.major, account: account.name, has_cluster: pinned.is_some() })
+}
+
+/// How to connect to the server that another process runs on a data directory, for looking after it meanwhile; none when there is
+/// no socket.
+///
+/// # Errors
+/// When the data directory is not one, or belongs to somebody else.
+pub fn connect_options_of_running(data_dir: &Path) -> Result<Option<PgConnectOptions>, Error> {
+    let root = fs::canonicalize(data_dir).map_err(Error::io("find", data_dir))?;
+    let layout = Layout::new(&root)?;
+    let account = Account::choose(&layout)?;
+    Ok(SocketDir::of_running(&layout, &account).map(|socket| connect_options(&socket)))
 }
 
 /// Sets what sqlx would otherwise take from `PG…` variables, which are meant for some other server.

@@ -49,7 +49,8 @@ pub(super) async fn end_all(layout: &Layout) -> Result<File, Error> {
         return Ok(lock);
     }
     let began = Instant::now();
-    tracing::info!(processes = describe(&find(layout)), "waiting for an earlier PostgreSQL to end");
+    let processes = describe(&find(layout));
+    tracing::info!("waiting for an earlier PostgreSQL to end: {processes}");
     for (signal, patience) in STAGES {
         let found = find(layout);
         for process in &found {
@@ -66,10 +67,11 @@ pub(super) async fn end_all(layout: &Layout) -> Result<File, Error> {
         });
         if let Some(answer) = done.await {
             answer?;
-            tracing::info!(seconds = began.elapsed().as_secs_f32(), "the earlier PostgreSQL has ended");
+            let waited_seconds = began.elapsed().as_secs_f32();
+            tracing::info!(waited_seconds, "the earlier PostgreSQL has ended after {waited_seconds:.1} s");
             return Ok(lock);
         }
-        tracing::warn!(%signal, "the earlier PostgreSQL is still there");
+        tracing::warn!(%signal, "the earlier PostgreSQL is still there after {signal}");
     }
     Err(Error::StillRunning { cluster: layout.cluster.clone(), processes: describe(&find(layout)) })
 }

@@ -63,7 +63,7 @@ async fn serve(args: ServePostgresOnly) -> anyhow::Result<ExitCode> {
         () = &mut told_to_stop => None,
     };
     if let Some(status) = lost {
-        tracing::error!(%status, "the embedded PostgreSQL has ended unexpectedly");
+        tracing::error!("the embedded PostgreSQL has ended unexpectedly: {status}");
         return Ok(ExitCode::from(SERVER_LOST));
     }
     postgres.stop().await?;

@@ -87,11 +87,14 @@ impl Server {
             self.running.signal(signal);
             if let Some(status) = self.running.exited_within(patience).await {
                 if !status.success() {
-                    tracing::warn!(%status, "PostgreSQL did not end cleanly; it recovers at the next start");
+                    tracing::warn!(
+                        "PostgreSQL did not end cleanly ({status}); it recovers at the next start"
+                    );
                 }
                 return Ok(());
             }
-            tracing::warn!(%signal, seconds = patience.as_secs(), "PostgreSQL has not ended");
+            let waited_seconds = patience.as_secs();
+            tracing::warn!(%signal, waited_seconds, "PostgreSQL has not ended {waited_seconds} s after {signal}");
         }
         Err(Error::Unstoppable { pid: self.running.pid().as_raw() })
     }

@@ -30,14 +30,27 @@ impl SocketDir {
     /// Below the data directory when the path is short enough, else in the user's runtime directory or in
     /// `/tmp` under a name that is always the same for one cluster.
     pub(super) fn prepare(layout: &Layout, account: &Account) -> Result<Self, Error> {
-        let near = layout.root.join("pg.sock");
-        let (path, elsewhere) = if fits(&near) { (near, false) } else { (distant(layout, account), true) };
-        make(&path, account)?;
-        let socket = Self { path, elsewhere };
+        let socket = Self::of(layout, account);
+        make(&socket.path, account)?;
         for name in socket.files() {
             remove(&name, fs::remove_file(&name))?;
         }
         Ok(socket)
+    }
+
+    /// That of a server which somebody else has started; none when there is no socket in it, or when it is not the server's own.
+    pub(super) fn of_running(layout: &Layout, account: &Account) -> Option<Self> {
+        let socket = Self::of(layout, account);
+        let found = fs::symlink_metadata(&socket.path).ok()?;
+        let is_ours = found.is_dir() && found.uid() == account.uid.as_raw() && found.mode() & 0o777 == 0o700;
+        let [name, _] = socket.files();
+        (is_ours && name.exists()).then_some(socket)
+    }
+
+    fn of(layout: &Layout, account: &Account) -> Self {
+        let near = layout.root.join("pg.sock");
+        let (path, elsewhere) = if fits(&near) { (near, false) } else { (distant(layout, account), true) };
+        Self { path, elsewhere }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -126,7 +126,8 @@ impl Running {
     pub(super) fn signal(&self, signal: Signal) {
         let reaped = locked(&self.reaped);
         if !*reaped && let Err(error) = kill(self.pid, signal) {
-            tracing::warn!(pid = self.pid.as_raw(), %signal, %error, "cannot signal PostgreSQL");
+            let pid = self.pid.as_raw();
+            tracing::warn!(pid, %signal, "cannot send {signal} to PostgreSQL, process {pid}: {error}");
         }
     }
 }
@@ -143,7 +144,7 @@ fn wait(mut child: Child, pid: Pid, reaped: &Mutex<bool>) -> ExitStatus {
     let mut reaped = locked(reaped);
     *reaped = true;
     child.wait().unwrap_or_else(|error| {
-        tracing::warn!(%error, "somebody else has waited for PostgreSQL");
+        tracing::warn!("somebody else has waited for PostgreSQL: {error}");
         ExitStatus::from_raw(1 << 8)
     })
 }

@@ -1,13 +1,13 @@
 //! Compute targets.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, types::Json};
+use sqlx::{PgConnection, PgPool, types::Json};
 
-use super::{Storage, StorageError, error::json_text};
+use super::{ProjectStorage, Storage, StorageError, error::json_text, runs::Run};
 use crate::domain::compute_target::{
     Backend, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers, DEFAULT_CLUSTER_LIMIT,
 };
-use crate::domain::ids::RunId;
+use crate::domain::project::Project;
 
 /// A target with what is kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ struct Row {
     gpus_per_node: i32,
     containers: String,
     conda: String,
+    projects: Vec<String>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     reachable: Option<bool>,
@@ -84,6 +85,8 @@ impl TryFrom<Row> for StoredComputeTarget {
             .into_iter()
             .find(|word| word.as_str() == row.conda)
             .ok_or_else(|| bad("conda", format!("`{}` is no word for it", row.conda)))?;
+        let projects: Result<Vec<Project>, _> = row.projects.iter().map(|name| name.parse()).collect();
+        let projects = projects.map_err(|error| bad("projects", error.to_string()))?;
         let health = match (row.reachable, row.health_since) {
             (Some(reachable), Some(since)) => Some(Health { reachable, since, detail: row.health_detail }),
             _ => None,
@@ -99,6 +102,7 @@ impl TryFrom<Row> for StoredComputeTarget {
                 gpus_per_node: u32::try_from(row.gpus_per_node).unwrap_or(0),
                 containers,
                 conda,
+                projects,
             },
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -120,13 +124,14 @@ impl Storage {
         // xmax is 0 on a row that this very statement inserted.
         let row = sqlx::query!(
             r#"INSERT INTO compute_targets
-                   (name, type, backend, max_nodes, vm_size, vm_priority, gpus_per_node, containers, conda, created_at, updated_at)
-               VALUES ($1, $2, $3::text::json, $4, $5, $6, $7, $8, $9, $10, $10)
+                   (name, type, backend, max_nodes, vm_size, vm_priority, gpus_per_node, containers, conda, created_at, updated_at,
+                    projects)
+               VALUES ($1, $2, $3::text::json, $4, $5, $6, $7, $8, $9, $10, $10, $11)
                ON CONFLICT (name) DO UPDATE SET
                    type = excluded.type, backend = excluded.backend, max_nodes = excluded.max_nodes,
                    vm_size = excluded.vm_size, vm_priority = excluded.vm_priority,
                    gpus_per_node = excluded.gpus_per_node, containers = excluded.containers, conda = excluded.conda,
-                   updated_at = excluded.updated_at
+                   updated_at = excluded.updated_at, projects = excluded.projects
                RETURNING (xmax = 0) AS "created!", created_at, updated_at, reachable, health_since, health_detail"#,
             target.name.as_str(),
             target.kind.as_str(),
@@ -138,6 +143,7 @@ impl Storage {
             target.containers.as_str(),
             target.conda.as_str(),
             now,
+            &names(&target.projects),
         )
         .fetch_one(&self.pool)
         .await?;
@@ -169,10 +175,11 @@ impl Storage {
             Row,
             r#"UPDATE compute_targets SET
                    type = $3, backend = $4::text::json, max_nodes = $5, vm_size = $6, vm_priority = $7, gpus_per_node = $8,
-                   containers = $9, conda = $10, updated_at = $11
+                   containers = $9, conda = $10, updated_at = $11, projects = $12
                WHERE name = $1 AND updated_at = $2
                RETURNING name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
-                         gpus_per_node, containers, conda, created_at, updated_at, reachable, health_since, health_detail"#,
+                         gpus_per_node, containers, conda, projects, created_at, updated_at, reachable, health_since,
+                         health_detail"#,
             target.name.as_str(),
             last_changed,
             target.kind.as_str(),
@@ -184,6 +191,7 @@ impl Storage {
             target.containers.as_str(),
             target.conda.as_str(),
             now,
+            &names(&target.projects),
         )
         .fetch_optional(&self.pool)
         .await?
@@ -196,17 +204,7 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn get_compute_target(&self, name: &str) -> Result<Option<StoredComputeTarget>, StorageError> {
-        sqlx::query_as!(
-            Row,
-            r#"SELECT name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
-                      gpus_per_node, containers, conda, created_at, updated_at, reachable, health_since, health_detail
-               FROM compute_targets WHERE name = $1"#,
-            name
-        )
-        .fetch_optional(&self.pool)
-        .await?
-        .map(TryInto::try_into)
-        .transpose()
+        find(&self.pool, name, None).await
     }
 
     /// Every target, by name.
@@ -214,17 +212,7 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn list_compute_targets(&self) -> Result<Vec<StoredComputeTarget>, StorageError> {
-        sqlx::query_as!(
-            Row,
-            r#"SELECT name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
-                      gpus_per_node, containers, conda, created_at, updated_at, reachable, health_since, health_detail
-               FROM compute_targets ORDER BY name"#
-        )
-        .fetch_all(&self.pool)
-        .await?
-        .into_iter()
-        .map(TryInto::try_into)
-        .collect()
+        list(&self.pool, None).await
     }
 
     /// Deletes a target on which no run is waiting or active.
@@ -273,9 +261,8 @@ impl Storage {
         sqlx::query!(
             "UPDATE compute_targets SET
                  health_since = CASE WHEN reachable IS NOT DISTINCT FROM $1 THEN health_since ELSE $3 END,
-                 reachable = $1, health_detail = $2, default_limit = $4
-             WHERE backend->>'kind' = 'process'
-               AND (reachable, health_detail, default_limit) IS DISTINCT FROM ($1, $2, $4)",
+                 reachable = $1, health_detail = $2, default_limit = $4, worker_seen_at = now()
+             WHERE backend->>'kind' = 'process'",
             reachable,
             detail,
             now,
@@ -302,9 +289,8 @@ impl Storage {
         sqlx::query!(
             "UPDATE compute_targets SET
                  health_since = CASE WHEN reachable IS NOT DISTINCT FROM $2 THEN health_since ELSE $4 END,
-                 reachable = $2, health_detail = $3, default_limit = $5
-             WHERE name = $1 AND backend->>'kind' <> 'process'
-               AND (reachable, health_detail, default_limit) IS DISTINCT FROM ($2, $3, $5)",
+                 reachable = $2, health_detail = $3, default_limit = $5, worker_seen_at = now()
+             WHERE name = $1 AND backend->>'kind' <> 'process'",
             name.as_str(),
             reachable,
             detail,
@@ -317,17 +303,17 @@ impl Storage {
     }
 }
 
-/// Makes the target of one run, in the transaction that accepts it.
+/// Makes the target of one run, in the transaction that accepts it. False when its name, which is half of the run's id, is taken.
 pub(in crate::storage) async fn insert_one_off(
     connection: &mut PgConnection,
     target: &ComputeTarget,
-    run: RunId,
-    now: DateTime<Utc>,
-) -> Result<(), StorageError> {
-    sqlx::query!(
+    run: &Run,
+) -> Result<bool, StorageError> {
+    let inserted = sqlx::query!(
         "INSERT INTO compute_targets (name, type, backend, max_nodes, vm_size, vm_priority, gpus_per_node, containers, conda,
-                                      created_at, updated_at, one_off_run)
-         VALUES ($1, $2, $3::text::json, $4, $5, $6, $7, $8, $9, $10, $10, $11)",
+                                      created_at, updated_at, one_off_run, projects)
+         VALUES ($1, $2, $3::text::json, $4, $5, $6, $7, $8, $9, $10, $10, $11, $12)
+         ON CONFLICT (name) DO NOTHING",
         target.name.as_str(),
         target.kind.as_str(),
         json_text(&target.backend)?,
@@ -337,10 +323,69 @@ pub(in crate::storage) async fn insert_one_off(
         i32::try_from(target.gpus_per_node).unwrap_or(i32::MAX),
         target.containers.as_str(),
         target.conda.as_str(),
-        now,
-        run.as_uuid(),
+        run.created_at,
+        run.id.as_uuid(),
+        &names(std::slice::from_ref(&run.project)),
     )
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(inserted.rows_affected() == 1)
+}
+
+impl ProjectStorage {
+    /// A target that the project may use, by its name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn get_compute_target(&self, name: &str) -> Result<Option<StoredComputeTarget>, StorageError> {
+        find(&self.pool, name, Some(&self.project)).await
+    }
+
+    /// Every target that the project may use, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list_compute_targets(&self) -> Result<Vec<StoredComputeTarget>, StorageError> {
+        list(&self.pool, Some(&self.project)).await
+    }
+}
+
+async fn find(
+    pool: &PgPool,
+    name: &str,
+    project: Option<&Project>,
+) -> Result<Option<StoredComputeTarget>, StorageError> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
+                  gpus_per_node, containers, conda, projects, created_at, updated_at, reachable, health_since,
+                     health_detail
+           FROM compute_targets WHERE name = $1 AND ($2::text IS NULL OR projects = '{}' OR $2 = ANY (projects))"#,
+        name,
+        project.map(Project::as_str),
+    )
+    .fetch_optional(pool)
+    .await?
+    .map(TryInto::try_into)
+    .transpose()
+}
+
+async fn list(pool: &PgPool, project: Option<&Project>) -> Result<Vec<StoredComputeTarget>, StorageError> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
+                  gpus_per_node, containers, conda, projects, created_at, updated_at, reachable, health_since,
+                     health_detail
+           FROM compute_targets WHERE $1::text IS NULL OR projects = '{}' OR $1 = ANY (projects) ORDER BY name"#,
+        project.map(Project::as_str),
+    )
+    .fetch_all(pool)
+    .await?
+    .into_iter()
+    .map(TryInto::try_into)
+    .collect()
+}
+
+fn names(projects: &[Project]) -> Vec<String> {
+    projects.iter().map(|project| project.as_str().to_owned()).collect()
 }

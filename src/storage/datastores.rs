@@ -6,10 +6,11 @@ use chrono::{DateTime, Utc};
 
 use sqlx::types::Json;
 
-use super::{Storage, StorageError, error::json_text};
+use super::{ProjectStorage, Storage, StorageError, error::json_text};
 use crate::domain::{
     datastore::{Datastore, DatastoreName, DatastoreUrl},
     datastore_access::DatastoreOptions,
+    project::{Project, Qualified},
 };
 
 /// A datastore with what is kept beside it.
@@ -61,15 +62,19 @@ impl TryFrom<Row> for StoredDatastore {
     }
 }
 
-fn datastore(name: &str, url: &str) -> Result<Datastore, StorageError> {
-    let bad = |column, detail: String| StorageError::inconsistent("datastores", column, name, detail);
+fn datastore(stored_name: &str, url: &str) -> Result<Datastore, StorageError> {
+    let bad = |column, detail: String| StorageError::inconsistent("datastores", column, stored_name, detail);
+    let qualified = Qualified::from_stored(stored_name.to_owned());
     Ok(Datastore {
-        name: name.parse::<DatastoreName>().map_err(|_| bad("name", "no valid name".to_owned()))?,
+        name: qualified
+            .name()
+            .parse::<DatastoreName>()
+            .map_err(|_| bad("name", "no valid name".to_owned()))?,
         url: DatastoreUrl::parse(url).map_err(|why| bad("url", why.to_string()))?,
     })
 }
 
-impl Storage {
+impl ProjectStorage {
     /// Makes or replaces a datastore. Answers it, and whether it is access.
     ///
     /// # Errors
@@ -86,7 +91,7 @@ impl Storage {
                ON CONFLICT (name) DO UPDATE SET url = excluded.url, options = excluded.options,
                    credentials = excluded.credentials, updated_at = excluded.updated_at
                RETURNING (xmax = 0) AS "created!", created_at, updated_at"#,
-            access.datastore.name.as_str(),
+            self.project.qualified(access.datastore.name.as_str()).into_string(),
             access.datastore.url.as_str(),
             json_text(&access.options)?,
             access.sealed_credentials.as_deref(),
@@ -121,7 +126,7 @@ impl Storage {
                WHERE name = $1 AND updated_at = $2
                RETURNING name, url, options AS "options: Json<DatastoreOptions>",
                    credentials IS NOT NULL AS "has_credentials!", created_at, updated_at"#,
-            access.datastore.name.as_str(),
+            self.project.qualified(access.datastore.name.as_str()).into_string(),
             last_changed,
             access.datastore.url.as_str(),
             json_text(&access.options)?,
@@ -144,35 +149,12 @@ impl Storage {
             r#"SELECT name, url, options AS "options: Json<DatastoreOptions>",
                    credentials IS NOT NULL AS "has_credentials!", created_at, updated_at
                FROM datastores WHERE name = $1"#,
-            name
+            self.project.qualified(name).into_string()
         )
         .fetch_optional(&self.pool)
         .await?
         .map(TryInto::try_into)
         .transpose()
-    }
-
-    /// What is needed to reach some datastores: those of these names that are there.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn datastore_access(&self, names: &[String]) -> Result<Vec<DatastoreAccess>, StorageError> {
-        let rows = sqlx::query!(
-            r#"SELECT name, url, options AS "options: Json<DatastoreOptions>", credentials
-               FROM datastores WHERE name = ANY($1)"#,
-            names,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(DatastoreAccess {
-                    datastore: datastore(&row.name, &row.url)?,
-                    options: row.options.0,
-                    sealed_credentials: row.credentials,
-                })
-            })
-            .collect()
     }
 
     /// Datastores by name, those behind `after` only, `limit` at most.
@@ -188,9 +170,10 @@ impl Storage {
             Row,
             r#"SELECT name, url, options AS "options: Json<DatastoreOptions>",
                    credentials IS NOT NULL AS "has_credentials!", created_at, updated_at
-               FROM datastores WHERE $1::text IS NULL OR name > $1 ORDER BY name LIMIT $2"#,
-            after,
+               FROM datastores WHERE project = $3 AND ($1::text IS NULL OR name > $1) ORDER BY name LIMIT $2"#,
+            after.map(|name| self.project.qualified(name).into_string()),
             i64::from(limit),
+            self.project.as_str(),
         )
         .fetch_all(&self.pool)
         .await?
@@ -199,13 +182,15 @@ impl Storage {
         .collect()
     }
 
-    /// The names of all datastores.
+    /// The names of all datastores of the project.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn datastore_names(&self) -> Result<BTreeSet<String>, StorageError> {
-        let names = sqlx::query_scalar!("SELECT name FROM datastores").fetch_all(&self.pool).await?;
-        Ok(names.into_iter().collect())
+        let kept =
+            sqlx::query_scalar!("SELECT name FROM datastores WHERE project = $1", self.project.as_str());
+        let kept = kept.fetch_all(&self.pool).await?.into_iter().map(Qualified::from_stored);
+        Ok(kept.map(|name| name.name().to_owned()).collect())
     }
 
     /// Deletes a datastore; what lies in it is not touched. With `last_changed` only when it was last changed then. Answers
@@ -220,11 +205,41 @@ impl Storage {
     ) -> Result<bool, StorageError> {
         let result = sqlx::query!(
             "DELETE FROM datastores WHERE name = $1 AND ($2::timestamptz IS NULL OR updated_at = $2)",
-            name,
+            self.project.qualified(name).into_string(),
             last_changed,
         )
         .execute(&self.pool)
         .await?;
         Ok(result.rows_affected() == 1)
+    }
+}
+
+impl Storage {
+    /// What is needed to reach some datastores of a project: those of these names that are there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn datastore_access(
+        &self,
+        project: &Project,
+        names: &[String],
+    ) -> Result<Vec<DatastoreAccess>, StorageError> {
+        let kept: Vec<String> = names.iter().map(|name| project.qualified(name).into_string()).collect();
+        let rows = sqlx::query!(
+            r#"SELECT name, url, options AS "options: Json<DatastoreOptions>", credentials
+               FROM datastores WHERE name = ANY($1)"#,
+            &kept,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(DatastoreAccess {
+                    datastore: datastore(&row.name, &row.url)?,
+                    options: row.options.0,
+                    sealed_credentials: row.credentials,
+                })
+            })
+            .collect()
     }
 }

@@ -45,6 +45,13 @@ impl StorageError {
     ) -> Self {
         Self::Inconsistent(Inconsistency { table, column, row: row.to_string(), detail: detail.to_string() })
     }
+
+    /// Whether something was to be stored that needs what is gone: deleted, because it was old, after it was looked at.
+    #[must_use]
+    pub fn is_about_what_is_gone(&self) -> bool {
+        let Self::Refused(sqlx::Error::Database(error)) = self else { return false };
+        matches!(error.constraint(), Some("the_snapshot_is_there" | "runs_estimator_id_fkey"))
+    }
 }
 
 impl From<sqlx::Error> for StorageError {
@@ -56,9 +63,10 @@ impl From<sqlx::Error> for StorageError {
             }
             // SQLSTATE classes (PostgreSQL manual, appendix A): 08 connection, 53 out of resources, 57P0x the server is
             // shutting down or starting, 40 serialization failures and deadlocks, 58 system errors, 25006 a read-only
-            // server (after a fail-over).
+            // server (after a fail-over), 57014 and 55P03 statements and locks that took longer than the server allows.
             E::Database(e) => e.code().is_some_and(|code| {
-                ["08", "53", "57P", "40", "58"].iter().any(|class| code.starts_with(class)) || code == "25006"
+                ["08", "53", "57P", "40", "58"].iter().any(|class| code.starts_with(class))
+                    || ["25006", "57014", "55P03"].contains(&&*code)
             }),
             _ => false,
         };

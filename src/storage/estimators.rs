@@ -6,11 +6,11 @@ use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use super::{
-    Storage, StorageError,
+    ProjectStorage, Storage, StorageError,
     error::{exact_object, json_text},
-    idempotency::{Idempotency, Keyed, Recorded},
+    idempotency::{self, Begun, Idempotency, Keyed, Recorded},
 };
-use crate::domain::{environment::Environment, finding::Finding, ids::EstimatorId};
+use crate::domain::{environment::Environment, finding::Finding, ids::EstimatorId, project::Project};
 
 /// A stored estimator. Its secrets were taken out before it came here.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,15 +65,17 @@ impl TryFrom<Row> for Estimator {
     }
 }
 
-/// Inserts an estimator within somebody's transaction.
+/// Inserts an estimator within somebody's transaction. One that came with a run goes with the last run that is made of it.
 pub(in crate::storage) async fn insert(
     connection: &mut PgConnection,
+    project: &Project,
     estimator: &Estimator,
+    came_with_run: bool,
 ) -> Result<(), StorageError> {
     sqlx::query!(
         "INSERT INTO estimators (id, framework, definition, findings, environment, rule_set_version, created_at,
-                                 registry_password)
-         VALUES ($1, $2, $3::text::json, $4::text::json, $5::text::json, $6, $7, $8)",
+                                 registry_password, project, came_with_run)
+         VALUES ($1, $2, $3::text::json, $4::text::json, $5::text::json, $6, $7, $8, $9, $10)",
         estimator.id.as_uuid(),
         estimator.framework,
         json_text(&estimator.definition)?,
@@ -82,6 +84,8 @@ pub(in crate::storage) async fn insert(
         estimator.rule_set_version,
         estimator.created_at,
         estimator.sealed_registry_password.as_deref(),
+        project.as_str(),
+        came_with_run,
     )
     .execute(connection)
     .await?;
@@ -100,32 +104,25 @@ impl Storage {
                 .await?;
         Ok(found.flatten())
     }
+}
 
+impl ProjectStorage {
     /// Stores an estimator, together with the answer to an idempotent request. `answer` renders what the client gets.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When its snapshot has been deleted since it was judged ([`StorageError::is_about_what_is_gone`]), or the database fails.
     pub async fn insert_estimator(
         &self,
         estimator: &Estimator,
         idempotency: Option<&Idempotency>,
         answer: impl FnOnce() -> Recorded,
     ) -> Result<Keyed, StorageError> {
-        let mut tx = self.pool.begin().await?;
-        if let Some(key) = idempotency
-            && let Some(earlier) = super::idempotency::begin(&mut tx, key).await?
-        {
-            // Explicitly, so that the key's lock is gone when the client asks again.
-            tx.rollback().await?;
-            return Ok(earlier);
-        }
-        insert(&mut tx, estimator).await?;
-        let recorded = answer();
-        if let Some(key) = idempotency {
-            super::idempotency::record(&mut tx, key, &recorded, estimator.created_at).await?;
-        }
-        tx.commit().await?;
-        Ok(Keyed::Done(recorded))
+        let mut tx = match idempotency::open(&self.pool, idempotency).await? {
+            Begun::Answered(earlier) => return Ok(earlier),
+            Begun::Open(tx) => tx,
+        };
+        insert(&mut tx, &self.project, estimator, false).await?;
+        idempotency::finish(tx, idempotency, answer()).await
     }
 
     /// An estimator by its id, archived ones included.
@@ -138,8 +135,9 @@ impl Storage {
             r#"SELECT id, framework, definition::text AS "definition!",
                       findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
                       rule_set_version, registry_password, created_at, archived_at
-               FROM estimators WHERE id = $1"#,
-            id.as_uuid()
+               FROM estimators WHERE id = $1 AND project = $2"#,
+            id.as_uuid(),
+            self.project.as_str(),
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -161,12 +159,13 @@ impl Storage {
                       findings AS "findings: Json<Vec<Finding>>", environment AS "environment: Json<Environment>",
                       rule_set_version, registry_password, created_at, archived_at
                FROM estimators
-               WHERE archived_at IS NULL
+               WHERE archived_at IS NULL AND project = $4
                  AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2::uuid))
                ORDER BY created_at DESC, id DESC LIMIT $3"#,
             before.map(|b| b.0),
             before.map(|b| b.1),
             i64::from(limit),
+            self.project.as_str(),
         )
         .fetch_all(&self.pool)
         .await?;
@@ -180,9 +179,10 @@ impl Storage {
     /// When the database fails.
     pub async fn archive_estimator(&self, id: EstimatorId, now: DateTime<Utc>) -> Result<bool, StorageError> {
         let result = sqlx::query!(
-            "UPDATE estimators SET archived_at = coalesce(archived_at, $2) WHERE id = $1",
+            "UPDATE estimators SET archived_at = coalesce(archived_at, $2) WHERE id = $1 AND project = $3",
             id.as_uuid(),
             now,
+            self.project.as_str(),
         )
         .execute(&self.pool)
         .await?;

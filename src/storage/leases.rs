@@ -13,7 +13,7 @@ use super::{
     runs::{Row, Run},
 };
 use crate::domain::{
-    compute_target::{Backend, DEFAULT_CLUSTER_LIMIT},
+    compute_target::{Backend, DEFAULT_CLUSTER_LIMIT, Engine},
     finding::Finding,
     ids::RunId,
     plan::Plan,
@@ -33,10 +33,23 @@ pub struct Lease {
 pub struct Claimant {
     /// Names the worker node: stable across restarts on one data directory, unique among data directories.
     pub node: String,
+    /// The name of the machine that it is on.
+    pub host: String,
     /// How long a lease lasts unless it is renewed.
     pub ttl: Duration,
     /// Active runs on a target that sets no limit of its own.
     pub default_target_limit: u32,
+    /// Active runs that one caller may have; any number when none.
+    pub caller_limit: Option<u32>,
+}
+
+/// Who of the queue goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The highest priority, then the oldest.
+    Priority,
+    /// The oldest: used now and then, so that nobody waits for ever behind others that keep coming.
+    Age,
 }
 
 /// A run that was claimed.
@@ -60,15 +73,23 @@ pub struct Renewed {
 /// The order in which advisory locks are taken is nobody's business but this file's: one number per purpose.
 const ADMISSION_LOCK: i64 = 0x6573_7469_6d01;
 
+#[cfg(all(feature = "sabotage", not(debug_assertions)))]
+compile_error!("the feature `sabotage` is for tests: nobody runs a service without a fence");
+
+/// The token of every claim: a fresh one of the database's. The feature `sabotage`, of tests only, gives every claim the same and so
+/// breaks the fence; `tests/simulation` must find that.
+const TOKEN_OF_EVERY_CLAIM: Option<Uuid> = if cfg!(feature = "sabotage") { Some(Uuid::nil()) } else { None };
+
 impl Storage {
-    /// Gives queued runs their places: as many per target as its limit leaves free, highest priority first, then oldest;
-    /// `room` at most. Each becomes `Preparing`, gets its next attempt and a lease.
+    /// Gives queued runs their places: as many per target as its limit leaves free, and per caller as the claimant's
+    /// limit does; `room` at most. Each becomes `Preparing`, gets its next attempt and a lease.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn admit_runs(
         &self,
         claimant: &Claimant,
+        order: Order,
         room: u32,
         now: DateTime<Utc>,
     ) -> Result<Vec<Claimed>, StorageError> {
@@ -87,37 +108,54 @@ impl Storage {
                    SELECT pool, count(*) AS runs FROM runs
                    JOIN compute_targets ON compute_targets.name = runs.compute_target
                    WHERE status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled') GROUP BY pool
+               ), callers AS (
+                   SELECT caller, count(*) AS runs FROM runs
+                   WHERE status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled') GROUP BY caller
+               ), targets AS (
+                   SELECT name, pool, backend,
+                          coalesce((backend->>'max_concurrent_runs')::bigint,
+                                   CASE WHEN backend->>'kind' = 'process' THEN $3::bigint ELSE $5::bigint END)
+                              - coalesce(active.runs, 0) AS places
+                   FROM compute_targets LEFT JOIN active USING (pool)
+               ), due AS (
+                   -- Who waits for a full target takes no place of the caller's from those who need not.
+                   SELECT runs.id, pool, targets.backend, places, CASE WHEN $8 THEN 0 ELSE priority END AS rank, created_at,
+                          coalesce(callers.runs, 0) AS of_caller,
+                          row_number() OVER (PARTITION BY runs.caller
+                                             ORDER BY CASE WHEN $8 THEN 0 ELSE priority END DESC, created_at, id) AS place_of_caller
+                   FROM runs JOIN targets ON targets.name = runs.compute_target
+                   LEFT JOIN callers ON callers.caller = runs.caller
+                   WHERE status = 'Queued' AND next_step_at <= now() AND places > 0
+                     AND (queue_deadline IS NULL OR queue_deadline > now())
                ), ranked AS (
-                   SELECT runs.id, runs.priority, runs.created_at, pool, compute_targets.backend,
-                          row_number() OVER (PARTITION BY pool
-                                             ORDER BY runs.priority DESC, runs.created_at, runs.id) AS place
-                   FROM runs JOIN compute_targets ON compute_targets.name = runs.compute_target
-                   WHERE status = 'Queued' AND next_step_at <= $5
+                   SELECT *, row_number() OVER (PARTITION BY pool ORDER BY rank DESC, created_at, id) AS place
+                   FROM due WHERE $7::bigint IS NULL OR place_of_caller <= $7 - of_caller
                ), admitted AS (
-                   SELECT ranked.id FROM ranked LEFT JOIN active ON active.pool = ranked.pool
-                   WHERE ranked.place <= coalesce((ranked.backend->>'max_concurrent_runs')::bigint,
-                                                  CASE WHEN ranked.backend->>'kind' = 'process' THEN $3::bigint ELSE $6::bigint END)
-                                         - coalesce(active.runs, 0)
-                   ORDER BY ranked.priority DESC, ranked.created_at, ranked.id LIMIT $4
+                   SELECT id, backend AS target_backend FROM ranked WHERE place <= places
+                   ORDER BY rank DESC, created_at, id LIMIT $4
                )
                UPDATE runs SET
                    status = CASE WHEN plan->'one_off_target' IS NULL THEN 'Preparing' ELSE 'Provisioning' END, attempt = attempt + 1, detail = NULL, exit_code = NULL, signal = NULL,
-                   lease_token = gen_random_uuid(), lease_owner = $1, lease_expires_at = now() + make_interval(secs => $2),
+                   lease_token = coalesce($6, gen_random_uuid()), lease_owner = $1,
+                   lease_expires_at = now() + make_interval(secs => $2),
                    -- Processes can be watched where they were started only, jobs of a cluster from everywhere.
-                   node = CASE WHEN backend->>'kind' = 'process' THEN $1::text END, next_step_at = $5, event_count = event_count + 1
+                   node = CASE WHEN runs.backend->>'kind' = 'process' THEN $1::text END, next_step_at = '-infinity', event_count = event_count + 1
                FROM admitted WHERE runs.id = admitted.id AND runs.status = 'Queued'
                RETURNING runs.id, experiment_name, display_name, estimator_id, compute_target,
                    backend AS "backend: Json<Backend>",
                    definition::text AS "definition!", findings AS "findings: Json<Vec<Finding>>",
                    plan AS "plan: Json<Plan>", actual_environment AS "actual_environment: Json<Value>",
                    tags AS "tags: Json<BTreeMap<String, String>>", priority, max_attempts, status, cause, detail,
-                   exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at"#,
+                   exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at, stop_sent_at,
+                      cancel_evidence, retry_on, queued_at, max_queue_duration_seconds, project, caller, rerun_of"#,
             claimant.node,
             claimant.ttl.as_secs_f64(),
             i64::from(claimant.default_target_limit),
             i64::from(room),
-            now,
             i64::from(DEFAULT_CLUSTER_LIMIT),
+            TOKEN_OF_EVERY_CLAIM,
+            claimant.caller_limit.map(i64::from),
+            order == Order::Age,
         )
         .fetch_all(&mut *tx)
         .await?;
@@ -131,10 +169,12 @@ impl Storage {
             .fetch_one(&mut *tx)
             .await?;
             sqlx::query!(
-                "INSERT INTO run_attempts (run_id, number, node, created_at) VALUES ($1, $2, $3, $4)",
+                "INSERT INTO run_attempts (run_id, number, node, host, created_at) VALUES ($1, $2, $3, $4, $5)",
                 run.id.as_uuid(),
                 i32::try_from(run.attempt).unwrap_or(i32::MAX),
                 claimant.node,
+                // Where a cluster runs it is the cluster's to say.
+                (run.backend.engine == Engine::Process).then_some(claimant.host.as_str()),
                 now,
             )
             .execute(&mut *tx)
@@ -151,26 +191,21 @@ impl Storage {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn adopt_runs(
-        &self,
-        claimant: &Claimant,
-        room: u32,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<Claimed>, StorageError> {
+    pub async fn adopt_runs(&self, claimant: &Claimant, room: u32) -> Result<Vec<Claimed>, StorageError> {
         let rows = sqlx::query!(
-            r#"UPDATE runs SET lease_token = gen_random_uuid(), lease_owner = $1,
+            r#"UPDATE runs SET lease_token = coalesce($4, gen_random_uuid()), lease_owner = $1,
                                lease_expires_at = now() + make_interval(secs => $2)
                WHERE id IN (
                    SELECT id FROM runs
                    WHERE status IN ('Provisioning', 'Preparing', 'Starting', 'Running', 'NotResponding', 'Finalizing',
                                     'CancelRequested')
-                     AND lease_expires_at <= now() AND next_step_at <= $4 AND (node IS NULL OR node = $1)
+                     AND lease_expires_at <= now() AND next_step_at <= now() AND (node IS NULL OR node = $1)
                    ORDER BY next_step_at LIMIT $3 FOR UPDATE SKIP LOCKED
                ) RETURNING id, lease_token AS "token!""#,
             claimant.node,
             claimant.ttl.as_secs_f64(),
             i64::from(room),
-            now,
+            TOKEN_OF_EVERY_CLAIM,
         )
         .fetch_all(&self.pool)
         .await?;

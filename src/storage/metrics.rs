@@ -1,5 +1,7 @@
 //! Figures of the whole service, read from the database when somebody asks for metrics.
 
+use std::time::Instant;
+
 use super::{Storage, StorageError, snapshots::to_u64};
 use crate::domain::run::Status;
 
@@ -12,6 +14,44 @@ pub struct ServiceFigures {
     pub oldest_queued_seconds: f64,
     /// Runs that have not ended, by target and status.
     pub live: Vec<LiveRuns>,
+    /// Targets that people registered, by name.
+    pub targets: Vec<TargetFigures>,
+    /// Built environments that are kept, on all nodes.
+    pub environments: u64,
+    /// What they take.
+    pub environments_bytes: u64,
+    /// Messages that enabled webhooks are still to be sent.
+    pub pending_deliveries: u64,
+    /// Seconds that the oldest of them has waited; 0 when none does.
+    pub oldest_pending_delivery_seconds: f64,
+    /// Runs and snapshots whose rows are gone and whose files are not, as far as is known.
+    pub pending_deletions: u64,
+    /// Seconds that asking for all this waited for a connection.
+    pub acquire_seconds: f64,
+}
+
+/// A target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetFigures {
+    /// Its name.
+    pub name: String,
+    /// How many of its runs may be active; none when that is not known before a worker was there.
+    pub limit: Option<u32>,
+    /// Whether the last worker that looked could reach it; none before one has looked.
+    pub reachable: Option<bool>,
+    /// Seconds since a worker that serves it was last heard of; none before one was.
+    pub worker_seen_seconds: Option<f64>,
+}
+
+/// The connections of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolFigures {
+    /// How many there are.
+    pub open: u32,
+    /// How many of them nobody uses.
+    pub idle: u32,
+    /// How many there may be.
+    pub max: u32,
 }
 
 /// Runs of one target that are in one status.
@@ -33,6 +73,9 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn service_figures(&self) -> Result<ServiceFigures, StorageError> {
+        let asked = Instant::now();
+        drop(self.pool.acquire().await?);
+        let acquire_seconds = asked.elapsed().as_secs_f64();
         let rows = sqlx::query!(r#"SELECT status, count(*) AS "runs!" FROM runs GROUP BY status"#)
             .fetch_all(&self.pool)
             .await?;
@@ -51,7 +94,57 @@ impl Storage {
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok(ServiceFigures { runs, oldest_queued_seconds, live: self.live_runs().await? })
+        let others = sqlx::query!(
+            r#"SELECT (SELECT count(*) FROM environments) AS "environments!",
+                      (SELECT coalesce(sum(bytes), 0)::bigint FROM environments) AS "environments_bytes!",
+                      (SELECT count(*) FROM artifact_deletions WHERE due_at <= now()) AS "pending_deletions!",
+                      pending.deliveries AS "pending_deliveries!", pending.oldest AS "oldest!"
+               FROM (SELECT count(*) AS deliveries,
+                            coalesce(extract(epoch FROM now() - min(d.created_at)), 0)::float8 AS oldest
+                     FROM webhook_deliveries AS d JOIN webhooks ON webhooks.name = d.webhook
+                     WHERE d.status = 'pending' AND webhooks.enabled) AS pending"#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(ServiceFigures {
+            runs,
+            oldest_queued_seconds,
+            live: self.live_runs().await?,
+            targets: self.target_figures().await?,
+            environments: to_u64(others.environments),
+            environments_bytes: to_u64(others.environments_bytes),
+            pending_deliveries: to_u64(others.pending_deliveries),
+            oldest_pending_delivery_seconds: others.oldest.max(0.0),
+            pending_deletions: to_u64(others.pending_deletions),
+            acquire_seconds,
+        })
+    }
+
+    /// The connections now.
+    #[must_use]
+    pub fn pool_figures(&self) -> PoolFigures {
+        PoolFigures {
+            open: self.pool.size(),
+            idle: u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX),
+            max: self.pool.options().get_max_connections(),
+        }
+    }
+
+    async fn target_figures(&self) -> Result<Vec<TargetFigures>, StorageError> {
+        let rows = sqlx::query!(
+            r#"SELECT name, coalesce((backend->>'max_concurrent_runs')::bigint, default_limit) AS "limit", reachable,
+                      extract(epoch FROM now() - worker_seen_at)::float8 AS silence
+               FROM compute_targets WHERE one_off_run IS NULL ORDER BY name"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let targets = rows.into_iter().map(|row| TargetFigures {
+            name: row.name,
+            limit: row.limit.and_then(|limit| u32::try_from(limit).ok()),
+            reachable: row.reachable,
+            worker_seen_seconds: row.silence.map(|seconds| seconds.max(0.0)),
+        });
+        Ok(targets.collect())
     }
 
     async fn live_runs(&self) -> Result<Vec<LiveRuns>, StorageError> {

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
-    Storage, StorageError,
-    runs::{QueueState, RunAttempt},
-    snapshots::to_u64,
+    ProjectStorage, Storage, StorageError, leases::attempt_number, runs::RunAttempt, snapshots::to_u64,
 };
-use crate::domain::{ids::RunId, run::Status};
+use crate::domain::{ids::RunId, project::Project, run::Status};
 
 /// Where a run is: all that somebody who follows it has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,21 +17,91 @@ pub struct Progress {
     pub status: Status,
     /// The number of its current attempt; 0 before the first.
     pub attempt: u32,
+    /// How many events it has: the sequence number of the last.
+    pub events: u64,
+}
+
+/// Where a run and one of its logs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogProgress {
+    /// The run's status.
+    pub status: Status,
+    /// The number of its current attempt; 0 before the first.
+    pub attempt: u32,
+    /// How much of the log can be read; 0 when it is not there.
+    pub bytes: u64,
+}
+
+/// Whose a run is, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its project.
+    pub project: Project,
+    /// The number of its current attempt.
+    pub attempt: u32,
+    /// Whether it has ended.
+    pub is_over: bool,
 }
 
 impl Storage {
-    /// Where a run is; cheaper than the whole of it.
+    /// Whose a run is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn run_owner(&self, id: RunId) -> Result<Option<Owner>, StorageError> {
+        let row = sqlx::query!(
+            r#"SELECT project, attempt, finished_at IS NOT NULL AS "is_over!" FROM runs WHERE id = $1"#,
+            id.as_uuid()
+        );
+        let row = row.fetch_optional(&self.pool).await?;
+        row.map(|row| {
+            let project = row.project.parse();
+            Ok(Owner {
+                project: project.map_err(|e| StorageError::inconsistent("runs", "project", id, e))?,
+                attempt: u32::try_from(row.attempt).unwrap_or(0),
+                is_over: row.is_over,
+            })
+        })
+        .transpose()
+    }
+
+    /// Where a run is, whosever it is; cheaper than the whole of it.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn run_progress(&self, id: RunId) -> Result<Option<Progress>, StorageError> {
-        let row = sqlx::query!("SELECT status, attempt FROM runs WHERE id = $1", id.as_uuid())
-            .fetch_optional(&self.pool)
-            .await?;
+        find_progress(&self.pool, id, None).await
+    }
+
+    /// Where a run and one of its logs are, at one and the same time: a size that is read with the end is the final one. Attempt
+    /// 0 stands for the current one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn log_progress(
+        &self,
+        id: RunId,
+        attempt: u32,
+        name: &str,
+    ) -> Result<Option<LogProgress>, StorageError> {
+        let row = sqlx::query!(
+            r#"SELECT runs.status, runs.attempt, coalesce(run_logs.bytes, 0) AS "bytes!"
+               FROM runs LEFT JOIN run_logs ON run_logs.run_id = runs.id AND run_logs.name = $3
+                   AND run_logs.attempt = CASE WHEN $2 = 0 THEN runs.attempt ELSE $2 END
+               WHERE runs.id = $1"#,
+            id.as_uuid(),
+            attempt_number(attempt),
+            name,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
         row.map(|row| {
             let bad = |e| StorageError::inconsistent("runs", "status", id, e);
-            let status = row.status.parse().map_err(bad)?;
-            Ok(Progress { status, attempt: u32::try_from(row.attempt).unwrap_or(0) })
+            Ok(LogProgress {
+                status: row.status.parse().map_err(bad)?,
+                attempt: u32::try_from(row.attempt).unwrap_or(0),
+                bytes: to_u64(row.bytes),
+            })
         })
         .transpose()
     }
@@ -43,7 +112,7 @@ impl Storage {
     /// When the database fails.
     pub async fn attempts_of(&self, runs: &[Uuid]) -> Result<BTreeMap<RunId, Vec<RunAttempt>>, StorageError> {
         let rows = sqlx::query!(
-            "SELECT run_id, number, node, created_at, started_at, finished_at, cause, detail, exit_code, signal,
+            "SELECT run_id, number, node, host, created_at, started_at, finished_at, cause, detail, exit_code, signal,
                     cpu_seconds, peak_memory_bytes
              FROM run_attempts WHERE run_id = ANY($1) ORDER BY run_id, number",
             runs,
@@ -57,6 +126,7 @@ impl Storage {
             attempts.entry(RunId::from_uuid(row.run_id)).or_default().push(RunAttempt {
                 number: u32::try_from(row.number).unwrap_or(0),
                 node: row.node,
+                host: row.host,
                 created_at: row.created_at,
                 started_at: row.started_at,
                 finished_at: row.finished_at,
@@ -70,54 +140,36 @@ impl Storage {
         }
         Ok(attempts)
     }
+}
 
-    /// What those of several runs that wait on a cluster wait for, in its words.
+impl ProjectStorage {
+    /// Where a run of the project is; cheaper than the whole of it.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn waits_of(&self, runs: &[Uuid]) -> Result<BTreeMap<RunId, String>, StorageError> {
-        let rows = sqlx::query!(
-            r#"SELECT id, waits_for AS "waits_for!" FROM runs
-               WHERE id = ANY($1) AND status = 'Starting' AND waits_for IS NOT NULL"#,
-            runs,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows.into_iter().map(|row| (RunId::from_uuid(row.id), row.waits_for)).collect())
+    pub async fn run_progress(&self, id: RunId) -> Result<Option<Progress>, StorageError> {
+        find_progress(&self.pool, id, Some(&self.project)).await
     }
+}
 
-    /// Why each of several queued runs waits.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn queue_states(&self, runs: &[Uuid]) -> Result<BTreeMap<RunId, QueueState>, StorageError> {
-        let rows = sqlx::query!(
-            r#"WITH active AS (
-                   SELECT pool, count(*) AS runs FROM runs
-                   JOIN compute_targets ON compute_targets.name = runs.compute_target
-                   WHERE status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled') GROUP BY pool
-               ), ranked AS (
-                   SELECT runs.id, pool, target.backend, target.default_limit,
-                          row_number() OVER (PARTITION BY pool ORDER BY priority DESC, runs.created_at, runs.id) - 1 AS ahead
-                   FROM runs JOIN compute_targets AS target ON target.name = runs.compute_target
-                   WHERE status = 'Queued'
-               )
-               SELECT ranked.id AS "id!", ranked.ahead AS "ahead!", coalesce(active.runs, 0) AS "active!",
-                      coalesce((ranked.backend->>'max_concurrent_runs')::bigint, ranked.default_limit) AS "limit"
-               FROM ranked LEFT JOIN active ON active.pool = ranked.pool
-               WHERE ranked.id = ANY($1)"#,
-            runs,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let states = rows.into_iter().map(|row| {
-            let state = QueueState {
-                active: to_u64(row.active),
-                limit: row.limit.and_then(|limit| u32::try_from(limit).ok()),
-                ahead: to_u64(row.ahead),
-            };
-            (RunId::from_uuid(row.id), state)
-        });
-        Ok(states.collect())
-    }
+/// Where a run is; one of the given project only.
+async fn find_progress(
+    pool: &PgPool,
+    id: RunId,
+    project: Option<&Project>,
+) -> Result<Option<Progress>, StorageError> {
+    let row = sqlx::query!(
+        "SELECT status, attempt, event_count FROM runs WHERE id = $1 AND ($2::text IS NULL OR project = $2)",
+        id.as_uuid(),
+        project.map(Project::as_str),
+    )
+    .fetch_optional(pool)
+    .await?;
+    row.map(|row| {
+        let bad = |e| StorageError::inconsistent("runs", "status", id, e);
+        let status = row.status.parse().map_err(bad)?;
+        let attempt = u32::try_from(row.attempt).unwrap_or(0);
+        Ok(Progress { status, attempt, events: to_u64(row.event_count) })
+    })
+    .transpose()
 }

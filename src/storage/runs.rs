@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
-use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
 use super::{
-    Storage, StorageError, compute_targets,
+    ProjectStorage, Storage, StorageError, compute_targets,
     error::{exact_object, json_text},
     estimators,
     estimators::Estimator,
     events,
-    idempotency::{Idempotency, Keyed, Recorded},
+    idempotency::{self, Begun, Idempotency, Keyed, Recorded},
 };
 use crate::domain::{
     compute_target::Backend,
@@ -21,7 +21,9 @@ use crate::domain::{
     ids::{EstimatorId, RunId},
     one_off_target::one_off_target,
     plan::Plan,
-    run::{Cause, Status},
+    project::Project,
+    run::{Cause, Retries, Status},
+    trace_parent::TraceParent,
 };
 
 /// A run as it is stored.
@@ -73,6 +75,31 @@ pub struct Run {
     pub finished_at: Option<DateTime<Utc>>,
     /// When somebody first asked for its end.
     pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// When the backend took the order to end it.
+    pub stop_sent_at: Option<DateTime<Utc>>,
+    /// What the backend answered, by which the cancel is known to be carried out.
+    pub cancel_evidence: Option<String>,
+    /// Causes besides the system's own after which it is tried again.
+    pub retry_on: Vec<Cause>,
+    /// Since when it has been in the queue, this time; the last time once it is not.
+    pub queued_at: Option<DateTime<Utc>>,
+    /// How long it may be queued.
+    pub max_queue_duration_seconds: Option<u32>,
+    /// Whose it is.
+    pub project: Project,
+    /// Who posted it: the caller's name, with its project's before it unless that is `default`.
+    pub caller: String,
+    /// The run that it repeats.
+    pub rerun_of: Option<RunId>,
+}
+
+impl Run {
+    /// How often it may be tried, and after what.
+    #[must_use]
+    pub fn retries(&self) -> Retries {
+        let on_script_failure = self.retry_on.contains(&Cause::ScriptFailed);
+        Retries { max_attempts: self.max_attempts, on_script_failure }
+    }
 }
 
 /// One attempt of a run.
@@ -82,6 +109,8 @@ pub struct RunAttempt {
     pub number: u32,
     /// The worker node that had it.
     pub node: String,
+    /// The machine that it ran on; none where a cluster chose it.
+    pub host: Option<String>,
     /// When a worker took it.
     pub created_at: DateTime<Utc>,
     /// When its script started.
@@ -117,28 +146,6 @@ pub struct RunFilter {
     pub created_after: Option<DateTime<Utc>>,
 }
 
-/// What became of a cancel.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Cancellation {
-    /// It had not started and is `Canceled`, or its end is under way (`CancelRequested`).
-    Accepted(Box<Run>),
-    /// It has ended.
-    AlreadyTerminal(Status),
-    /// There is no such run.
-    NotFound,
-}
-
-/// Why a queued run waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueState {
-    /// Runs that hold a place on the target.
-    pub active: u64,
-    /// The target's own limit, else the one that workers apply; null before a worker has said so.
-    pub limit: Option<u32>,
-    /// Queued runs that go first.
-    pub ahead: u64,
-}
-
 pub(in crate::storage) struct Row {
     pub id: Uuid,
     pub experiment_name: String,
@@ -163,6 +170,14 @@ pub(in crate::storage) struct Row {
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
     pub cancel_requested_at: Option<DateTime<Utc>>,
+    pub stop_sent_at: Option<DateTime<Utc>>,
+    pub cancel_evidence: Option<String>,
+    pub retry_on: Vec<String>,
+    pub queued_at: Option<DateTime<Utc>>,
+    pub max_queue_duration_seconds: Option<i64>,
+    pub project: String,
+    pub caller: String,
+    pub rerun_of: Option<Uuid>,
 }
 
 impl TryFrom<Row> for Run {
@@ -174,6 +189,8 @@ impl TryFrom<Row> for Run {
         };
         let status = row.status.parse().map_err(|e| bad("status", &e))?;
         let cause = row.cause.as_deref().map(str::parse).transpose().map_err(|e| bad("cause", &e))?;
+        let retry_on = row.retry_on.iter().map(|word| word.parse()).collect::<Result<_, _>>();
+        let retry_on = retry_on.map_err(|e| bad("retry_on", &e))?;
         Ok(Self {
             id: RunId::from_uuid(row.id),
             experiment_name: row.experiment_name,
@@ -198,6 +215,14 @@ impl TryFrom<Row> for Run {
             started_at: row.started_at,
             finished_at: row.finished_at,
             cancel_requested_at: row.cancel_requested_at,
+            stop_sent_at: row.stop_sent_at,
+            cancel_evidence: row.cancel_evidence,
+            retry_on,
+            queued_at: row.queued_at,
+            max_queue_duration_seconds: row.max_queue_duration_seconds.and_then(|n| u32::try_from(n).ok()),
+            project: row.project.parse().map_err(|e| bad("project", &e))?,
+            caller: row.caller,
+            rerun_of: row.rerun_of.map(RunId::from_uuid),
         })
     }
 }
@@ -209,6 +234,50 @@ pub enum Insertion {
     Keyed(Keyed),
     /// The target was deleted since the definition was judged.
     TargetGone,
+    /// As many runs are queued as may be.
+    QueueFull,
+    /// There is a run with this id.
+    Exists,
+}
+
+/// How many runs the transactions that are under way may add: as far from its limit the queue is counted without a lock.
+const UNDER_WAY: i64 = 256;
+
+/// What the lock is called under which the queue is counted when it is nearly full: "queue", in ASCII.
+const QUEUE_LOCK: i64 = 0x71_75_65_75_65;
+
+/// Whether as many runs are queued as may be. Near the limit one transaction counts at a time, and the next when it has ended.
+async fn is_queue_full(connection: &mut PgConnection, limit: u32) -> Result<bool, StorageError> {
+    let limit = i64::from(limit);
+    if queued(connection, limit).await? + UNDER_WAY < limit {
+        return Ok(false);
+    }
+    sqlx::query!(r#"SELECT pg_advisory_xact_lock($1) AS "done: ()""#, QUEUE_LOCK)
+        .execute(&mut *connection)
+        .await?;
+    Ok(queued(connection, limit).await? >= limit)
+}
+
+/// How many runs are queued, counted up to a limit.
+async fn queued(connection: &mut PgConnection, limit: i64) -> Result<i64, StorageError> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "queued!" FROM (SELECT FROM runs WHERE status = 'Queued' LIMIT $1) AS queued"#,
+        limit,
+    );
+    Ok(count.fetch_one(connection).await?)
+}
+
+/// On what terms a run is accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The key that makes the request safe to repeat, if it has one.
+    pub idempotency: Option<&'a Idempotency>,
+    /// The body's hash, where the client chose the run's id.
+    pub put_hash: Option<[u8; 32]>,
+    /// How many runs may be queued.
+    pub max_queued: u32,
+    /// Where in its trace the request is that the run comes by.
+    pub trace_parent: Option<TraceParent>,
 }
 
 impl Storage {
@@ -216,27 +285,30 @@ impl Storage {
     /// request, in one transaction. `answer` renders what the client gets.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When its estimator or its snapshot has been deleted since it was judged ([`StorageError::is_about_what_is_gone`]), or the
+    /// database fails.
     pub async fn insert_run(
         &self,
         run: &Run,
         inline_estimator: Option<&Estimator>,
-        idempotency: Option<&Idempotency>,
+        terms: Terms<'_>,
         answer: impl FnOnce() -> Recorded,
     ) -> Result<Insertion, StorageError> {
-        let mut tx = self.pool.begin().await?;
-        if let Some(key) = idempotency
-            && let Some(earlier) = super::idempotency::begin(&mut tx, key).await?
-        {
-            // Explicitly, so that the key's lock is gone when the client asks again.
+        let mut tx = match idempotency::open(&self.pool, terms.idempotency).await? {
+            Begun::Answered(earlier) => return Ok(Insertion::Keyed(earlier)),
+            Begun::Open(tx) => tx,
+        };
+        if is_queue_full(&mut tx, terms.max_queued).await? {
             tx.rollback().await?;
-            return Ok(Insertion::Keyed(earlier));
+            return Ok(Insertion::QueueFull);
         }
         let one_off = one_off_target(run.id, &run.plan, &run.backend);
         if one_off.is_none() {
             let target = sqlx::query_scalar!(
-                r#"SELECT 1 AS "one!" FROM compute_targets WHERE name = $1 FOR SHARE"#,
-                run.compute_target
+                r#"SELECT 1 AS "one!" FROM compute_targets
+                   WHERE name = $1 AND (projects = '{}' OR $2 = ANY (projects)) FOR SHARE"#,
+                run.compute_target,
+                run.project.as_str(),
             )
             .fetch_optional(&mut *tx)
             .await?;
@@ -246,13 +318,16 @@ impl Storage {
             }
         }
         if let Some(estimator) = inline_estimator {
-            estimators::insert(&mut tx, estimator).await?;
+            estimators::insert(&mut tx, &run.project, estimator, true).await?;
         }
-        sqlx::query!(
+        let inserted = sqlx::query!(
             "INSERT INTO runs (id, experiment_name, display_name, estimator_id, compute_target, backend, definition,
-                               findings, plan, tags, priority, max_attempts, status, created_at, next_step_at, event_count)
+                               findings, plan, tags, priority, max_attempts, status, created_at, next_step_at, event_count,
+                               retry_on, queued_at, max_queue_duration_seconds, queue_deadline, caller, rerun_of, put_hash, project, trace_parent)
              VALUES ($1, $2, $3, $4, $5, $6::text::json, $7::text::json, $8::text::json, $9::text::json, $10, $11, $12,
-                     'Queued', $13, $13, 1)",
+                     'Queued', $13, '-infinity', 1, $14, $13, $15::bigint, now() + make_interval(secs => $15::bigint::float8),
+                     $16, $17, $18, $19, $20)
+             ON CONFLICT (id) DO NOTHING",
             run.id.as_uuid(),
             run.experiment_name,
             run.display_name,
@@ -266,42 +341,51 @@ impl Storage {
             run.priority,
             i32::try_from(run.max_attempts).unwrap_or(i32::MAX),
             run.created_at,
+            &run.retry_on.iter().map(|cause| cause.as_str().to_owned()).collect::<Vec<_>>(),
+            run.max_queue_duration_seconds.map(i64::from),
+            run.caller,
+            run.rerun_of.map(|id| id.as_uuid()),
+            terms.put_hash.as_ref().map(|hash| &hash[..]),
+            run.project.as_str(),
+            terms.trace_parent.map(|place| place.to_string()),
         )
         .execute(&mut *tx)
         .await?;
-        if let Some(target) = &one_off {
-            compute_targets::insert_one_off(&mut tx, target, run.id, run.created_at).await?;
+        if inserted.rows_affected() == 0 {
+            tx.rollback().await?;
+            return Ok(Insertion::Exists);
+        }
+        if let Some(target) = &one_off
+            && !compute_targets::insert_one_off(&mut tx, target, run).await?
+        {
+            tx.rollback().await?;
+            return Ok(Insertion::Exists);
         }
         events::append(&mut tx, &events::NewEvent::status(run.id, 1, run.created_at, 0, Status::Queued))
             .await?;
-        let recorded = answer();
-        if let Some(key) = idempotency {
-            super::idempotency::record(&mut tx, key, &recorded, run.created_at).await?;
-        }
         super::notifications::notify(&mut tx).await?;
-        tx.commit().await?;
-        Ok(Insertion::Keyed(Keyed::Done(recorded)))
+        idempotency::finish(tx, terms.idempotency, answer()).await.map(Insertion::Keyed)
     }
 
-    /// A run by its id.
+    /// A run by its id, whosever it is.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn get_run(&self, id: RunId) -> Result<Option<Run>, StorageError> {
-        sqlx::query_as!(
-            Row,
-            r#"SELECT id, experiment_name, display_name, estimator_id, compute_target, backend AS "backend: Json<Backend>",
-                      definition::text AS "definition!", findings AS "findings: Json<Vec<Finding>>",
-                      plan AS "plan: Json<Plan>", actual_environment AS "actual_environment: Json<Value>",
-                      tags AS "tags: Json<BTreeMap<String, String>>", priority, max_attempts, status, cause, detail,
-                      exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at
-               FROM runs WHERE id = $1"#,
-            id.as_uuid()
-        )
-        .fetch_optional(&self.pool)
-        .await?
-        .map(TryInto::try_into)
-        .transpose()
+        find_run(&self.pool, id, None).await
+    }
+
+    /// Where in its trace the request was that a run came by, if it was in one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn trace_parent(&self, id: RunId) -> Result<Option<TraceParent>, StorageError> {
+        let place = sqlx::query_scalar!("SELECT trace_parent FROM runs WHERE id = $1", id.as_uuid());
+        let place = place.fetch_optional(&self.pool).await?.flatten();
+        let read = |text: String| {
+            text.parse().map_err(|error| StorageError::inconsistent("runs", "trace_parent", id, error))
+        };
+        place.map(read).transpose()
     }
 
     /// The status of a run; cheaper than the whole of it.
@@ -322,7 +406,7 @@ impl Storage {
     /// When the database fails.
     pub async fn list_run_attempts(&self, id: RunId) -> Result<Vec<RunAttempt>, StorageError> {
         let rows = sqlx::query!(
-            "SELECT number, node, created_at, started_at, finished_at, cause, detail, exit_code, signal, cpu_seconds,
+            "SELECT number, node, host, created_at, started_at, finished_at, cause, detail, exit_code, signal, cpu_seconds,
                     peak_memory_bytes
              FROM run_attempts WHERE run_id = $1 ORDER BY number",
             id.as_uuid()
@@ -340,6 +424,7 @@ impl Storage {
                 Ok(RunAttempt {
                     number: u32::try_from(row.number).unwrap_or(0),
                     node: row.node,
+                    host: row.host,
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
@@ -352,6 +437,49 @@ impl Storage {
                 })
             })
             .collect()
+    }
+}
+
+/// A run by its id; one of the given project only.
+async fn find_run(pool: &PgPool, id: RunId, project: Option<&Project>) -> Result<Option<Run>, StorageError> {
+    sqlx::query_as!(
+            Row,
+            r#"SELECT id, experiment_name, display_name, estimator_id, compute_target, backend AS "backend: Json<Backend>",
+                      definition::text AS "definition!", findings AS "findings: Json<Vec<Finding>>",
+                      plan AS "plan: Json<Plan>", actual_environment AS "actual_environment: Json<Value>",
+                      tags AS "tags: Json<BTreeMap<String, String>>", priority, max_attempts, status, cause, detail,
+                      exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at, stop_sent_at,
+                      cancel_evidence, retry_on, queued_at, max_queue_duration_seconds, project, caller, rerun_of
+               FROM runs WHERE id = $1 AND ($2::text IS NULL OR project = $2)"#,
+            id.as_uuid(),
+            project.map(Project::as_str),
+        )
+        .fetch_optional(pool)
+        .await?
+        .map(TryInto::try_into)
+        .transpose()
+}
+
+impl ProjectStorage {
+    /// A run of the project by its id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn get_run(&self, id: RunId) -> Result<Option<Run>, StorageError> {
+        find_run(&self.pool, id, Some(&self.project)).await
+    }
+
+    /// The hash of the body under which a client put a run at this id; none in it for a run whose id the service made.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn put_hash(&self, id: RunId) -> Result<Option<Option<Vec<u8>>>, StorageError> {
+        let hash = sqlx::query_scalar!(
+            "SELECT put_hash FROM runs WHERE id = $1 AND project = $2",
+            id.as_uuid(),
+            self.project.as_str(),
+        );
+        Ok(hash.fetch_optional(&self.pool).await?)
     }
 
     /// Runs, newest first, those before `before` only, `limit` at most.
@@ -370,9 +498,10 @@ impl Storage {
                       definition::text AS "definition!", findings AS "findings: Json<Vec<Finding>>",
                       plan AS "plan: Json<Plan>", actual_environment AS "actual_environment: Json<Value>",
                       tags AS "tags: Json<BTreeMap<String, String>>", priority, max_attempts, status, cause, detail,
-                      exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at
+                      exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at, stop_sent_at,
+                      cancel_evidence, retry_on, queued_at, max_queue_duration_seconds, project, caller, rerun_of
                FROM runs
-               WHERE ($1::text IS NULL OR experiment_name = $1)
+               WHERE project = $9 AND ($1::text IS NULL OR experiment_name = $1)
                  -- What waits on a cluster is shown as queued.
                  AND ($2::text IS NULL OR CASE WHEN status = 'Starting' AND waits_for IS NOT NULL THEN 'Queued' ELSE status END = $2)
                  AND ($3::text IS NULL OR compute_target = $3)
@@ -388,95 +517,12 @@ impl Storage {
             before.map(|b| b.0),
             before.map(|b| b.1),
             i64::from(limit),
+            self.project.as_str(),
         )
         .fetch_all(&self.pool)
         .await?
         .into_iter()
         .map(TryInto::try_into)
         .collect()
-    }
-
-    /// Records the wish that a run end. One that has no place yet ends at once; for any other the wish is durable and the
-    /// worker that holds it, or the next one, carries it out. Asking twice changes nothing.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn cancel_run(&self, id: RunId, now: DateTime<Utc>) -> Result<Cancellation, StorageError> {
-        let mut tx = self.pool.begin().await?;
-        let Some(row) =
-            sqlx::query!("SELECT status, attempt FROM runs WHERE id = $1 FOR UPDATE", id.as_uuid())
-                .fetch_optional(&mut *tx)
-                .await?
-        else {
-            return Ok(Cancellation::NotFound);
-        };
-        let status: Status =
-            row.status.parse().map_err(|e| StorageError::inconsistent("runs", "status", id, e))?;
-        if status.is_terminal() {
-            return Ok(Cancellation::AlreadyTerminal(status));
-        }
-        if status != Status::CancelRequested {
-            let ended = status == Status::Queued;
-            let next = if ended { Status::Canceled } else { Status::CancelRequested };
-            let cause = ended.then_some(Cause::CanceledByUser);
-            let sequence = sqlx::query_scalar!(
-                "UPDATE runs SET status = $2, cause = $3, cancel_requested_at = $4::timestamptz, next_step_at = $4::timestamptz,
-                                 finished_at = CASE WHEN $5 THEN $4::timestamptz END, event_count = event_count + 1
-                 WHERE id = $1 RETURNING event_count",
-                id.as_uuid(),
-                next.as_str(),
-                cause.map(Cause::as_str),
-                now,
-                ended,
-            )
-            .fetch_one(&mut *tx)
-            .await?;
-            let attempt = u32::try_from(row.attempt).unwrap_or(0);
-            let detail = if ended { "canceled before it was started" } else { "somebody asked for its end" };
-            let event = events::NewEvent {
-                cause,
-                detail: Some(detail.to_owned()),
-                ..events::NewEvent::status(id, sequence, now, attempt, next)
-            };
-            events::append(&mut tx, &event).await?;
-            super::notifications::notify(&mut tx).await?;
-        }
-        tx.commit().await?;
-        match self.get_run(id).await? {
-            Some(run) => Ok(Cancellation::Accepted(Box::new(run))),
-            None => Ok(Cancellation::NotFound),
-        }
-    }
-
-    /// Why a queued run waits: what its target has to do, and what goes first.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn queue_state(&self, run: &Run) -> Result<QueueState, StorageError> {
-        let row = sqlx::query!(
-            r#"WITH live AS (
-                   SELECT runs.id, priority, runs.created_at, status FROM runs
-                   JOIN compute_targets ON compute_targets.name = runs.compute_target
-                   WHERE pool = (SELECT pool FROM compute_targets WHERE name = $1)
-                     AND status NOT IN ('Completed', 'Failed', 'Canceled')
-               )
-               SELECT
-                   (SELECT count(*) FROM live WHERE status <> 'Queued') AS "active!",
-                   (SELECT count(*) FROM live WHERE status = 'Queued'
-                       AND (priority > $2 OR (priority = $2 AND (created_at, id) < ($3, $4)))) AS "ahead!",
-                   (SELECT coalesce((backend->>'max_concurrent_runs')::bigint, default_limit) FROM compute_targets
-                       WHERE name = $1) AS "limit""#,
-            run.compute_target,
-            run.priority,
-            run.created_at,
-            run.id.as_uuid(),
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(QueueState {
-            active: super::snapshots::to_u64(row.active),
-            limit: row.limit.and_then(|l| u32::try_from(l).ok()),
-            ahead: super::snapshots::to_u64(row.ahead),
-        })
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::{Storage, StorageError};
+use super::{
+    ProjectStorage, StorageError,
+    idempotency::{self, Begun, Idempotency, Keyed, Recorded},
+};
 use crate::domain::ids::SnapshotId;
 
 /// A snapshot.
@@ -31,8 +34,9 @@ pub struct SnapshotFile {
     pub executable: bool,
 }
 
-impl Storage {
-    /// Records a snapshot whose bytes are in the artifact store already. Answers it, and whether it is new.
+impl ProjectStorage {
+    /// Records a snapshot whose bytes are in the artifact store already, and the answer to an idempotent request, in one
+    /// transaction. `answer` renders what the client gets of it, and of whether it is new.
     ///
     /// # Errors
     /// When the database fails.
@@ -40,14 +44,20 @@ impl Storage {
         &self,
         id: &SnapshotId,
         files: &[SnapshotFile],
+        idempotency: Option<&Idempotency>,
         now: DateTime<Utc>,
-    ) -> Result<(Snapshot, bool), StorageError> {
+        answer: impl FnOnce(Snapshot, bool) -> Recorded,
+    ) -> Result<Keyed, StorageError> {
         let bytes: u64 = files.iter().map(|f| f.bytes).sum();
-        let mut tx = self.pool.begin().await?;
+        let mut tx = match idempotency::open(&self.pool, idempotency).await? {
+            Begun::Answered(earlier) => return Ok(earlier),
+            Begun::Open(tx) => tx,
+        };
+        let kept = self.project.qualified(id.as_str());
         let inserted = sqlx::query!(
             "INSERT INTO snapshots (id, file_count, bytes, created_at) VALUES ($1, $2, $3, $4)
              ON CONFLICT DO NOTHING",
-            id.as_str(),
+            kept.as_str(),
             to_i64(files.len() as u64),
             to_i64(bytes),
             now,
@@ -63,7 +73,7 @@ impl Storage {
             sqlx::query!(
                 "INSERT INTO snapshot_files (snapshot_id, path, bytes, executable)
                  SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::boolean[])",
-                id.as_str(),
+                kept.as_str(),
                 &paths,
                 &sizes,
                 &executables,
@@ -71,11 +81,18 @@ impl Storage {
             .execute(&mut *tx)
             .await?;
         }
-        tx.commit().await?;
-        let snapshot = self.get_snapshot(id).await?.ok_or_else(|| {
-            StorageError::inconsistent("snapshots", "id", id, "gone right after it was inserted")
-        })?;
-        Ok((snapshot, inserted))
+        // Somebody else may have recorded it, at another time.
+        let row =
+            sqlx::query!("SELECT file_count, bytes, created_at FROM snapshots WHERE id = $1", kept.as_str())
+                .fetch_one(&mut *tx)
+                .await?;
+        let snapshot = Snapshot {
+            id: id.clone(),
+            files: to_u64(row.file_count),
+            bytes: to_u64(row.bytes),
+            created_at: row.created_at,
+        };
+        idempotency::finish(tx, idempotency, answer(snapshot, inserted)).await
     }
 
     /// A snapshot by its id.
@@ -83,8 +100,9 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn get_snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, StorageError> {
+        let kept = self.project.qualified(id.as_str());
         let row =
-            sqlx::query!("SELECT file_count, bytes, created_at FROM snapshots WHERE id = $1", id.as_str())
+            sqlx::query!("SELECT file_count, bytes, created_at FROM snapshots WHERE id = $1", kept.as_str())
                 .fetch_optional(&self.pool)
                 .await?;
         Ok(row.map(|row| Snapshot {
@@ -108,7 +126,7 @@ impl Storage {
         let rows = sqlx::query!(
             "SELECT path, bytes, executable FROM snapshot_files
              WHERE snapshot_id = $1 AND path > $2 ORDER BY path LIMIT $3",
-            id.as_str(),
+            self.project.qualified(id.as_str()).into_string(),
             after.unwrap_or(""),
             i64::from(limit),
         )
@@ -133,9 +151,11 @@ impl Storage {
         if self.get_snapshot(id).await?.is_none() {
             return Ok(None);
         }
-        let rows = sqlx::query!("SELECT path, bytes FROM snapshot_files WHERE snapshot_id = $1", id.as_str())
-            .fetch_all(&self.pool)
-            .await?;
+        let kept = self.project.qualified(id.as_str());
+        let rows =
+            sqlx::query!("SELECT path, bytes FROM snapshot_files WHERE snapshot_id = $1", kept.as_str())
+                .fetch_all(&self.pool)
+                .await?;
         Ok(Some(rows.into_iter().map(|row| (row.path, to_u64(row.bytes))).collect()))
     }
 }

@@ -66,9 +66,9 @@ impl Storage {
         };
         let environment = environment.map(json_text).transpose()?;
         let terminal = status.is_terminal();
-        let next_step_at = match step {
-            Move::Requeue { not_before, .. } => *not_before,
-            _ => now,
+        let delay = match step {
+            Move::Requeue { delay, .. } => delay.to_std().unwrap_or_default().as_secs_f64(),
+            Move::To { .. } | Move::End { .. } => 0.0,
         };
         // A requeued run carries no cause: it has not ended. Its attempt does.
         let run_cause = if terminal { ending.and_then(|e| e.cause) } else { None };
@@ -84,7 +84,14 @@ impl Storage {
                  detail = $6,
                  exit_code = CASE WHEN $15 THEN $7 ELSE exit_code END, signal = CASE WHEN $15 THEN $8 ELSE signal END,
                  started_at = coalesce(started_at, $9), finished_at = CASE WHEN $10 THEN $11::timestamptz END,
-                 actual_environment = coalesce($12::text::json, actual_environment), next_step_at = $13,
+                 actual_environment = coalesce($12::text::json, actual_environment),
+                 -- Clocks of workers differ; when something is due is decided by one.
+                 next_step_at = now() + make_interval(secs => $13),
+                 queued_at = CASE WHEN $4 = 'Queued' THEN $16::timestamptz ELSE queued_at END,
+                 -- Before its delay is over nothing could have started it.
+                 queue_deadline = CASE WHEN $4 = 'Queued' THEN now() + make_interval(secs => coalesce($13, 0) + max_queue_duration_seconds::float8)
+                                       ELSE queue_deadline END,
+                 cancel_evidence = coalesce($17, cancel_evidence), waits_since = NULL,
                  lease_token = CASE WHEN $14 THEN lease_token END,
                  lease_owner = CASE WHEN $14 THEN lease_owner END,
                  lease_expires_at = CASE WHEN $14 THEN lease_expires_at ELSE '-infinity' END,
@@ -104,9 +111,11 @@ impl Storage {
             terminal,
             finished_at,
             environment.as_deref(),
-            next_step_at,
+            delay,
             keeps_lease,
             ending.is_some(),
+            now,
+            ending.and_then(|e| e.evidence.as_deref()),
         )
         .fetch_optional(&mut *tx)
         .await?;
@@ -202,12 +211,14 @@ impl Storage {
         let mut tx = self.pool.begin().await?;
         // Who takes a run over finds again what is known already: that is no news.
         let row = sqlx::query!(
-            "UPDATE runs SET waits_for = $3::text, event_count = event_count + CASE WHEN $3::text IS NULL THEN 0 ELSE 1 END
-             WHERE id = $1 AND lease_token = $2 AND waits_for IS DISTINCT FROM $3::text
+            "UPDATE runs SET waits_for = $3::text, waits_since = CASE WHEN $3::text IS NOT NULL THEN $4::timestamptz END,
+                             event_count = event_count + CASE WHEN $3::text IS NULL THEN 0 ELSE 1 END
+             WHERE id = $1 AND lease_token = $2 AND status = 'Starting' AND waits_for IS DISTINCT FROM $3::text
              RETURNING event_count, attempt, status",
             lease.run_id.as_uuid(),
             lease.token,
             reason,
+            now,
         )
         .fetch_optional(&mut *tx)
         .await?;
@@ -219,6 +230,33 @@ impl Storage {
             let event = noted(lease, (row.event_count, row.attempt, &row.status), "waiting", reason, now)?;
             events::append(&mut tx, &event).await?;
         }
+        tx.commit().await?;
+        Ok(Written::Done)
+    }
+
+    /// Records that the backend took the order to end the run. Said again, it is no news.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record_stop_sent(&self, lease: &Lease, now: DateTime<Utc>) -> Result<Written, StorageError> {
+        let mut tx = self.pool.begin().await?;
+        let row = sqlx::query!(
+            "UPDATE runs SET stop_sent_at = $3, event_count = event_count + 1
+             WHERE id = $1 AND lease_token = $2 AND status = 'CancelRequested' AND stop_sent_at IS NULL
+             RETURNING event_count, attempt, status",
+            lease.run_id.as_uuid(),
+            lease.token,
+            now,
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else {
+            drop(tx);
+            return self.why_not_written(lease).await;
+        };
+        let said = "the backend took the order to end it; its processes have their grace";
+        let event = noted(lease, (row.event_count, row.attempt, &row.status), "stop_sent", said, now)?;
+        events::append(&mut tx, &event).await?;
         tx.commit().await?;
         Ok(Written::Done)
     }

@@ -1,14 +1,15 @@
 //! One run, from the status in which it was claimed to its end.
 //!
-//! Each turn of the loop takes one idempotent step and writes where that leads. What a step finds is turned into the next
-//! status by pure functions (`domain::run`); this file only asks and writes.
+//! What is done next, and what that leads to, is decided by a pure machine (`domain::run::Course`); this file only does it. Each
+//! act is idempotent: after a crash the next holder of the run does it again.
 
 mod hand_over;
 mod prepare;
+mod step;
 
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use super::{
     Context,
@@ -22,18 +23,19 @@ use crate::{
     backend::{Attempt, Backend},
     domain::{
         compute_target::Engine,
-        run::{
-            Cause, Circumstances, Move, Observation, Status, conclude_exit, conclude_failure,
-            conclude_refusal,
-        },
+        run::{Act, Cause, Course, Move, Observation, Pause, Status},
+        trace_parent::TraceParent,
     },
+    figures::{Outcome, Step},
     storage::{
         StorageError,
         leases::{Claimed, Lease},
         runs::Run,
         transitions::Written,
     },
+    traces,
 };
+use step::{call, outcome};
 
 /// How long to wait before a database, an artifact store or a machine that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -49,12 +51,10 @@ enum Stop {
     Shutdown,
 }
 
-/// What a turn led to.
-enum Turn {
-    /// The run is in this status now.
-    Status(Status),
-    /// Nothing changed; look again after a pause.
-    Wait(Duration),
+/// What was brought over of logs and outputs.
+enum Gathered {
+    All,
+    Some,
 }
 
 /// Drives a claimed run until it ends, its lease is lost, or the worker shuts down.
@@ -70,11 +70,16 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
         registry: None,
     };
     info!(run.status = %run.status, "run {} attempt {}: claimed in {}", run.id, run.attempt, run.status);
+    let course = Course::new(run.status, run.attempt, run.retries());
+    let place = place(context, &run).await;
     let mut driver =
-        Driver { context, lease, held, attempt, run, progress: None, stop_sent: false, waits_for: None };
+        Driver { context, lease, held, attempt, run, course, place, progress: None, waits_for: None };
     match driver.drive_to_the_end().await {
         Ok(status) => info!(run.status = %status, "run {}: {status}", lease.run_id),
-        Err(Stop::LeaseLost) => warn!("run {}: the lease was lost; another worker has it", lease.run_id),
+        Err(Stop::LeaseLost) => {
+            context.settings.figures.lost();
+            warn!("run {}: the lease was lost; another worker has it", lease.run_id);
+        }
         Err(Stop::Shutdown) => {
             if let Err(error) = context.storage.release_lease(&lease, Duration::ZERO).await {
                 warn!("run {}: could not give the lease back, it ends by itself: {error}", lease.run_id);
@@ -83,78 +88,198 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
     }
 }
 
+/// Where in its trace a run is, where anybody wants to know. Without it the run's spans stand alone.
+async fn place<B>(context: &Context<B>, run: &Run) -> Option<TraceParent> {
+    if !traces::are_wanted() {
+        return None;
+    }
+    let place = context.storage.trace_parent(run.id).await.unwrap_or_else(|error| {
+        warn!("run {}: its trace is not known, its spans stand alone: {error}", run.id);
+        None
+    });
+    // It was taken from the queue, just now.
+    let _claimed =
+        traces::of_step("claim", run.id, run.attempt, &run.compute_target, place.as_ref()).entered();
+    place
+}
+
 struct Driver<'a, B> {
     context: &'a Context<B>,
     lease: Lease,
     held: &'a HeldLease,
     attempt: Attempt,
     run: Run,
+    /// Decides what is done next.
+    course: Course,
+    /// Where in its trace the run is.
+    place: Option<TraceParent>,
     /// Read from the database when first needed.
     progress: Option<Progress>,
-    /// Whether this worker has told the backend to stop the run.
-    stop_sent: bool,
     /// What was last recorded of what it waits for on the compute.
     waits_for: Option<String>,
 }
 
 impl<B: Backend> Driver<'_, B> {
     async fn drive_to_the_end(&mut self) -> Result<Status, Stop> {
-        let mut status = self.run.status;
         loop {
-            if status.is_terminal() || status == Status::Queued {
-                self.clean_up().await;
-                return Ok(status);
-            }
             match self.held.signal() {
                 Signal::Lost => return Err(Stop::LeaseLost),
                 // The database said so: the API has written that status.
-                Signal::CancelRequested => status = Status::CancelRequested,
+                Signal::CancelRequested => self.course.cancel_requested(),
                 Signal::Held => {}
             }
             if self.context.shutdown.is_cancelled() {
                 return Err(Stop::Shutdown);
             }
-            let turn = match status {
-                Status::Provisioning => self.provision().await?,
-                Status::Preparing => self.prepare().await?,
-                Status::Starting => self.start().await?,
-                Status::Running | Status::NotResponding => self.watch(status).await?,
-                Status::Finalizing => self.finish(status).await?,
-                Status::CancelRequested => self.cancel().await?,
-                Status::NotStarted
-                | Status::Queued
-                | Status::Completed
-                | Status::Failed
-                | Status::Canceled => return Ok(status),
-            };
-            match turn {
-                Turn::Status(next) => status = next,
-                Turn::Wait(pause) => self.pause(status, pause).await,
+            // What is written carries the lease's token; what is done to the compute cannot, so the lease must be good now.
+            self.trusted().await?;
+            match self.course.act() {
+                Act::Provision => {
+                    let step = self.step(Step::Provision);
+                    let call = step.span().in_scope(|| call("provision", &self.attempt));
+                    let answer = self.context.backend.provision(&self.attempt).instrument(call).await;
+                    step.ends(if answer.is_ok() { Outcome::Ok } else { Outcome::Failed });
+                    self.course.provisioned(answer.map_err(|error| error.to_string()));
+                }
+                Act::Prepare => {
+                    let step = self.step(Step::Prepare);
+                    let answer = self.prepare().instrument(step.span()).await;
+                    step.ends(outcome(&answer));
+                    self.course.prepared(answer?);
+                }
+                Act::Submit => {
+                    let step = self.step(Step::Submit);
+                    let answer = self.submit().instrument(step.span()).await;
+                    step.ends(outcome(&answer));
+                    self.course.submitted(answer?);
+                }
+                Act::Watch => {
+                    ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
+                    self.look().await?;
+                }
+                Act::Verify => self.look().await?,
+                Act::Stop => self.stop().await?,
+                Act::Gather => {
+                    let step = self.step(Step::Collect);
+                    let gathered = self.gather().instrument(step.span()).await;
+                    step.ends(outcome(&gathered));
+                    gathered?;
+                    let said = self.reported_failure().await?;
+                    self.course.gathered(said, random_fraction());
+                }
+                Act::Send => {
+                    let step = self.step(Step::Send);
+                    let unsent = self.send_data().instrument(step.span()).await;
+                    step.ends(match &unsent {
+                        Ok(Some(_)) => Outcome::Failed,
+                        Ok(None) => Outcome::Ok,
+                        Err(stop) => Outcome::from(stop),
+                    });
+                    self.course.sent(unsent?, random_fraction());
+                }
+                Act::Write { from, step } => {
+                    let status = self.write(from, &step).await?;
+                    self.course.written(status);
+                }
+                Act::Wait(pause) => {
+                    self.pause(self.length_of(pause)).await;
+                    self.course.waited();
+                }
+                Act::Leave(status) => {
+                    self.clean_up().await;
+                    return Ok(status);
+                }
             }
         }
     }
 
+    /// Waits while nobody can be sure that the lease is still held: the database was not reached for too long, or the whole
+    /// worker stood still.
+    async fn trusted(&self) -> Result<(), Stop> {
+        tokio::select! {
+            signal = self.held.trusted() => match signal {
+                Signal::Lost => Err(Stop::LeaseLost),
+                Signal::Held | Signal::CancelRequested => Ok(()),
+            },
+            () = self.context.shutdown.cancelled() => Err(Stop::Shutdown),
+        }
+    }
+
+    /// Asks the backend what has become of the attempt.
+    async fn look(&mut self) -> Result<(), Stop> {
+        let step = self.step(Step::Observe);
+        let answer = self.context.backend.observe(&self.attempt).await.map_err(|error| error.to_string());
+        step.ends(if answer.is_ok() { Outcome::Ok } else { Outcome::Unavailable });
+        match &answer {
+            // It has not begun; what it waits for on the compute, if it does, is for people to see.
+            Ok(Observation::Queued { reason }) => self.waits(Some(reason.clone())).await?,
+            Ok(Observation::Starting) => self.waits(None).await?,
+            Ok(_) => {}
+            Err(why) => warn!("run {}: the backend cannot be asked: {why}", self.run.id),
+        }
+        self.course.observed(answer, random_fraction());
+        Ok(())
+    }
+
+    /// Has the backend end the attempt, and keeps that it took the order.
+    async fn stop(&mut self) -> Result<(), Stop> {
+        let step = self.step(Step::Cancel);
+        let call = step.span().in_scope(|| call("cancel", &self.attempt));
+        let answer = self.context.backend.cancel(&self.attempt).instrument(call).await;
+        step.ends(if answer.is_ok() { Outcome::Ok } else { Outcome::Unavailable });
+        let answer = answer.map_err(|error| error.to_string());
+        match &answer {
+            Ok(()) if self.course.status() == Status::CancelRequested => self.record_stop().await?,
+            Ok(()) => {}
+            Err(why) => warn!("run {}: could not be told to stop, trying again: {why}", self.run.id),
+        }
+        self.course.stopped(answer);
+        Ok(())
+    }
+
+    async fn record_stop(&self) -> Result<(), Stop> {
+        loop {
+            match self.context.storage.record_stop_sent(&self.lease, self.context.clock.now()).await {
+                Ok(Written::LeaseLost) => return Err(Stop::LeaseLost),
+                Ok(Written::Done | Written::StatusIs(_)) => return Ok(()),
+                Err(error) => self.wait_out(&error).await?,
+            }
+        }
+    }
+
+    fn length_of(&self, pause: Pause) -> Duration {
+        match (pause, &self.attempt.backend.engine) {
+            (Pause::Interval, Engine::Process) => self.context.settings.observe_interval,
+            (Pause::Interval, Engine::Slurm(_) | Engine::Kubernetes(_)) => {
+                self.context.settings.cluster_interval
+            }
+            (Pause::Retry, _) => jittered(RETRY_PAUSE),
+            (Pause::Silence, _) => jittered(RETRY_PAUSE * 4),
+        }
+    }
+
     /// Waits, but not longer than until something happens that this run must know of.
-    async fn pause(&self, status: Status, pause: Duration) {
+    async fn pause(&self, pause: Duration) {
+        // Once the cancel is being carried out only the lease's loss is news.
+        let canceling = self.course.status() == Status::CancelRequested;
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // Once the cancel is being carried out only the lease's loss is news.
-            _ = self.held.interrupted(), if status != Status::CancelRequested => {}
-            () = self.held.lost(), if status == Status::CancelRequested => {}
+            _ = self.held.interrupted(), if !canceling => {}
+            () = self.held.lost(), if canceling => {}
             () = self.context.shutdown.cancelled() => {}
         }
     }
 
     /// Writes a move and answers the status that the run is in then.
-    async fn write(&mut self, from: Status, step: Move) -> Result<Turn, Stop> {
+    async fn write(&self, from: Status, step: &Move) -> Result<Status, Stop> {
         loop {
-            match self.context.storage.move_run(&self.lease, from, &step, self.context.clock.now()).await {
+            match self.context.storage.move_run(&self.lease, from, step, self.context.clock.now()).await {
                 Ok(Written::Done) => {
-                    self.count(from, &step);
-                    return Ok(Turn::Status(step.status()));
+                    self.count(from, step);
+                    return Ok(step.status());
                 }
                 // Our own earlier write whose reply was lost, or somebody's cancel.
-                Ok(Written::StatusIs(status)) => return Ok(Turn::Status(status)),
+                Ok(Written::StatusIs(status)) => return Ok(status),
                 Ok(Written::LeaseLost) => return Err(Stop::LeaseLost),
                 Err(error) => self.wait_out(&error).await?,
             }
@@ -197,174 +322,12 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    /// Has the backend make the target of this one run.
-    async fn provision(&mut self) -> Result<Turn, Stop> {
-        match self.context.backend.provision(&self.attempt).await {
-            Ok(detail) => self.write(Status::Provisioning, Move::because(Status::Preparing, detail)).await,
-            Err(error) => self.fail(Status::Provisioning, Cause::DispatchFailed, error.to_string()).await,
-        }
-    }
-
-    /// Between two looks.
-    const fn interval(&self) -> Duration {
-        match self.attempt.backend.engine {
-            Engine::Process => self.context.settings.observe_interval,
-            Engine::Slurm(_) | Engine::Kubernetes(_) => self.context.settings.cluster_interval,
-        }
-    }
-
-    /// One look at a run that was handed to the backend.
-    async fn watch(&mut self, status: Status) -> Result<Turn, Stop> {
-        let interval = self.interval();
-        ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
-        match self.context.backend.observe(&self.attempt).await {
-            Ok(Observation::Queued { .. } | Observation::Starting) if status == Status::NotResponding => {
-                self.write(status, Move::to(Status::Starting)).await
-            }
-            Ok(Observation::Queued { reason }) => self.waits(Some(reason)).await,
-            Ok(Observation::Starting) => self.waits(None).await,
-            Ok(Observation::Running { .. }) if status == Status::Running => Ok(Turn::Wait(interval)),
-            Ok(Observation::Running { started_at }) => self.write(status, Move::running(started_at)).await,
-            Ok(Observation::Exited(exit)) => {
-                if status == Status::Starting
-                    && let Some(started_at) = exit.started_at
-                {
-                    // It was quick: its having run is written all the same.
-                    return self.write(status, Move::running(started_at)).await;
-                }
-                self.write(status, Move::to(Status::Finalizing)).await
-            }
-            Ok(Observation::Lost { .. } | Observation::Preempted { .. }) => {
-                self.write(status, Move::to(Status::Finalizing)).await
-            }
-            // It did not get there before the backend fell silent.
-            Ok(Observation::NotFound) if status == Status::NotResponding => {
-                match self.submit(status).await? {
-                    Some(turn) => Ok(turn),
-                    None => self.write(status, Move::to(Status::Starting)).await,
-                }
-            }
-            Ok(Observation::NotFound) => {
-                let detail = "the backend knows nothing of it any more".to_owned();
-                self.fail(status, Cause::ComputeLost, detail).await
-            }
-            Err(error) => self.no_answer(status, &error.to_string()).await,
-        }
-    }
-
-    /// Ends an attempt that has no exit of its own.
-    async fn fail(&mut self, status: Status, cause: Cause, detail: String) -> Result<Turn, Stop> {
-        self.bar().await?;
-        let step = conclude_failure(cause, detail, &self.circumstances(status));
-        self.write(status, step).await
-    }
-
-    /// Ends an attempt that can never be prepared as it is defined.
-    async fn refuse(&mut self, status: Status, cause: Cause, detail: String) -> Result<Turn, Stop> {
-        self.bar().await?;
-        let step = conclude_refusal(cause, detail, &self.circumstances(status));
-        self.write(status, step).await
-    }
-
-    /// Makes sure that nothing of an attempt can start later, and brings over what there is of it.
-    async fn bar(&mut self) -> Result<(), Stop> {
-        if let Err(error) = self.context.backend.cancel(&self.attempt).await {
-            warn!("run {}: could not bar a failed attempt from starting: {error}", self.run.id);
-        }
-        // Barred or told to stop: the end is written when nothing of it is left, and not before.
-        loop {
-            match self.context.backend.observe(&self.attempt).await {
-                Ok(
-                    Observation::Exited(_)
-                    | Observation::Lost { .. }
-                    | Observation::Preempted { .. }
-                    | Observation::NotFound,
-                ) => break,
-                Ok(Observation::Queued { .. } | Observation::Starting | Observation::Running { .. }) => {}
-                Err(error) => warn!("run {}: the backend cannot be asked: {error}", self.run.id),
-            }
-            self.wait_a_little().await?;
-        }
-        self.gather().await
-    }
-
-    async fn cancel(&mut self) -> Result<Turn, Stop> {
-        if !self.stop_sent {
-            if let Err(error) = self.context.backend.cancel(&self.attempt).await {
-                warn!("run {}: could not be told to stop, trying again: {error}", self.run.id);
-                return Ok(Turn::Wait(jittered(RETRY_PAUSE)));
-            }
-            self.stop_sent = true;
-        }
-        ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
-        match self.context.backend.observe(&self.attempt).await {
-            Ok(
-                Observation::Exited(_)
-                | Observation::Lost { .. }
-                | Observation::Preempted { .. }
-                | Observation::NotFound,
-            ) => self.finish(Status::CancelRequested).await,
-            // `Canceled` is never written on suspicion: only when the backend says that nothing is left.
-            Ok(Observation::Queued { .. } | Observation::Starting | Observation::Running { .. }) => {
-                Ok(Turn::Wait(self.interval()))
-            }
-            Err(error) => {
-                warn!("run {}: the backend cannot be asked: {error}", self.run.id);
-                Ok(Turn::Wait(jittered(RETRY_PAUSE)))
-            }
-        }
-    }
-
-    /// Everything of the attempt has ended: collects, then writes the end.
-    async fn finish(&mut self, status: Status) -> Result<Turn, Stop> {
-        self.gather().await?;
-        let mut circumstances = self.circumstances(status);
-        circumstances.reported_failure = self.reported_failure().await?;
-        let step = match self.context.backend.observe(&self.attempt).await {
-            Ok(Observation::Exited(exit)) => {
-                if exit.has_begun() && !circumstances.cancel_requested {
-                    circumstances.unsent = self.send_data().await?;
-                }
-                conclude_exit(&exit, &circumstances)
-            }
-            Ok(Observation::Lost { detail }) => conclude_failure(Cause::ComputeLost, detail, &circumstances),
-            Ok(Observation::Preempted { detail }) => {
-                conclude_failure(Cause::Preempted, detail, &circumstances)
-            }
-            Ok(Observation::NotFound) => {
-                let detail = "nothing was started".to_owned();
-                conclude_failure(Cause::ComputeLost, detail, &circumstances)
-            }
-            Ok(Observation::Queued { .. } | Observation::Starting | Observation::Running { .. }) => {
-                return Ok(Turn::Wait(self.interval()));
-            }
-            Err(error) => {
-                warn!("run {}: the backend cannot be asked: {error}", self.run.id);
-                return Ok(Turn::Wait(jittered(RETRY_PAUSE)));
-            }
-        };
-        self.write(status, step).await
-    }
-
-    fn circumstances(&self, status: Status) -> Circumstances {
-        Circumstances {
-            // What the database said counts, not what a heartbeat will say in a moment.
-            cancel_requested: status == Status::CancelRequested,
-            attempt: self.attempt.number,
-            max_attempts: self.run.max_attempts,
-            now: self.context.clock.now(),
-            jitter: random_fraction(),
-            reported_failure: None,
-            unsent: None,
-        }
-    }
-
     /// Sends what the script wrote for datastores. A store that fails is asked again for a while; the answer is why not
     /// everything is there.
     async fn send_data(&self) -> Result<Option<String>, Stop> {
         let mut tries = 0;
         loop {
-            match staging::send(self.context, &self.attempt).await {
+            match staging::send(self.context, &self.run.project, &self.attempt).await {
                 Ok(()) => return Ok(None),
                 Err(StagingError::Storage(error)) => self.wait_out(&error).await?,
                 Err(StagingError::Data(error)) => {
@@ -404,10 +367,10 @@ impl<B: Backend> Driver<'_, B> {
 
     /// Brings over the rest of the logs, and the outputs. A store that fails is asked again for a while; after that the
     /// run ends without what could not be had, and its history says so.
-    async fn gather(&mut self) -> Result<(), Stop> {
+    async fn gather(&mut self) -> Result<Gathered, Stop> {
         let mut tries = 0;
         loop {
-            let Err(error) = self.try_to_gather().await else { return Ok(()) };
+            let Err(error) = self.try_to_gather().await else { return Ok(Gathered::All) };
             tries += 1;
             match error {
                 CollectError::LeaseLost => return Err(Stop::LeaseLost),
@@ -419,7 +382,7 @@ impl<B: Backend> Driver<'_, B> {
                 CollectError::Read { .. } | CollectError::Store { .. } => {
                     error!("run {}: ends without all of its files: {error}", self.run.id);
                     self.note("collection", &format!("not everything could be collected: {error}")).await?;
-                    return Ok(());
+                    return Ok(Gathered::Some);
                 }
             }
         }

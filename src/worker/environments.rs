@@ -24,7 +24,7 @@ enum RecordError {
 pub(super) async fn count_use<B: Backend>(context: &Context<B>, actual: &ActualEnvironment) {
     let Some(key) = actual.build_key.as_deref().and_then(|key| key.parse().ok()) else { return };
     if let Err(error) = try_to_count(context, &key, actual.reused).await {
-        warn!("the use of environment {key} was not counted: {error}");
+        warn!(environment.key = %key, "the use of environment {key} was not counted: {error}");
     }
 }
 

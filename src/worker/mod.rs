@@ -17,13 +17,17 @@ mod environments;
 mod leases;
 mod node;
 mod records;
+mod retention;
 mod staging;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, error_span, info, warn};
 
 pub use node::node_id;
 
@@ -31,11 +35,11 @@ use crate::{
     artifacts::Artifacts,
     backend::Backend,
     clock::{Clock, entropy},
-    domain::{collection::Limits, compute_target::Engine},
+    domain::{collection::Limits, compute_target::Engine, retention::KeepRuns},
     figures::RunFigures,
     storage::{
         Storage, StorageError,
-        leases::{Claimant, Claimed},
+        leases::{Claimant, Claimed, Order},
     },
     vault::Vault,
 };
@@ -46,6 +50,8 @@ use leases::HeldLeases;
 pub struct Settings {
     /// This worker node's name.
     pub node: String,
+    /// The name of the machine that it is on.
+    pub host: String,
     /// How long a lease lasts unless renewed. It is renewed at a third of this.
     pub lease_ttl: Duration,
     /// How often the worker looks for work by itself, ± 20 %.
@@ -58,10 +64,16 @@ pub struct Settings {
     pub slots: u32,
     /// Active runs on a target that sets no limit of its own.
     pub default_target_limit: u32,
+    /// Active runs that one caller may have; any number when none.
+    pub caller_limit: Option<u32>,
+    /// Whether the database's notifications are waited for. Without them work is found by looking.
+    pub listens: bool,
     /// How much of what a run wrote is kept.
     pub limits: Limits,
     /// How much is kept of data from remote datastores.
     pub max_data_cache_bytes: u64,
+    /// How long runs are kept after their end; for ever when none.
+    pub keep_runs: Option<KeepRuns>,
     /// Opens what is kept encrypted; without it runs that need such a thing fail.
     pub vault: Option<Vault>,
     /// What this worker does is counted here.
@@ -88,6 +100,12 @@ pub struct Worker<B> {
 /// How often old answers are forgotten and the health of targets is recorded.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How many runs that waited too long are ended in one look at the queue.
+const EXPIRED_AT_ONCE: u32 = 100;
+
+/// How often places are given by age and not by priority.
+const OLDEST_FIRST: f64 = 0.2;
+
 impl<B: Backend + 'static> Worker<B> {
     /// A worker that ends when `shutdown` is cancelled. `wakeup` is notified by an API in the same process.
     #[must_use]
@@ -101,7 +119,8 @@ impl<B: Backend + 'static> Worker<B> {
         shutdown: CancellationToken,
     ) -> Self {
         let context = Context { storage, artifacts, backend, clock, settings, shutdown };
-        Self { context: Arc::new(context), wakeup, held: Arc::new(HeldLeases::default()) }
+        let held = Arc::new(HeldLeases::new(context.settings.figures.clone()));
+        Self { context: Arc::new(context), wakeup, held }
     }
 
     /// Works until shutdown. Runs that are under way then are let go of: their processes go on, and the next worker
@@ -116,13 +135,16 @@ impl<B: Backend + 'static> Worker<B> {
         }
         let helpers = TaskTracker::new();
         helpers.spawn(leases::keep(Arc::clone(context), Arc::clone(&self.held), Arc::clone(&self.wakeup)));
-        helpers.spawn(listen(
-            context.storage.clone(),
-            Arc::clone(&self.wakeup),
-            Arc::clone(&self.held),
-            context.shutdown.clone(),
-        ));
+        if context.settings.listens {
+            helpers.spawn(listen(
+                context.storage.clone(),
+                Arc::clone(&self.wakeup),
+                Arc::clone(&self.held),
+                context.shutdown.clone(),
+            ));
+        }
         helpers.spawn(keep_house(Arc::clone(context)));
+        helpers.spawn(retention::keep(Arc::clone(context)));
         helpers.close();
 
         let runs = TaskTracker::new();
@@ -130,10 +152,11 @@ impl<B: Backend + 'static> Worker<B> {
         while !context.shutdown.is_cancelled() {
             // The future exists before the database is asked, so a wake-up in between is not lost.
             let woken = self.wakeup.notified();
+            let asked = Instant::now();
             match self.claim(&slots).await {
                 Ok(claimed) => {
                     for claim in claimed {
-                        self.start(claim, &runs, &slots);
+                        self.start(claim, asked, &runs, &slots);
                     }
                 }
                 Err(error) => warn!("could not look for work: {error}"),
@@ -155,30 +178,43 @@ impl<B: Backend + 'static> Worker<B> {
         let context = &self.context;
         let claimant = Claimant {
             node: context.settings.node.clone(),
+            host: context.settings.host.clone(),
             ttl: context.settings.lease_ttl,
             default_target_limit: context.settings.default_target_limit,
+            caller_limit: context.settings.caller_limit,
         };
+        let expired = context.storage.expire_queued_runs(EXPIRED_AT_ONCE, context.clock.now()).await?;
+        if expired > 0 {
+            info!(runs = expired, "{expired} runs had waited in the queue for too long");
+        }
         let room = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
         if room == 0 {
             return Ok(Vec::new());
         }
         let now = context.clock.now();
-        let mut claimed = context.storage.adopt_runs(&claimant, room, now).await?;
+        let mut claimed = context.storage.adopt_runs(&claimant, room).await?;
+        let adopted = claimed.len();
         let left = room.saturating_sub(u32::try_from(claimed.len()).unwrap_or(u32::MAX));
         if left > 0 {
-            claimed.extend(context.storage.admit_runs(&claimant, left, now).await?);
+            // Nobody waits for ever behind others that keep coming with a higher priority.
+            let order = if random_fraction() < OLDEST_FIRST { Order::Age } else { Order::Priority };
+            claimed.extend(context.storage.admit_runs(&claimant, order, left, now).await?);
         }
+        context.settings.figures.claimed(claimed.len() - adopted, adopted);
         Ok(claimed)
     }
 
-    fn start(&self, claimed: Claimed, runs: &TaskTracker, slots: &Arc<Semaphore>) {
+    fn start(&self, claimed: Claimed, asked: Instant, runs: &TaskTracker, slots: &Arc<Semaphore>) {
         // Only this task takes permits, and it claimed no more runs than there were.
         let Ok(permit) = Arc::clone(slots).try_acquire_owned() else {
             return;
         };
         let run_id = claimed.run.id;
-        let span = info_span!("run", run.id = %run_id, run.attempt = claimed.run.attempt);
-        let held = self.held.insert(claimed.lease, claimed.run.cancel_requested_at.is_some());
+        // On every line, whatever the level is.
+        let (attempt, target) = (claimed.run.attempt, claimed.run.compute_target.as_str());
+        let span = error_span!("run", run.id = %run_id, run.attempt = attempt, run.target = target);
+        let ttl = self.context.settings.lease_ttl;
+        let held = self.held.insert(claimed.lease, claimed.run.cancel_requested_at.is_some(), asked, ttl);
         let context = Arc::clone(&self.context);
         let wakeup = Arc::clone(&self.wakeup);
         runs.spawn(
@@ -229,8 +265,11 @@ async fn keep_house<B: Backend>(context: Arc<Context<B>>) {
             warn!("could not record the health of targets: {error}");
         }
         reach(&context).await;
-        if let Err(error) = context.storage.forget_old_answers(now).await {
+        if let Err(error) = context.storage.forget_old_answers().await {
             warn!("could not forget old idempotency keys: {error}");
+        }
+        if let Err(error) = context.storage.forget_old_deliveries().await {
+            warn!("could not forget old deliveries of webhooks: {error}");
         }
         sweep(&context).await;
         environments::record(&context).await;
@@ -257,7 +296,8 @@ async fn reach<B: Backend>(context: &Context<B>) {
         let now = context.clock.now();
         if let Err(error) = context.storage.record_cluster_health(&target.name, reachable, detail, now).await
         {
-            warn!("could not record the health of {}: {error}", target.name);
+            let target = target.name;
+            warn!(target.name = %target, "could not record the health of the target {target}: {error}");
         }
     }
 }
@@ -273,10 +313,10 @@ async fn sweep<B: Backend>(context: &Context<B>) {
         match context.storage.get_run_status(run).await {
             Ok(Some(status)) if status.is_terminal() => {}
             Ok(_) => continue,
-            Err(error) => return warn!("could not ask for the status of run {run}: {error}"),
+            Err(error) => return warn!(run.id = %run, "could not ask for the status of run {run}: {error}"),
         }
         if let Err(error) = context.backend.remove_run(run).await {
-            warn!("could not remove what run {run} left: {error}");
+            warn!(run.id = %run, "could not remove what run {run} left: {error}");
         }
     }
 }

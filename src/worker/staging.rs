@@ -16,6 +16,7 @@ use crate::{
         datastore_access::Credentials,
         ids::SnapshotId,
         plan::{InputMode, Plan, PlannedInput},
+        project::{Project, Qualified},
         staging::{self, Place, Root, components},
     },
     storage::{StorageError, datastores::DatastoreAccess},
@@ -68,7 +69,7 @@ pub(in crate::worker) struct Sources {
 }
 
 /// Opens a datastore with its credentials.
-fn open(access: &DatastoreAccess, vault: Option<&Vault>) -> Result<Store, DataError> {
+fn open(kept: &Qualified, access: &DatastoreAccess, vault: Option<&Vault>) -> Result<Store, DataError> {
     let datastore = &access.datastore;
     let unusable =
         |detail: String| DataError::Credentials { datastore: datastore.name.as_str().to_owned(), detail };
@@ -77,7 +78,7 @@ fn open(access: &DatastoreAccess, vault: Option<&Vault>) -> Result<Store, DataEr
         Some(sealed) => {
             let vault = vault
                 .ok_or_else(|| unusable("this worker has no secret key to decrypt them with".to_owned()))?;
-            let purpose = purposes::datastore_credentials(&datastore.name);
+            let purpose = purposes::datastore_credentials(kept);
             let text = vault.open(&purpose, sealed).map_err(|error| unusable(error.to_string()))?;
             // What does not parse is not repeated: it is secret.
             let members = serde_json::from_str(text.expose())
@@ -91,6 +92,7 @@ fn open(access: &DatastoreAccess, vault: Option<&Vault>) -> Result<Store, DataEr
 /// Every datastore that is named, open.
 async fn stores<'a, B>(
     context: &Context<B>,
+    project: &Project,
     names: impl IntoIterator<Item = &'a String>,
 ) -> Result<HashMap<String, Store>, StagingError> {
     let mut names: Vec<String> = names.into_iter().cloned().collect();
@@ -99,18 +101,23 @@ async fn stores<'a, B>(
     if names.is_empty() {
         return Ok(HashMap::new());
     }
-    let found = context.storage.datastore_access(&names).await?;
+    let found = context.storage.datastore_access(project, &names).await?;
     let mut stores = HashMap::new();
     for name in names {
         let access = found.iter().find(|access| access.datastore.name.as_str() == name);
         let access = access.ok_or_else(|| DataError::NotRegistered(name.clone()))?;
-        stores.insert(name, open(access, context.settings.vault.as_ref())?);
+        let kept = project.qualified(&name);
+        stores.insert(name, open(&kept, access, context.settings.vault.as_ref())?);
     }
     Ok(stores)
 }
 
 /// Finds everything that a run reads, and puts its source tree on the datastore that it is to lie on.
-pub(in crate::worker) async fn locate<B>(context: &Context<B>, plan: &Plan) -> Result<Sources, StagingError> {
+pub(in crate::worker) async fn locate<B>(
+    context: &Context<B>,
+    project: &Project,
+    plan: &Plan,
+) -> Result<Sources, StagingError> {
     let data = &plan.data;
     if let Some((input, other)) = staging::overlap(plan) {
         return Err(DataError::Overlap {
@@ -122,7 +129,7 @@ pub(in crate::worker) async fn locate<B>(context: &Context<B>, plan: &Plan) -> R
     }
     let names = data.inputs.iter().map(|input| &input.datastore);
     let names = names.chain(data.resume_from.iter().map(|place| &place.datastore));
-    let stores = stores(context, names.chain(&data.source_datastore)).await?;
+    let stores = stores(context, project, names.chain(&data.source_datastore)).await?;
     let store =
         |name: &String| stores.get(name).cloned().ok_or_else(|| DataError::NotRegistered(name.clone()));
     let mut sources = Sources::default();
@@ -299,9 +306,10 @@ pub(in crate::worker) fn uploads_that_are_gone<'a>(area: &StagingArea, plan: &'a
 /// Sends what the script wrote for datastores.
 pub(in crate::worker) async fn send<B: Backend>(
     context: &Context<B>,
+    project: &Project,
     attempt: &Attempt,
 ) -> Result<(), StagingError> {
-    let stores = stores(context, uploads(&attempt.plan).map(|input| &input.datastore)).await?;
+    let stores = stores(context, project, uploads(&attempt.plan).map(|input| &input.datastore)).await?;
     // What one input cannot be sent for keeps nobody from sending the others.
     let mut errors = Vec::new();
     for input in uploads(&attempt.plan) {

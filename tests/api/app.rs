@@ -1,6 +1,9 @@
 //! The API under test.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     Router,
@@ -9,7 +12,7 @@ use axum::{
 };
 use chrono::{DateTime, Duration, Utc};
 use estimatord::{
-    api::{Api, ApiSettings},
+    api::{AccessSettings, Api, ApiSettings, FileTokens},
     artifacts::{Artifacts, Limits},
     clock::Clock,
     domain::{
@@ -19,9 +22,10 @@ use estimatord::{
     figures::RunFigures,
     storage::{
         Storage,
-        leases::{Claimant, Claimed},
+        leases::{Claimant, Claimed, Order},
         transitions::Written,
     },
+    telemetry::LogFilter,
     vault::Vault,
 };
 use http_body_util::BodyExt as _;
@@ -59,6 +63,7 @@ pub struct TestApp {
     pub artifacts: Artifacts,
     pub clock: Arc<FixedClock>,
     pub wakeup: Arc<Notify>,
+    pub draining: CancellationToken,
     pub shutdown: CancellationToken,
     pub pool: PgPool,
     _directory: tempfile::TempDir,
@@ -128,6 +133,19 @@ async fn answered(router: &Router, request: Request<Body>) -> Answer {
     Answer { status: parts.status, headers: parts.headers, body }
 }
 
+/// Callers who are known by a file of tokens, and nobody else.
+pub fn callers(file: &str) -> AccessSettings {
+    let file = FileTokens::parse(file).expect("tokens");
+    AccessSettings { is_required: true, file: Some(file), oidc: None }
+}
+
+/// A filter that can be changed: whoever asks it is there for as long as the tests are.
+fn log_filter() -> LogFilter {
+    let (filter, layer) = LogFilter::new("info,sqlx=warn").expect("a filter");
+    Box::leak(Box::new(layer));
+    filter
+}
+
 impl TestApp {
     pub fn new(pool: PgPool) -> Self {
         Self::with(pool, None, Limits::default())
@@ -155,6 +173,12 @@ impl TestApp {
         vault: Option<Vault>,
         one_off_target: Option<ComputeTargetName>,
     ) -> Self {
+        let access = token.map_or_else(AccessSettings::default, callers);
+        Self::changed(pool, |settings| ApiSettings { access, limits, vault, one_off_target, ..settings })
+    }
+
+    /// One with other settings.
+    pub fn changed(pool: PgPool, change: impl FnOnce(ApiSettings) -> ApiSettings) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (store, scratch) = (directory.path().join("store"), directory.path().join("scratch"));
         let artifacts = Artifacts::open(&store, &scratch).expect("a store");
@@ -163,18 +187,27 @@ impl TestApp {
         let wakeup = Arc::new(Notify::new());
         let shutdown = CancellationToken::new();
         let figures = RunFigures::default();
-        let api = Api::new(ApiSettings {
-            vault,
+        let draining = CancellationToken::new();
+        let api = Api::new(change(ApiSettings {
+            vault: Some(Vault::new([7; 32])),
             storage: storage.clone(),
             artifacts: artifacts.clone(),
-            limits,
-            one_off_target,
+            limits: Limits::default(),
+            one_off_target: None,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             wakeup: Arc::clone(&wakeup),
-            token: token.map(str::to_owned),
+            access: AccessSettings::default(),
+            max_queued_runs: 10_000,
+            caller_limit: None,
+            max_requests_per_minute: NonZeroU32::MAX,
+            webhook_receivers: Default::default(),
+            datastore_places: Default::default(),
+            cors_origins: Vec::new(),
+            draining: draining.clone(),
             figures: figures.clone(),
+            log_filter: log_filter(),
             shutdown: shutdown.clone(),
-        });
+        }));
         Self {
             router: api.router(),
             probes: api.probes(),
@@ -183,6 +216,7 @@ impl TestApp {
             artifacts,
             clock,
             wakeup,
+            draining,
             shutdown,
             pool,
             _directory: directory,
@@ -263,10 +297,13 @@ impl TestApp {
     pub async fn admit(&self) -> Claimed {
         let claimant = Claimant {
             node: "node-1".to_owned(),
+            host: "box-1".to_owned(),
             ttl: std::time::Duration::from_secs(60),
             default_target_limit: 4,
+            caller_limit: None,
         };
-        let claimed = self.storage.admit_runs(&claimant, 4, self.clock.now()).await.expect("admitted");
+        let claimed =
+            self.storage.admit_runs(&claimant, Order::Priority, 4, self.clock.now()).await.expect("admitted");
         claimed.into_iter().next().expect("a queued run")
     }
 

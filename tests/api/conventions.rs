@@ -1,11 +1,13 @@
 //! What holds for every operation: request ids, headers, probes, tokens, documentation, figures.
 
+use std::num::NonZeroU32;
+
 use axum::body::Body;
-use estimatord::{artifacts::Limits, storage::MIGRATOR};
-use serde_json::{Value, json};
+use estimatord::{api::ApiSettings, artifacts::Limits, storage::MIGRATOR};
+use serde_json::json;
 use sqlx::PgPool;
 
-use crate::app::TestApp;
+use crate::app::{TestApp, callers};
 
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn a_sane_request_id_is_echoed_and_any_other_is_replaced(pool: PgPool) {
@@ -82,26 +84,35 @@ async fn a_database_that_is_away_is_a_503(pool: PgPool) {
     app.pool.close().await;
     app.get("/healthz").await.ok(200);
     let path = format!("/v1/runs/{}", run["id"].as_str().expect("an id"));
-    for path in ["/readyz", "/v1/runs", "/metrics", path.as_str()] {
+    for path in ["/readyz", "/v1/runs", path.as_str()] {
         let answer = app.get(path).await;
         answer.problem(503, "database-unavailable");
         assert!(!answer.header("retry-after").is_empty(), "{path}");
     }
+    // Then above all somebody wants to see figures.
+    let answer = app.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    let text = answer.text();
+    assert!(text.contains("\nestimatord_database_up 0\n"), "{text}");
+    assert!(
+        text.contains("\nestimatord_http_requests_total") && !text.contains("\nestimatord_runs{"),
+        "{text}"
+    );
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn a_token_is_wanted_where_one_is_set(pool: PgPool) {
-    let app = TestApp::with(pool, Some("s3cret"), Limits::default());
+    let app = TestApp::with(pool, Some("s3cret-of-16-or-more"), Limits::default());
     for path in ["/v1/runs", "/metrics", "/v1/nowhere"] {
         let answer = app.get(path).await;
         answer.problem(401, "unauthorized");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
     }
-    for wrong in ["Bearer other", "Basic s3cret", "s3cret", "Bearer"] {
+    for wrong in ["Bearer other", "Basic s3cret-of-16-or-more", "s3cret-of-16-or-more", "Bearer"] {
         let answer = app.with_headers("GET", "/v1/runs", &[("authorization", wrong)], Body::empty()).await;
         answer.problem(401, "unauthorized");
     }
-    let right = [("authorization", "Bearer s3cret")];
+    let right = [("authorization", "Bearer s3cret-of-16-or-more")];
     app.with_headers("GET", "/v1/runs", &right, Body::empty()).await.ok(200);
     for open in ["/healthz", "/readyz", "/openapi.json"] {
         app.get(open).await.ok(200);
@@ -149,31 +160,6 @@ async fn probes_and_figures_can_be_had_without_a_token_and_nothing_else(pool: Pg
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]
-async fn the_dashboard_shows_figures_that_there_are(pool: PgPool) {
-    let app = TestApp::new(pool);
-    app.run("mnist").await;
-    app.figures.dispatched("local", false, std::time::Duration::ZERO);
-    app.figures.ended("local", false, "Completed", "");
-    let text = app.get("/metrics").await.text();
-    let dashboard: Value =
-        serde_json::from_str(include_str!("../../deploy/overlays/production/estimatord.json")).expect("JSON");
-    let panels = dashboard["panels"].as_array().expect("panels");
-    let expressions = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
-    let mut seen = 0;
-    for expression in expressions.map(|target| target["expr"].as_str().expect("an expression")) {
-        for (start, _) in expression.match_indices("estimatord_") {
-            let rest = &expression[start..];
-            let end = rest.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).expect("something follows");
-            let shown =
-                |line: &str| line.strip_prefix(&rest[..end]).is_some_and(|line| line.starts_with('{'));
-            assert!(text.lines().any(shown), "{} is not in\n{text}", &rest[..end]);
-            seen += 1;
-        }
-    }
-    assert!(seen >= panels.len());
-}
-
-#[sqlx::test(migrator = "MIGRATOR")]
 async fn frameworks_are_shown(pool: PgPool) {
     let app = TestApp::new(pool);
     let list = app.get("/v1/frameworks").await.ok(200);
@@ -195,4 +181,45 @@ async fn rules_are_shown(pool: PgPool) {
         assert_eq!(app.get(&path).await.ok(200), *rule);
     }
     app.get("/v1/rules/nonsense").await.problem(404, "not-found");
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_caller_who_asks_too_often_is_told_when_to_come_back(pool: PgPool) {
+    let access = callers("one 0123456789abcdef\ntwo fedcba9876543210");
+    let app = TestApp::changed(pool, |settings| ApiSettings {
+        access,
+        max_requests_per_minute: NonZeroU32::new(2).expect("not 0"),
+        ..settings
+    });
+    let ask = |token: &'static str, path: &'static str| {
+        let headers = [("authorization", token)];
+        let app = &app;
+        async move { app.with_headers("GET", path, &headers, Body::empty()).await }
+    };
+    let one = "Bearer 0123456789abcdef";
+    let first = ask(one, "/v1/runs").await;
+    assert_eq!(first.header("ratelimit-policy"), "\"caller\";q=2;w=60");
+    assert_eq!(first.header("ratelimit"), "\"caller\";r=1;t=30");
+    let second = ask(one, "/v1/nowhere").await;
+    second.problem(404, "unknown-route");
+    assert_eq!(second.header("ratelimit"), "\"caller\";r=0;t=60");
+    let third = ask(one, "/v1/runs").await;
+    third.problem(429, "rate-limited");
+    let wait: u64 = third.header("retry-after").parse().expect("seconds");
+    assert!((1..=30).contains(&wait), "{wait}");
+    assert_eq!(third.header("ratelimit"), format!("\"caller\";r=0;t={wait}"));
+    // Others, and probes, are not held up by it.
+    assert_eq!(ask("Bearer fedcba9876543210", "/v1/runs").await.status, 200);
+    assert_eq!(ask(one, "/readyz").await.status, 200);
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_head_that_is_too_large_is_a_problem(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let names: Vec<String> = (0..101).map(|n| format!("x-{n}")).collect();
+    let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    app.with_headers("GET", "/v1/runs", &headers, Body::empty()).await.problem(431, "too-many-headers");
+    app.with_headers("GET", "/v1/runs", &headers[..100], Body::empty()).await.ok(200);
+    let long = format!("/v1/runs?experiment_name={}", "x".repeat(8192));
+    app.get(&long).await.problem(414, "uri-too-long");
 }

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use axum::{body::Body, http::Request};
-use estimatord::{domain::run::LOG_SEGMENT_BYTES, storage::MIGRATOR};
+use estimatord::{
+    clock::Clock as _,
+    domain::run::{Cause, Ending, LOG_SEGMENT_BYTES, Move, Status},
+    storage::{MIGRATOR, transitions::Written},
+};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use sqlx::PgPool;
@@ -67,16 +71,16 @@ async fn a_follow_begins_before_the_log_and_ends_with_the_run(pool: PgPool) {
     assert_eq!(plain.text(), "one\r\ntérès 5%\r10%\n");
     assert_eq!(
         events.text(),
-        "id: 6\nevent: log\ndata: one\ndata: t\n\n\
-         id: 20\nevent: log\ndata: érès 5%\ndata: 10%\ndata: \n\n\
-         id: 20\nevent: end\ndata: Completed\n\n"
+        "id: 1-6\nevent: log\ndata: one\ndata: t\n\n\
+         id: 1-20\nevent: log\ndata: érès 5%\ndata: 10%\ndata: \n\n\
+         id: 1-20\nevent: end\ndata: Completed\n\n"
     );
 
-    let resumed = [("accept", "text/event-stream"), ("last-event-id", "17")];
+    let resumed = [("accept", "text/event-stream"), ("last-event-id", "1-17")];
     let resumed = app.with_headers("GET", &log, &resumed, Body::empty()).await;
     assert_eq!(
         resumed.text(),
-        "id: 20\nevent: log\ndata: 0%\ndata: \n\nid: 20\nevent: end\ndata: Completed\n\n"
+        "id: 1-20\nevent: log\ndata: 0%\ndata: \n\nid: 1-20\nevent: end\ndata: Completed\n\n"
     );
     app.get(&format!("{log}.2?follow=true")).await.problem(404, "not-found");
 }
@@ -133,4 +137,55 @@ async fn outputs_are_downloaded(pool: PgPool) {
     let held = [("if-none-match", whole.header("etag"))];
     assert_eq!(app.with_headers("GET", &path, &held, Body::empty()).await.status, 304);
     app.get(&format!("{outputs}/nothing")).await.problem(404, "not-found");
+}
+
+/// A run that is tried again has a log for each attempt: who follows the run is told of the next one, and resumes where they were.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_follow_as_events_goes_on_with_the_next_attempt(pool: PgPool) {
+    let app = TestApp::new(pool.clone());
+    let definition = app.definition().await;
+    let body = json!({"experiment_name": "e", "estimator": definition, "max_attempts": 2});
+    let run = app.post("/v1/runs", &body).await.ok(201);
+    let log = format!("/v1/runs/{}/logs/{LOG}", run["id"].as_str().expect("an id"));
+    let first = app.admit().await;
+    app.start(&first).await;
+    app.write_log(&first, LOG, b"one\n", true).await;
+    let ending = Ending { cause: Some(Cause::ComputeLost), ..Ending::default() };
+    let again = Move::Requeue { ending, delay: chrono::TimeDelta::zero() };
+    let written = app.storage.move_run(&first.lease, Status::Running, &again, app.clock.now()).await;
+    assert_eq!(written.expect("asked"), Written::Done);
+    let second = app.admit().await;
+    app.start(&second).await;
+    app.storage.record_log(&second.lease, 2, LOG, 4, true).await.expect("recorded");
+    app.artifacts.put_log_segment(second.run.id, 2, LOG, 0, b"two\n".to_vec().into()).await.expect("stored");
+    app.complete(&second).await;
+    let follow = |path: String, last: &'static str| {
+        let headers = [("accept", "text/event-stream"), ("last-event-id", last)];
+        let app = &app;
+        async move { app.with_headers("GET", &path, &headers, Body::empty()).await }
+    };
+    let rest = "id: 2-0\nevent: attempt\ndata: 2\n\nid: 2-4\nevent: log\ndata: two\ndata: \n\n\
+                id: 2-4\nevent: end\ndata: Completed\n\n";
+    assert_eq!(
+        follow(log.clone(), "1-0").await.text(),
+        format!("id: 1-4\nevent: log\ndata: one\ndata: \n\n{rest}")
+    );
+    assert_eq!(follow(log.clone(), "1-4").await.text(), rest);
+    // Who asks for one attempt gets that one; who asks for none, the latest.
+    let one = follow(format!("{log}?attempt=1"), "").await.text();
+    assert_eq!(one, "id: 1-4\nevent: log\ndata: one\ndata: \n\nid: 1-4\nevent: end\ndata: Completed\n\n");
+    assert!(follow(log.clone(), "").await.text().starts_with("id: 2-4\nevent: log\ndata: two\n"));
+    follow(log.clone(), "1-5").await.problem(416, "range-not-satisfiable");
+    for nonsense in ["x", "1-", "-1", "0-3", "1-2-3", "9223372036854775808"] {
+        follow(log.clone(), nonsense).await.problem(400, "malformed-request");
+    }
+    app.get(&format!("{log}?follow=true&offset=5")).await.problem(416, "range-not-satisfiable");
+
+    let events = log.replace(&format!("/logs/{LOG}"), "/events");
+    let told = follow(events.clone(), "").await.text();
+    assert!(told.ends_with("event: end\ndata: Completed\n\n"), "{told}");
+    let last = told.lines().rev().find_map(|line| line.strip_prefix("id: ")).expect("an id").to_owned();
+    let headers = [("accept", "text/event-stream"), ("last-event-id", last.as_str())];
+    let nothing_new = app.with_headers("GET", &events, &headers, Body::empty()).await.text();
+    assert_eq!(nothing_new, format!("id: {last}\nevent: end\ndata: Completed\n\n"));
 }

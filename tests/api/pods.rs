@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use axum::body::{Body, Bytes};
 use estimatord::{
+    api::ApiSettings,
     artifacts::Limits,
     domain::run::Status,
     storage::{MIGRATOR, leases::Claimed},
@@ -69,10 +70,22 @@ async fn a_pod_fetches_its_bundle_and_sends_back_what_was_written(pool: PgPool) 
     get(&app, &path(&claimed, "bundle"), &token(&claimed, 1)).await.problem(404, "not-found");
 }
 
+/// While the secret key is changed: pods have the token that they were started with.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_token_of_the_key_before_opens_as_long_as_that_key_is_known(pool: PgPool) {
+    let new = Vault::new([8; 32]);
+    for (vault, expected) in [(new.clone().opening_also([Vault::new([7; 32])]), 200), (new, 401)] {
+        let app = TestApp::changed(pool.clone(), |settings| ApiSettings { vault: Some(vault), ..settings });
+        let claimed = packed(&app).await;
+        let answer = get(&app, &path(&claimed, "bundle"), &token(&claimed, 1)).await;
+        assert_eq!(answer.status.as_u16(), expected);
+    }
+}
+
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn a_token_opens_what_is_its_attempts_and_nothing_else(pool: PgPool) {
-    let app = TestApp::with(pool, Some("the token of the operator"), Limits::default());
-    let operators = "Bearer the token of the operator";
+    let app = TestApp::with(pool, Some("the-token-of-the-operator"), Limits::default());
+    let operators = "Bearer the-token-of-the-operator";
     let snapshot = {
         let headers = [("authorization", operators), ("content-type", "application/x-tar")];
         let body = Body::from(crate::app::tar(&[("train.py", "")]));
@@ -92,8 +105,9 @@ async fn a_token_opens_what_is_its_attempts_and_nothing_else(pool: PgPool) {
     {
         get(&app, &bundle, stranger).await.problem(401, "unauthorized");
     }
-    for elsewhere in ["/v1/runs", &format!("/v1/runs/{}", claimed.run.id), "/v1/compute-targets", "/metrics"]
-    {
+    // What runs in a run may look at it, and at nothing else.
+    get(&app, &format!("/v1/runs/{}", claimed.run.id), &mine).await.ok(200);
+    for elsewhere in ["/v1/runs", "/v1/compute-targets", "/metrics"] {
         get(&app, elsewhere, &mine).await.problem(401, "unauthorized");
     }
 }

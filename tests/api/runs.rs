@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use estimatord::{domain::run::Status, storage::MIGRATOR};
+use estimatord::{clock::Clock as _, domain::run::Status, storage::MIGRATOR};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -25,6 +25,7 @@ async fn a_run_is_accepted_and_shown(pool: PgPool) {
         "experiment_name": "mnist", "estimator": definition, "script_params": {"--epochs": 5},
         "display_name": "first", "tags": {"team": "vision"}, "priority": -3, "max_attempts": 2
     });
+    app.storage.record_process_health(true, "here", 4, app.clock.now()).await.expect("a worker");
     let woken = app.wakeup.notified();
     let created = app.post("/v1/runs", &body).await;
     tokio::time::timeout(Duration::from_secs(1), woken).await.expect("workers are woken");
@@ -162,7 +163,7 @@ async fn lists_are_filtered(pool: PgPool) {
     }
     let runs = app.get("/v1/runs").await.ok(200);
     assert_eq!(runs["items"][0]["blocked_by"][0]["code"], "behind_other_runs");
-    assert_eq!(runs["items"][2]["blocked_by"][0]["code"], "waiting_for_worker");
+    assert_eq!(runs["items"][2]["blocked_by"][0]["code"], "no_worker");
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]

@@ -88,7 +88,8 @@ async fn what_was_sent_can_be_opened_by_its_key(pool: PgPool) {
     assert_eq!(password.expose(), CANARY);
     let put = json!({"url": "s3://b", "credentials": {"access_key_id": "a", "secret_access_key": CANARY}});
     app.put("/v1/datastores/remote", &put).await.ok(201);
-    let access = app.storage.datastore_access(&["remote".to_owned()]).await.expect("read");
+    let access =
+        app.storage.datastore_access(&Default::default(), &["remote".to_owned()]).await.expect("read");
     assert!(access[0].sealed_credentials.is_some());
     // Put again without, it has none any more.
     let again = app.put("/v1/datastores/remote", &json!({"url": "s3://b"})).await.ok(200);

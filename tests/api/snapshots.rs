@@ -11,7 +11,7 @@ async fn a_tree_is_stored_once(pool: PgPool) {
     let app = TestApp::new(pool);
     let files = [("train.py", "print(1)\n"), ("data/a.txt", "a"), ("data/b.txt", "bb")];
     let upload = || async {
-        let headers = [("content-type", "application/x-tar"), ("idempotency-key", "k")];
+        let headers = [("content-type", "application/x-tar")];
         app.with_headers("POST", "/v1/snapshots", &headers, Body::from(tar(&files))).await
     };
     let first = upload().await;

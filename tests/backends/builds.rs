@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Pa
 use estimatord::{
     backend::{
         Attempt, Backend as _, PrepareError,
-        process::{ProcessBackend, Settings},
+        process::{Isolation, ProcessBackend, Settings},
     },
     domain::environment::EnvironmentKind,
 };
@@ -29,6 +29,7 @@ fn with_uv(machine: &Machine, script: &str) -> (ProcessBackend, Attempt) {
         uv: Some(uv.into()),
         conda: None,
         conda_channel_alias: None,
+        isolation: Isolation::default(),
     })
     .unwrap();
     (backend, another(machine))

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 use estimatord::{
     backend::{
         Attempt, Backend as _, PrepareError,
-        process::{ProcessBackend, Settings},
+        process::{Isolation, ProcessBackend, Settings},
     },
     domain::environment::EnvironmentKind,
 };
@@ -54,6 +54,7 @@ impl Bench {
             uv: Some(uv.into()),
             conda: conda.map(Path::to_owned),
             conda_channel_alias: Some(format!("file://{}", self.channels.path().display())),
+            isolation: Isolation::default(),
         })
         .unwrap()
     }

@@ -30,6 +30,7 @@ macro_rules! suite {
             what_cannot_start_says_so,
             removing_leaves_nothing_and_spares_what_runs,
             what_a_run_left_can_be_removed_without_its_attempts,
+            what_was_removed_cannot_be_started_again,
         }
     };
 }
@@ -181,14 +182,15 @@ pub async fn cancelling_while_it_starts_ends_it(lab: &impl Lab) {
 
 pub async fn too_long_a_run_is_ended(lab: &impl Lab) {
     let mut attempt = lab.attempt("family.py", &[&lab.note("family"), "stay"]);
-    attempt.plan.max_run_duration_seconds = Some(1);
+    // Long enough for a script to start on a machine that does other things as well.
+    attempt.plan.max_run_duration_seconds = Some(4);
     let backend = lab.backend();
     start(&backend, &attempt).await;
     let family = noted_pids(&lab.note("family")).await;
     let exit = ended(&backend, &attempt).await;
     assert_eq!(exit.reason, ExitReason::MaxRunDurationExceeded);
     let took = exit.finished_at - exit.started_at.unwrap();
-    assert!(took >= chrono::TimeDelta::seconds(1), "{took}");
+    assert!(took >= chrono::TimeDelta::seconds(4), "{took}");
     assert!(!family.iter().any(|pid| lab.is_alive(*pid)));
 }
 
@@ -292,4 +294,28 @@ pub async fn what_a_run_left_can_be_removed_without_its_attempts(lab: &impl Lab)
     until("the removal", async || backend.remove_run(attempt.run_id).await.ok()).await;
     assert!(backend.remaining_runs().await.unwrap().is_empty());
     backend.remove_run(attempt.run_id).await.unwrap();
+}
+
+/// A worker that stood still while others brought the attempt to its end goes on with handing it in.
+pub async fn what_was_removed_cannot_be_started_again(lab: &impl Lab) {
+    let (backend, late) = (lab.backend(), lab.backend());
+    let attempt = lab.attempt("waits.py", &[&lab.note("starts")]);
+    let environment = start(&backend, &attempt).await;
+    fs::write(lab.note("go"), "").unwrap();
+    ended(&backend, &attempt).await;
+    until("the removal", async || backend.remove(&attempt).await.ok()).await;
+    // Refused or taken for done: it must not run.
+    let _ = late.ensure_submitted(&attempt, &environment).await;
+    let seen = late.observe(&attempt).await.unwrap();
+    assert!(
+        !matches!(seen, Observation::Starting | Observation::Running { .. } | Observation::Queued { .. }),
+        "{seen:?}"
+    );
+    late.cancel(&attempt).await.unwrap();
+    until("nothing of it is left", async || {
+        let seen = late.observe(&attempt).await.unwrap();
+        (seen == Observation::NotFound || seen.is_final()).then_some(())
+    })
+    .await;
+    assert_eq!(fs::read_to_string(lab.note("starts")).unwrap().lines().count(), 1, "started once");
 }

@@ -9,7 +9,10 @@ use std::{
 };
 
 use estimatord::{
-    backend::{ActualEnvironment, Attempt, Backend, Exit, Observation, SourceTree, process::Settings},
+    backend::{
+        ActualEnvironment, Attempt, Backend, Exit, Observation, SourceTree,
+        process::{Isolation, Settings},
+    },
     clock,
     clock::Clock as _,
     domain::{
@@ -80,6 +83,7 @@ pub fn settings(data_dir: PathBuf, cancel_grace: Duration) -> Settings {
         uv: None,
         conda: None,
         conda_channel_alias: None,
+        isolation: Isolation::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, t
 use estimatord::{
     backend::{
         Attempt, Backend as _, PrepareError,
-        process::{ProcessBackend, Settings},
+        process::{Isolation, ProcessBackend, Settings},
     },
     domain::{
         compute_target::Containers,
@@ -310,6 +310,7 @@ async fn conda_packages_are_seen_in_the_image() {
         uv: None,
         conda: Some(conda),
         conda_channel_alias: Some(format!("file://{}", channels.path().display())),
+        isolation: Isolation::default(),
     })
     .unwrap();
     let mut attempt = bench.attempt(&variable("ESTIMATORD_TEST_IMAGE"), &["six==1.16.0"]);

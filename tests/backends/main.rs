@@ -13,6 +13,7 @@ mod kubernetes_facts;
 mod kubernetes_ranks;
 mod kubernetes_real;
 mod kubernetes_shell;
+mod own_users;
 mod process;
 mod slow_environments;
 mod slow_pip_files;

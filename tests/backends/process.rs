@@ -7,7 +7,7 @@ use std::{
 };
 
 use estimatord::{
-    backend::{Attempt, Backend as _, Observation, PrepareError, process::ProcessBackend},
+    backend::{Attempt, Backend as _, ExitReason, Observation, PrepareError, process::ProcessBackend},
     domain::plan::Launcher,
 };
 use nix::{
@@ -307,4 +307,78 @@ async fn a_daemon_with_an_empty_environment_does_not_survive_its_supervisor() {
         let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Its directory is the script's own user's: what it removes there must not make the run look gone while it goes on.
+#[tokio::test]
+async fn a_script_that_removes_the_record_of_its_supervisor_is_still_seen_and_ended() {
+    let machine = Machine::new();
+    let notes = machine.note("starts");
+    let (backend, attempt) = (machine.backend(), machine.attempt("waits.py", &[&notes]));
+    start(&backend, &attempt).await;
+    let pids = noted_pids(&notes).await;
+    let supervisor = machine.supervisor(&attempt);
+    fs::remove_file(machine.attempt_dir(&attempt).join("supervisor.json")).unwrap();
+    let state = backend.observe(&attempt).await.unwrap();
+    assert!(matches!(state, Observation::Running { .. }), "{state:?}");
+    backend.cancel(&attempt).await.unwrap();
+    assert_eq!(ended(&backend, &attempt).await.reason, ExitReason::Canceled);
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+
+    // With the supervisor gone as well, nothing is left, and nobody says that it had not begun.
+    let attempt = machine.attempt("waits.py", &[&machine.note("starts-2")]);
+    start(&backend, &attempt).await;
+    let pids = noted_pids(&machine.note("starts-2")).await;
+    assert_ne!(machine.supervisor(&attempt), supervisor);
+    kill(machine.supervisor(&attempt), Signal::SIGKILL).unwrap();
+    fs::remove_file(machine.attempt_dir(&attempt).join("supervisor.json")).unwrap();
+    backend.cancel(&attempt).await.unwrap();
+    let state = until("the loss to be seen", async || match backend.observe(&attempt).await.unwrap() {
+        Observation::Running { .. } => None,
+        state => Some(state),
+    })
+    .await;
+    assert!(matches!(&state, Observation::Lost { detail } if detail.contains("are gone")), "{state:?}");
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+}
+
+/// A supervisor that somebody stopped hears of no cancel and keeps no time.
+#[tokio::test]
+async fn a_supervisor_that_was_stopped_is_continued() {
+    let machine = Machine::new();
+    let notes = machine.note("starts");
+    let (backend, attempt) = (machine.backend(), machine.attempt("waits.py", &[&notes]));
+    start(&backend, &attempt).await;
+    let pids = noted_pids(&notes).await;
+    let supervisor = machine.supervisor(&attempt);
+    let state_of = |pid: Pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().trim_start().chars().next().unwrap()
+    };
+    kill(supervisor, Signal::SIGSTOP).unwrap();
+    until("it is stopped", async || (state_of(supervisor) == 'T').then_some(())).await;
+    until("a look continues it", async || {
+        backend.observe(&attempt).await.unwrap();
+        (state_of(supervisor) != 'T').then_some(())
+    })
+    .await;
+    kill(supervisor, Signal::SIGSTOP).unwrap();
+    until("it is stopped again", async || (state_of(supervisor) == 'T').then_some(())).await;
+    backend.cancel(&attempt).await.unwrap();
+    assert_eq!(ended(&backend, &attempt).await.reason, ExitReason::Canceled);
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+}
+
+/// A full disk is when a supervisor has something to say that it cannot write.
+#[test]
+fn a_supervisor_that_can_say_nothing_does_not_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_estimatord"))
+        .arg("supervise")
+        .arg(directory.path().join("nothing-here"))
+        .stderr(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1), "101 is a panic");
 }

@@ -9,7 +9,7 @@ use std::{
 use estimatord::{
     backend::{
         Attempt, Backend as _, ExitReason, PrepareError,
-        process::{ProcessBackend, Settings},
+        process::{Isolation, ProcessBackend, Settings},
     },
     domain::{environment::EnvironmentKind, plan::Launcher},
 };
@@ -69,6 +69,7 @@ pub fn backend(data_dir: PathBuf, build_timeout: Duration) -> ProcessBackend {
         uv,
         conda: None,
         conda_channel_alias: None,
+        isolation: Isolation::default(),
     })
     .unwrap()
 }

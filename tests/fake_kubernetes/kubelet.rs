@@ -326,8 +326,11 @@ impl Kubelet {
 
     async fn played(&self, pod: &str, name: &str) -> i32 {
         let mut told = self.told.subscribe();
+        let mut changes = self.store.changes();
         let key = (pod.to_owned(), name.to_owned());
         loop {
+            // Before anything is looked at: what changes while it is looked at wakes this again.
+            changes.mark_unchanged();
             let play = self.plays.lock().unwrap().scripted.get(name).cloned().unwrap_or_default();
             if play.start_error.is_some() {
                 return 128;
@@ -338,7 +341,6 @@ impl Kubelet {
             if self.is_ending(pod) {
                 return 143;
             }
-            let mut changes = self.store.changes();
             tokio::select! {
                 _ = told.changed() => {}
                 _ = changes.changed() => {}

@@ -24,6 +24,8 @@ fn a_definition_becomes_a_finished_run() {
     let run = service.until_status(&id, &["Completed"]);
     assert_eq!(run["exit_code"], 0);
     assert_eq!(run["attempts"].as_array().expect("attempts").len(), 1);
+    let host = nix::unistd::gethostname().expect("a name");
+    assert_eq!(run["attempts"][0]["host"], host.to_str().expect("UTF-8"));
     let log = service.log_text(&id);
     assert!(
         log.contains("arguments ['--z', '1', '--a', 'two words', '--flag', '--list', '1.50', 'True']"),

@@ -75,6 +75,8 @@ pub fn command(data_dir: &Path) -> Command {
         .args(["serve", "--listen", "127.0.0.1:0", "--cancel-grace-seconds", "1", "--data-dir"])
         .arg(data_dir)
         .env_remove("DATABASE_URL")
+        // Scripts leave notes wherever a test wants them, and run with whatever `python3` is: tests/security has users of their own.
+        .env("ESTIMATORD_RUN_UIDS", "none")
         .stdin(Stdio::null());
     command
 }
@@ -127,6 +129,10 @@ impl Service {
         text
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
         kill(pid, signal).expect("signalled");
@@ -139,8 +145,13 @@ impl Service {
     }
 
     /// SIGTERM, and how it ended.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.end()
+    }
+
+    /// How it ended, once it has been told to.
+    pub fn end(mut self) -> ExitStatus {
         until("the service stops", || self.process.try_wait().expect("asked"))
     }
 
@@ -149,12 +160,28 @@ impl Service {
         self.send(method, path, body)
     }
 
+    /// With these headers, and no body.
+    pub fn call_with(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.request(method, path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.answer(request)
+    }
+
     pub fn send(&self, method: &str, path: &str, body: Option<(&str, Vec<u8>)>) -> Answer {
-        let url = format!("{}{path}", self.base);
-        let mut request = self.http.request(method.parse().expect("a method"), url);
+        let mut request = self.request(method, path);
         if let Some((content_type, bytes)) = body {
             request = request.header("content-type", content_type).body(bytes);
         }
+        self.answer(request)
+    }
+
+    fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method.parse().expect("a method"), format!("{}{path}", self.base))
+    }
+
+    fn answer(&self, request: reqwest::RequestBuilder) -> Answer {
         self.runtime.block_on(async {
             let answer = request.send().await.expect("an answer");
             let content_type = answer.headers().get("content-type").map(|v| v.to_str().expect("ASCII"));

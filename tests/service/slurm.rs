@@ -192,7 +192,7 @@ fn a_run_that_waits_on_the_cluster_is_queued_and_says_why() {
     let id = stage.service().submit(&definition);
     let run = until("the reason", || {
         let run = stage.service().run(&id);
-        (run["blocked_by"][0]["code"] == "cluster_queue"
+        (run["blocked_by"][0]["code"] == "no_such_hardware"
             && run["blocked_by"][0]["detail"].as_str().is_some_and(|text| text.contains("NodeLimit")))
         .then_some(run)
     });

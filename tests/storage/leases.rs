@@ -18,8 +18,9 @@ use estimatord::{
     },
     storage::{
         Storage, StorageError,
-        leases::{Claimant, Claimed, Lease},
-        runs::Cancellation,
+        cancel::Cancellation,
+        leases::{Claimant, Claimed, Lease, Order},
+        runs::Run,
         transitions::Written,
     },
 };
@@ -28,8 +29,13 @@ use sqlx::PgPool;
 use crate::{accept, claimant, support::FixedClock};
 
 async fn admit_one(storage: &Storage, clock: &FixedClock) -> Claimed {
-    accept(storage, clock, |_| {}).await;
-    let mut claimed = storage.admit_runs(&claimant("a"), 10, clock.now()).await.expect("claimed");
+    admit_with(storage, clock, |_| {}).await
+}
+
+async fn admit_with(storage: &Storage, clock: &FixedClock, change: impl FnOnce(&mut Run)) -> Claimed {
+    accept(storage, clock, change).await;
+    let mut claimed =
+        storage.admit_runs(&claimant("a"), Order::Priority, 10, clock.now()).await.expect("claimed");
     assert_eq!(claimed.len(), 1);
     claimed.remove(0)
 }
@@ -53,8 +59,10 @@ async fn admission_gives_a_place_an_attempt_and_a_lease(pool: PgPool) {
     assert_eq!((attempts.len(), attempts[0].node.as_str()), (1, "a"));
     let remaining = storage.lease_remaining(&claimed.lease).await.expect("read").expect("held");
     assert!((50.0..=60.0).contains(&remaining), "{remaining}");
-    assert!(storage.admit_runs(&claimant("b"), 10, clock.now()).await.expect("asked").is_empty());
-    assert!(storage.adopt_runs(&claimant("b"), 10, clock.now()).await.expect("asked").is_empty());
+    assert!(
+        storage.admit_runs(&claimant("b"), Order::Priority, 10, clock.now()).await.expect("asked").is_empty()
+    );
+    assert!(storage.adopt_runs(&claimant("b"), 10).await.expect("asked").is_empty());
 }
 
 #[sqlx::test]
@@ -70,10 +78,13 @@ async fn a_target_takes_as_many_as_it_may_urgent_ones_first(pool: PgPool) {
     let old = accept(&storage, &clock, |_| {}).await;
     accept(&storage, &clock, |_| {}).await;
     let urgent = accept(&storage, &clock, |run| run.priority = 1).await;
-    let claimed = storage.admit_runs(&claimant("a"), 10, clock.now()).await.expect("claimed");
+    let claimed =
+        storage.admit_runs(&claimant("a"), Order::Priority, 10, clock.now()).await.expect("claimed");
     let ids: HashSet<_> = claimed.iter().map(|c| c.run.id).collect();
     assert_eq!(ids, HashSet::from([urgent.id, old.id]));
-    assert!(storage.admit_runs(&claimant("a"), 10, clock.now()).await.expect("asked").is_empty());
+    assert!(
+        storage.admit_runs(&claimant("a"), Order::Priority, 10, clock.now()).await.expect("asked").is_empty()
+    );
 }
 
 #[sqlx::test]
@@ -93,7 +104,7 @@ async fn many_workers_claim_each_run_once_and_never_over_the_limit(pool: PgPool)
                 let mut mine = Vec::new();
                 // One at a time admits, so how often a worker comes too late is a matter of chance.
                 for _ in 0..5000 {
-                    let more = storage.admit_runs(&claimant, 3, now).await.expect("claimed");
+                    let more = storage.admit_runs(&claimant, Order::Priority, 3, now).await.expect("claimed");
                     admitted.fetch_add(more.len(), Ordering::SeqCst);
                     mine.extend(more);
                     if admitted.load(Ordering::SeqCst) >= 30 {
@@ -109,7 +120,7 @@ async fn many_workers_claim_each_run_once_and_never_over_the_limit(pool: PgPool)
         all.extend(worker.await.expect("no panic"));
     }
     let one_more = Claimant { default_target_limit: 30, ..claimant("late") };
-    all.extend(storage.admit_runs(&one_more, 10, now).await.expect("asked"));
+    all.extend(storage.admit_runs(&one_more, Order::Priority, 10, now).await.expect("asked"));
     let distinct: HashSet<_> = all.iter().map(|c| c.run.id).collect();
     assert_eq!((all.len(), distinct.len()), (30, 30));
 }
@@ -120,7 +131,7 @@ async fn a_lost_lease_writes_nothing(pool: PgPool) {
     let clock = FixedClock::default();
     let first = admit_one(&storage, &clock).await;
     expire(&pool, &first.lease).await;
-    let adopted = storage.adopt_runs(&claimant("a"), 10, clock.now()).await.expect("adopted");
+    let adopted = storage.adopt_runs(&claimant("a"), 10).await.expect("adopted");
     assert_eq!(adopted.len(), 1);
     let stale = storage
         .move_run(&first.lease, Status::Preparing, &Move::to(Status::Starting), clock.now())
@@ -148,14 +159,16 @@ async fn what_a_run_waits_for_is_news_once_whoever_finds_it(pool: PgPool) {
     let storage = Storage::from_pool(pool.clone());
     let clock = FixedClock::default();
     let first = admit_one(&storage, &clock).await;
+    let handed_in = Move::to(Status::Starting);
+    storage.move_run(&first.lease, Status::Preparing, &handed_in, clock.now()).await.expect("written");
     let wait = async |lease: &Lease, reason: Option<&str>| {
         storage.record_wait(lease, reason, clock.now()).await.expect("asked")
     };
     assert_eq!(wait(&first.lease, Some("Resources")).await, Written::Done);
     expire(&pool, &first.lease).await;
-    let adopted = storage.adopt_runs(&claimant("a"), 10, clock.now()).await.expect("adopted").remove(0);
+    let adopted = storage.adopt_runs(&claimant("a"), 10).await.expect("adopted").remove(0);
     assert_eq!(wait(&first.lease, Some("Priority")).await, Written::LeaseLost);
-    assert_eq!(wait(&adopted.lease, Some("Resources")).await, Written::StatusIs(Status::Preparing));
+    assert_eq!(wait(&adopted.lease, Some("Resources")).await, Written::StatusIs(Status::Starting));
     assert_eq!(wait(&adopted.lease, Some("Priority")).await, Written::Done);
     assert_eq!(wait(&adopted.lease, None).await, Written::Done);
     let events = storage.list_run_events(first.run.id, 0, 10).await.expect("read");
@@ -171,8 +184,8 @@ async fn a_run_of_another_node_is_not_adopted(pool: PgPool) {
     let clock = FixedClock::default();
     let held = admit_one(&storage, &clock).await;
     expire(&pool, &held.lease).await;
-    assert!(storage.adopt_runs(&claimant("b"), 10, clock.now()).await.expect("asked").is_empty());
-    assert_eq!(storage.adopt_runs(&claimant("a"), 10, clock.now()).await.expect("asked").len(), 1);
+    assert!(storage.adopt_runs(&claimant("b"), 10).await.expect("asked").is_empty());
+    assert_eq!(storage.adopt_runs(&claimant("a"), 10).await.expect("asked").len(), 1);
 }
 
 #[sqlx::test]
@@ -182,7 +195,7 @@ async fn a_restarted_node_gets_its_runs_back_at_once(pool: PgPool) {
     admit_one(&storage, &clock).await;
     assert_eq!(storage.release_leases_of("b").await.expect("asked"), 0);
     assert_eq!(storage.release_leases_of("a").await.expect("asked"), 1);
-    assert_eq!(storage.adopt_runs(&claimant("a"), 10, clock.now()).await.expect("asked").len(), 1);
+    assert_eq!(storage.adopt_runs(&claimant("a"), 10).await.expect("asked").len(), 1);
 }
 
 #[sqlx::test]
@@ -190,7 +203,7 @@ async fn a_cancel_meets_the_worker_at_its_next_write_and_at_its_next_renewal(poo
     let storage = Storage::from_pool(pool);
     let clock = FixedClock::default();
     let held = admit_one(&storage, &clock).await;
-    let canceled = storage.cancel_run(held.run.id, clock.now()).await.expect("asked");
+    let canceled = storage.of(&Default::default()).cancel_run(held.run.id, clock.now()).await.expect("asked");
     let Cancellation::Accepted(run) = canceled else { panic!("{canceled:?}") };
     assert_eq!(run.status, Status::CancelRequested);
     let written = storage
@@ -201,7 +214,7 @@ async fn a_cancel_meets_the_worker_at_its_next_write_and_at_its_next_renewal(poo
     let renewed = storage.renew_leases(&[held.lease], Duration::from_secs(60)).await.expect("renewed");
     assert!(renewed[0].cancel_requested);
     // Asking again is no error and adds nothing to the history.
-    storage.cancel_run(held.run.id, clock.now()).await.expect("asked");
+    storage.of(&Default::default()).cancel_run(held.run.id, clock.now()).await.expect("asked");
     assert_eq!(storage.list_run_events(held.run.id, 0, 10).await.expect("read").len(), 3);
 }
 
@@ -218,7 +231,7 @@ async fn an_end_is_written_once(pool: PgPool) {
     let end = Move::End { status: Status::Failed, ending };
     let written = storage.move_run(&held.lease, Status::Preparing, &end, clock.now()).await.expect("written");
     assert_eq!(written, Written::Done);
-    let run = storage.get_run(held.run.id).await.expect("read").expect("there");
+    let run = storage.of(&Default::default()).get_run(held.run.id).await.expect("read").expect("there");
     assert_eq!((run.status, run.cause), (Status::Failed, Some(Cause::EnvironmentBuildFailed)));
     assert_eq!(run.finished_at, Some(clock.now()));
     assert_eq!(
@@ -243,19 +256,27 @@ async fn an_end_is_written_once(pool: PgPool) {
 
 #[sqlx::test]
 async fn a_lost_attempt_goes_back_to_the_queue_and_keeps_its_row(pool: PgPool) {
-    let storage = Storage::from_pool(pool);
+    let storage = Storage::from_pool(pool.clone());
     let clock = FixedClock::default();
-    let held = admit_one(&storage, &clock).await;
+    let held = admit_with(&storage, &clock, |run| run.max_attempts = 2).await;
     let ending =
         Ending { cause: Some(Cause::ComputeLost), detail: Some("gone".to_owned()), ..Ending::default() };
-    let requeue = Move::Requeue { ending, not_before: clock.now() + TimeDelta::seconds(10) };
+    let requeue = Move::Requeue { ending, delay: TimeDelta::seconds(10) };
     storage.move_run(&held.lease, Status::Preparing, &requeue, clock.now()).await.expect("written");
     assert!(
-        storage.admit_runs(&claimant("b"), 10, clock.now()).await.expect("asked").is_empty(),
+        storage.admit_runs(&claimant("b"), Order::Priority, 10, clock.now()).await.expect("asked").is_empty(),
         "not yet due"
     );
-    clock.advance(TimeDelta::seconds(11));
-    let again = storage.admit_runs(&claimant("b"), 10, clock.now()).await.expect("claimed");
+    // Whatever a worker's clock says: the database's decides.
+    clock.advance(TimeDelta::hours(11));
+    assert!(
+        storage.admit_runs(&claimant("b"), Order::Priority, 10, clock.now()).await.expect("asked").is_empty()
+    );
+    sqlx::query("UPDATE runs SET next_step_at = next_step_at - interval '11 seconds'")
+        .execute(&pool)
+        .await
+        .expect("changed");
+    let again = storage.admit_runs(&claimant("b"), Order::Priority, 10, clock.now()).await.expect("claimed");
     assert_eq!((again.len(), again[0].run.attempt, again[0].run.cause), (1, 2, None));
     let attempts = storage.list_run_attempts(held.run.id).await.expect("read");
     assert_eq!(attempts.len(), 2);

@@ -6,6 +6,9 @@ mod support;
 mod estimators;
 mod leases;
 mod metrics;
+mod migrations;
+mod queue;
+mod retention;
 mod runs;
 mod schema;
 mod targets;
@@ -28,19 +31,28 @@ fn answer(run: &Run) -> Recorded {
 
 /// A worker that takes whatever there is.
 fn claimant(node: &str) -> Claimant {
-    Claimant { node: node.to_owned(), ttl: Duration::from_secs(60), default_target_limit: 100 }
+    Claimant {
+        node: node.to_owned(),
+        host: format!("host of {node}"),
+        ttl: Duration::from_secs(60),
+        default_target_limit: 100,
+        caller_limit: None,
+    }
 }
 
 /// Accepts a run of a new estimator, changed by `change` before.
 async fn accept(storage: &Storage, clock: &support::FixedClock, change: impl FnOnce(&mut Run)) -> Run {
     use estimatord::clock::Clock as _;
+    support::store_snapshot(storage).await;
     let now = clock.now();
     clock.advance(chrono::TimeDelta::milliseconds(1));
     let estimator: Estimator = support::estimator(now);
     let mut run = support::run(&estimator, now);
     change(&mut run);
-    let inserted =
-        storage.insert_run(&run, Some(&estimator), None, || answer(&run)).await.expect("the database works");
+    let inserted = storage
+        .insert_run(&run, Some(&estimator), support::terms(None), || answer(&run))
+        .await
+        .expect("the database works");
     assert!(matches!(inserted, Insertion::Keyed(Keyed::Done(_))), "{inserted:?}");
     run
 }

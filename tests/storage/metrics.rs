@@ -8,7 +8,7 @@ use estimatord::{
     domain::record::{Metric, MetricKind, Record},
     storage::{
         Storage,
-        leases::{Claimed, Lease},
+        leases::{Claimed, Lease, Order},
         run_metrics::{MetricFilter, RecordFile, RecordPart},
         transitions::Written,
     },
@@ -45,7 +45,8 @@ impl Stage {
         let storage = Storage::from_pool(pool);
         let clock = FixedClock::default();
         accept(&storage, &clock, |_| {}).await;
-        let claimed = storage.admit_runs(&claimant("a"), 1, clock.now()).await.expect("admitted");
+        let claimed =
+            storage.admit_runs(&claimant("a"), Order::Priority, 1, clock.now()).await.expect("admitted");
         let [Claimed { lease, .. }] = claimed[..] else { panic!("{claimed:?}") };
         Self { storage, lease, now: clock.now() }
     }
@@ -114,7 +115,7 @@ async fn tags_properties_and_a_failure_reach_the_run(pool: PgPool) {
     ];
     stage.take(&stage.lease, 0, &file("0-1-a.jsonl", 9), &records).await;
     let id = stage.lease.run_id;
-    let run = stage.storage.get_run(id).await.expect("read").expect("there");
+    let run = stage.storage.of(&Default::default()).get_run(id).await.expect("read").expect("there");
     assert_eq!(run.tags.get("stage").map(String::as_str), Some("one"));
     assert!(!run.tags.contains_key("gone"));
     let properties = stage.storage.properties_of(&[id.as_uuid()]).await.expect("read");

@@ -1,7 +1,7 @@
 //! The database says the same as the domain.
 
 use estimatord::{
-    domain::run::Status,
+    domain::{run::Status, schema::SchemaState},
     storage::{SchemaError, Storage},
 };
 use sqlx::PgPool;
@@ -29,7 +29,7 @@ async fn a_migrated_schema_is_known(pool: PgPool) {
 #[sqlx::test(migrations = false)]
 async fn a_missing_schema_is_told(pool: PgPool) {
     let error = Storage::from_pool(pool).check_schema().await.expect_err("there is none");
-    assert!(matches!(error, SchemaError::Missing), "{error}");
+    assert!(matches!(error, SchemaError::Unfit(SchemaState::Missing)), "{error}");
 }
 
 #[sqlx::test]
@@ -42,8 +42,10 @@ async fn a_newer_schema_is_refused(pool: PgPool) {
     .await
     .expect("inserted");
     let storage = Storage::from_pool(pool);
-    assert!(matches!(storage.check_schema().await, Err(SchemaError::Other { .. })));
-    storage.migrate().await.expect_err("an older program must not touch a newer schema");
+    assert!(matches!(storage.check_schema().await, Err(SchemaError::Unfit(SchemaState::Newer { .. }))));
+    let refused = storage.migrate().await.expect_err("an older program must not touch a newer schema");
+    assert!(matches!(refused, SchemaError::Unfit(SchemaState::Newer { .. })), "{refused}");
+    assert!(refused.to_string().contains("99999999999999"), "{refused}");
 }
 
 #[sqlx::test]

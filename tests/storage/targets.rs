@@ -20,6 +20,7 @@ fn cluster() -> ComputeTarget {
         gpus_per_node: 0,
         containers: Containers::Never,
         conda: Conda::Auto,
+        projects: Vec::new(),
     }
 }
 

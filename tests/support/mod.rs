@@ -4,4 +4,4 @@ mod clock;
 mod values;
 
 pub use clock::FixedClock;
-pub use values::{estimator, run};
+pub use values::{estimator, run, snapshot_id, store_snapshot, terms};

@@ -12,11 +12,16 @@ use estimatord::{
         plan::{Launcher, Plan},
         run::Status,
     },
-    storage::{estimators::Estimator, runs::Run},
+    storage::{
+        Storage,
+        estimators::Estimator,
+        idempotency::{Idempotency, Recorded},
+        runs::{Run, Terms},
+    },
 };
 use serde_json::{Map, json};
 
-fn snapshot_id(n: u8) -> SnapshotId {
+pub fn snapshot_id(n: u8) -> SnapshotId {
     SnapshotId::from_digest([n; 32])
 }
 
@@ -61,6 +66,22 @@ fn plan() -> Plan {
     }
 }
 
+/// Stores the snapshot that everything here is made of.
+pub async fn store_snapshot(storage: &Storage) {
+    let answer = |_, _| Recorded { status: 201, location: None, body: json!({}) };
+    let now = DateTime::<Utc>::UNIX_EPOCH;
+    storage
+        .of(&Default::default())
+        .insert_snapshot(&snapshot_id(1), &[], None, now, answer)
+        .await
+        .expect("stored");
+}
+
+/// On which a run is accepted whatever is queued.
+pub fn terms(idempotency: Option<&Idempotency>) -> Terms<'_> {
+    Terms { idempotency, put_hash: None, max_queued: 1_000_000, trace_parent: None }
+}
+
 pub fn estimator(now: DateTime<Utc>) -> Estimator {
     let definition = json!({"source_directory": snapshot_id(1), "entry_script": "train.py", "compute_target": "local",
         "script_params": {"--z": 1, "--a": "2.0"}, "user_managed": true});
@@ -102,5 +123,13 @@ pub fn run(estimator: &Estimator, now: DateTime<Utc>) -> Run {
         started_at: None,
         finished_at: None,
         cancel_requested_at: None,
+        stop_sent_at: None,
+        cancel_evidence: None,
+        retry_on: Vec::new(),
+        queued_at: Some(now),
+        max_queue_duration_seconds: None,
+        caller: String::new(),
+        project: Default::default(),
+        rerun_of: None,
     }
 }

@@ -36,7 +36,7 @@ impl Stage {
             options: DatastoreOptions::default(),
             sealed_credentials: None,
         };
-        self.storage.put_datastore(&access, SystemClock.now()).await.expect("stored");
+        self.storage.of(&Default::default()).put_datastore(&access, SystemClock.now()).await.expect("stored");
         folder
     }
 

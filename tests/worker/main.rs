@@ -21,11 +21,7 @@ use estimatord::{
         run::{Cause, Exit, ExitReason, Observation, Status},
     },
     figures::RunFigures,
-    storage::{
-        Storage,
-        idempotency::Recorded,
-        runs::{Cancellation, Run},
-    },
+    storage::{Storage, cancel::Cancellation, idempotency::Recorded, runs::Run},
     vault::Vault,
     worker::{Settings, Worker},
 };
@@ -65,14 +61,18 @@ impl Stage {
         let shutdown = CancellationToken::new();
         let settings = Settings {
             node: node.to_owned(),
+            host: "a-box".to_owned(),
             lease_ttl: Duration::from_secs(3),
             poll_interval: Duration::from_millis(50),
             observe_interval: Duration::from_millis(10),
             cluster_interval: Duration::from_millis(10),
             slots: 8,
             default_target_limit: 8,
+            caller_limit: None,
+            listens: true,
             limits: Limits { log_bytes: 1000, log_files: 10, output_bytes: 1000, output_files: 10 },
             max_data_cache_bytes: 1000,
+            keep_runs: None,
             vault: Some(Vault::new([7; 32])),
             figures: self.figures.clone(),
         };
@@ -89,12 +89,16 @@ impl Stage {
     }
 
     async fn accept(&self, change: impl FnOnce(&mut Run)) -> RunId {
+        support::store_snapshot(&self.storage).await;
         let now = SystemClock.now();
         let estimator = support::estimator(now);
         let mut run = support::run(&estimator, now);
         change(&mut run);
         let answer = || Recorded { status: 201, location: None, body: json!({}) };
-        self.storage.insert_run(&run, Some(&estimator), None, answer).await.expect("accepted");
+        self.storage
+            .insert_run(&run, Some(&estimator), support::terms(None), answer)
+            .await
+            .expect("accepted");
         self.wakeup.notify_one();
         run.id
     }
@@ -103,7 +107,7 @@ impl Stage {
     async fn until(&self, id: RunId, what: &str, wanted: impl Fn(&Run) -> bool) -> Run {
         let mut last = None;
         for _ in 0..3000 {
-            let run = self.storage.get_run(id).await.expect("read").expect("there");
+            let run = self.storage.of(&Default::default()).get_run(id).await.expect("read").expect("there");
             if wanted(&run) {
                 return run;
             }
@@ -246,7 +250,8 @@ async fn a_cancel_waits_until_the_processes_are_gone(pool: PgPool) {
     let id = stage.accept(|_| {}).await;
     stage.backend.set(id, running());
     stage.until(id, "running", |run| run.status == Status::Running).await;
-    let canceled = stage.storage.cancel_run(id, SystemClock.now()).await.expect("asked");
+    let canceled =
+        stage.storage.of(&Default::default()).cancel_run(id, SystemClock.now()).await.expect("asked");
     assert!(matches!(canceled, Cancellation::Accepted(run) if run.status == Status::CancelRequested));
     stage.backend.until_canceled(id).await;
     // The backend still sees processes: nothing may say Canceled.
@@ -268,7 +273,7 @@ async fn a_cancel_ends_a_build(pool: PgPool) {
     let worker = stage.start_worker("a");
     let id = stage.accept(|_| {}).await;
     stage.until(id, "preparing", |run| run.status == Status::Preparing).await;
-    stage.storage.cancel_run(id, SystemClock.now()).await.expect("asked");
+    stage.storage.of(&Default::default()).cancel_run(id, SystemClock.now()).await.expect("asked");
     let run = stage.until_ended(id).await;
     assert_eq!((run.status, stage.backend.submissions(id)), (Status::Canceled, 0));
     worker.stop().await;
@@ -420,9 +425,10 @@ async fn runs_with_a_target_of_their_own_share_one_limit(pool: PgPool) {
     for id in &runs[..8] {
         stage.until(*id, "running", |run| run.status == Status::Running).await;
     }
-    let waiting = stage.storage.get_run(runs[8]).await.expect("read").expect("there");
+    let waiting = stage.storage.of(&Default::default()).get_run(runs[8]).await.expect("read").expect("there");
     assert_eq!(waiting.status, Status::Queued);
-    let queue = stage.storage.queue_state(&waiting).await.expect("read");
+    let queue = stage.storage.waiting(Some(&[runs[8].as_uuid()]), None).await.expect("read");
+    let queue = queue.get(&runs[8]).expect("it waits");
     assert_eq!((queue.active, queue.ahead), (8, 0));
     assert!(stage.statuses(runs[0]).await.starts_with(&[
         Status::Queued,

@@ -12,6 +12,7 @@ use crate::{
             Backend, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers, Engine,
         },
         finding::Finding,
+        project::{NoProject, Project},
     },
 };
 
@@ -56,6 +57,9 @@ pub struct ComputeTargetBody {
     /// Whether it has conda; `never` refuses definitions that ask for conda packages.
     #[schema(default = "auto", required = false)]
     pub conda: Conda,
+    /// The projects that may see and use it; all when there are none.
+    #[schema(required = false)]
+    pub projects: Vec<String>,
 }
 
 /// Reads the body, or says everything that is wrong with it.
@@ -110,6 +114,7 @@ pub(super) fn read(
     if let Some(Engine::Kubernetes(_)) = backend.as_ref().map(|backend| &backend.engine) {
         fits_kubernetes(&mut members, kind, containers);
     }
+    let projects = projects(&mut members);
     let findings = members.finish();
     match (kind, backend) {
         (Some(kind), Some(backend)) if findings.is_empty() => Ok(ComputeTarget {
@@ -122,9 +127,38 @@ pub(super) fn read(
             gpus_per_node: u32::try_from(gpus_per_node).unwrap_or(0),
             containers,
             conda,
+            projects,
         }),
         _ => Err(findings),
     }
+}
+
+/// The projects that a target is for.
+fn projects(members: &mut Members<'_>) -> Vec<Project> {
+    let form = "a list of names of projects, such as [\"vision\"]";
+    let mut projects: Vec<Project> = Vec::new();
+    for entry in members.list("projects").into_iter().flatten() {
+        match entry.as_str().map(str::parse) {
+            Some(Ok(project)) if !projects.contains(&project) => projects.push(project),
+            Some(Ok(_)) => {}
+            Some(Err(why)) => {
+                let why: NoProject = why;
+                members.refuse(
+                    "malformed-value",
+                    "projects",
+                    format!("`{entry}`: {why}"),
+                    format!("write {form}"),
+                );
+            }
+            None => members.refuse(
+                "malformed-value",
+                "projects",
+                format!("`projects` must be {form}"),
+                format!("write {form}"),
+            ),
+        }
+    }
+    projects
 }
 
 /// What only a target of another kind can be.

@@ -1,13 +1,10 @@
 //! `DELETE /v1/compute-targets/{name}`
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode, header},
-};
+use axum::http::{HeaderMap, StatusCode, header};
 
 use super::ComputeTarget;
 use crate::{
-    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scoped::Scoped},
     domain::compute_target::{ComputeTargetName, LOCAL},
     storage::compute_targets::Deletion,
 };
@@ -30,7 +27,7 @@ use crate::{
     ),
 )]
 pub async fn delete_compute_target(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(name): ApiPath<ComputeTargetName>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
@@ -38,11 +35,10 @@ pub async fn delete_compute_target(
         return Err(ApiError::Conflict(format!("`{LOCAL}` is always there and cannot be deleted")));
     }
     if headers.contains_key(header::IF_MATCH) {
-        let current = state.storage.get_compute_target(name.as_str()).await?.map(ComputeTarget::from);
-        let tag = current.as_ref().map(etag::of).transpose()?;
-        etag::require_match(&headers, tag.as_deref())?;
+        let current = state.installation.get_compute_target(name.as_str()).await?.map(ComputeTarget::from);
+        etag::require_match(&headers, current.as_ref())?;
     }
-    match state.storage.delete_compute_target(name.as_str()).await? {
+    match state.installation.delete_compute_target(name.as_str()).await? {
         Deletion::Deleted => Ok(StatusCode::NO_CONTENT),
         Deletion::NotFound => Err(ApiError::not_found("compute target", &name)),
         Deletion::InUse { runs } => Err(ApiError::Conflict(format!(

@@ -1,18 +1,19 @@
 //! `GET /v1/compute-targets/{name}`
 
 use axum::{
-    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
 
 use super::ComputeTarget;
 use crate::{
-    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
-    domain::compute_target::ComputeTargetName,
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scoped::Scoped},
+    domain::{access::Scope, compute_target::ComputeTargetName},
 };
 
 /// Get a compute target
+///
+/// With its limits, and with what the last worker found that looked whether it can be reached.
 #[utoipa::path(
     get, path = "/v1/compute-targets/{name}", tag = "compute-targets",
     params(
@@ -27,11 +28,14 @@ use crate::{
     ),
 )]
 pub async fn get_compute_target(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(name): ApiPath<ComputeTargetName>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let target = state.storage.get_compute_target(name.as_str()).await?;
+    let target = match state.principal.scope {
+        Scope::Admin => state.installation.get_compute_target(name.as_str()).await?,
+        _ => state.storage.get_compute_target(name.as_str()).await?,
+    };
     let target = target.ok_or_else(|| ApiError::not_found("compute target", &name))?;
-    etag::tagged(&headers, StatusCode::OK, &ComputeTarget::from(target))
+    etag::tagged(&headers, StatusCode::OK, &ComputeTarget::from(target).shown(&state.principal))
 }

@@ -13,7 +13,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    domain::compute_target::{Backend, ComputeTargetName, ComputeTargetType, Conda, Containers},
+    domain::{
+        access::{Principal, Scope},
+        compute_target::{Backend, ComputeTargetName, ComputeTargetType, Conda, Containers},
+    },
     storage::compute_targets as stored,
 };
 
@@ -54,12 +57,24 @@ pub struct ComputeTarget {
     pub containers: Containers,
     /// Whether it says it has conda.
     pub conda: Conda,
+    /// The projects that may see and use it; all when there are none. Who may not change it is shown at most its own.
+    pub projects: Vec<String>,
     /// What the last worker that looked found; null until one has.
     pub health: Option<TargetHealth>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it was last put.
     pub updated_at: DateTime<Utc>,
+}
+
+impl ComputeTarget {
+    /// As a caller is shown it: of other projects nobody but an administrator hears.
+    fn shown(mut self, to: &Principal) -> Self {
+        if to.scope < Scope::Admin {
+            self.projects.retain(|project| project == to.project.as_str());
+        }
+        self
+    }
 }
 
 impl From<stored::StoredComputeTarget> for ComputeTarget {
@@ -80,6 +95,7 @@ impl From<stored::StoredComputeTarget> for ComputeTarget {
             gpus_per_node: target.gpus_per_node,
             containers: target.containers,
             conda: target.conda,
+            projects: target.projects.iter().map(|project| project.as_str().to_owned()).collect(),
             health,
             created_at: stored.created_at,
             updated_at: stored.updated_at,

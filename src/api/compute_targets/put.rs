@@ -1,7 +1,6 @@
 //! `PUT /v1/compute-targets/{name}`
 
 use axum::{
-    extract::State,
     http::{HeaderMap, header},
     response::Response,
 };
@@ -13,7 +12,7 @@ use crate::{
         etag,
         extract::{ApiJson, ApiPath},
         problem::{Problem, ProblemKind},
-        state::Shared,
+        scoped::Scoped,
     },
     domain::compute_target::{ComputeTargetName, ComputeTargetType, LOCAL},
 };
@@ -41,7 +40,7 @@ use crate::{
     ),
 )]
 pub async fn put_compute_target(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(name): ApiPath<ComputeTargetName>,
     headers: HeaderMap,
     body: ApiJson,
@@ -56,14 +55,13 @@ pub async fn put_compute_target(
     }
     let now = state.clock.now();
     let (stored, is_new) = if headers.contains_key(header::IF_MATCH) {
-        let current = state.storage.get_compute_target(name.as_str()).await?.map(ComputeTarget::from);
-        let tag = current.as_ref().map(etag::of).transpose()?;
-        etag::require_match(&headers, tag.as_deref())?;
+        let current = state.installation.get_compute_target(name.as_str()).await?.map(ComputeTarget::from);
+        etag::require_match(&headers, current.as_ref())?;
         let current = current.ok_or(ApiError::PreconditionFailed)?;
-        let replaced = state.storage.replace_compute_target(&target, current.updated_at, now).await?;
+        let replaced = state.installation.replace_compute_target(&target, current.updated_at, now).await?;
         (replaced.ok_or(ApiError::PreconditionFailed)?, false)
     } else {
-        state.storage.put_compute_target(&target, now).await?
+        state.installation.put_compute_target(&target, now).await?
     };
     // Another limit may give waiting runs their places.
     state.wakeup.notify_one();

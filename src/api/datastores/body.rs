@@ -11,6 +11,7 @@ use crate::{
     domain::{
         datastore::{Datastore, DatastoreName, DatastoreUrl},
         datastore_access::{AccessError, Credentials, DatastoreOptions},
+        datastore_places::{Elsewhere, Places},
         finding::Finding,
         json,
         secret::Secret,
@@ -54,7 +55,11 @@ pub(super) struct Sent {
 ///
 /// # Errors
 /// With every finding.
-pub(super) fn read(name: &DatastoreName, body: &Map<String, Value>) -> Result<Sent, Vec<Finding>> {
+pub(super) fn read(
+    name: &DatastoreName,
+    body: &Map<String, Value>,
+    places: &Places,
+) -> Result<Sent, Vec<Finding>> {
     let mut members = Members::new(body, "");
     if let Some(given) = members.text("name")
         && given != name.as_str()
@@ -77,6 +82,13 @@ pub(super) fn read(name: &DatastoreName, body: &Map<String, Value>) -> Result<Se
             None
         }
     };
+    if let Some(options) = &options
+        && let Err(why) = places.check(&url, options)
+    {
+        let pointer = if why == Elsewhere::Endpoint { "/options/endpoint" } else { "/url" };
+        let fix = "name a place that the operator lists, or ask the operator to list this one";
+        findings.push(error_at("datastore-not-allowed", pointer, why.to_string(), fix));
+    }
     let secret = match Credentials::read(kind, credentials) {
         // What was read is what is kept: the text of the members.
         Ok(read) => read.map(|_| Secret::new(Value::Object(credentials.clone()).to_string())),

@@ -1,13 +1,10 @@
 //! `DELETE /v1/datastores/{name}`
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode, header},
-};
+use axum::http::{HeaderMap, StatusCode, header};
 
 use super::Datastore;
 use crate::{
-    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scoped::Scoped},
     domain::datastore::DatastoreName,
 };
 
@@ -29,15 +26,14 @@ use crate::{
     ),
 )]
 pub async fn delete_datastore(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(name): ApiPath<DatastoreName>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     let mut last_changed = None;
     if headers.contains_key(header::IF_MATCH) {
         let current = state.storage.get_datastore(name.as_str()).await?.map(Datastore::from);
-        let tag = current.as_ref().map(etag::of).transpose()?;
-        etag::require_match(&headers, tag.as_deref())?;
+        etag::require_match(&headers, current.as_ref())?;
         last_changed = current.map(|current| current.updated_at);
     }
     match state.storage.delete_datastore(name.as_str(), last_changed).await? {

@@ -1,18 +1,19 @@
 //! `GET /v1/datastores/{name}`
 
 use axum::{
-    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
 
 use super::Datastore;
 use crate::{
-    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scoped::Scoped},
     domain::datastore::DatastoreName,
 };
 
 /// Get a datastore
+///
+/// Where it is and how it is asked. Its credentials are never shown.
 #[utoipa::path(
     get, path = "/v1/datastores/{name}", tag = "datastores",
     params(
@@ -27,7 +28,7 @@ use crate::{
     ),
 )]
 pub async fn get_datastore(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(name): ApiPath<DatastoreName>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -1,6 +1,6 @@
 //! `GET /v1/datastores`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 
 use super::Datastore;
 use crate::api::{
@@ -9,7 +9,7 @@ use crate::api::{
     extract::ApiQuery,
     paging::{Page, PageRequest},
     problem::Problem,
-    state::Shared,
+    scoped::Scoped,
 };
 
 /// List the datastores
@@ -26,7 +26,7 @@ use crate::api::{
         (status = 400, description = "The limit or the cursor is malformed", body = Problem),
     ),
 )]
-pub async fn list_datastores(State(state): State<Shared>, mut query: ApiQuery) -> Result<Response, ApiError> {
+pub async fn list_datastores(state: Scoped, mut query: ApiQuery) -> Result<Response, ApiError> {
     let request = PageRequest::<String>::take(&mut query, "datastores")?;
     query.finish(&["limit", "cursor"])?;
     let found = state.storage.list_datastores(request.after.as_deref(), request.rows()).await?;

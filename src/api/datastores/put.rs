@@ -1,7 +1,6 @@
 //! `PUT /v1/datastores/{name}`
 
 use axum::{
-    extract::State,
     http::{HeaderMap, header},
     response::Response,
 };
@@ -13,8 +12,8 @@ use crate::{
         etag,
         extract::{ApiJson, ApiPath},
         problem::{Problem, ProblemKind},
+        scoped::Scoped,
         secrets::seal,
-        state::Shared,
     },
     domain::datastore::DatastoreName,
     storage::datastores::DatastoreAccess,
@@ -43,14 +42,14 @@ use crate::{
     ),
 )]
 pub async fn put_datastore(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(name): ApiPath<DatastoreName>,
     headers: HeaderMap,
     body: ApiJson,
 ) -> Result<Response, ApiError> {
     let refused = |findings| ApiError::Refused { kind: ProblemKind::InvalidDatastore, findings };
-    let sent = body::read(&name, &body.members).map_err(refused)?;
-    let purpose = purposes::datastore_credentials(&name);
+    let sent = body::read(&name, &body.members, &state.datastore_places).map_err(refused)?;
+    let purpose = purposes::datastore_credentials(&state.principal.project.qualified(name.as_str()));
     let sealed_credentials = match &sent.credentials {
         None => None,
         Some(secret) => {
@@ -61,8 +60,7 @@ pub async fn put_datastore(
     let now = state.clock.now();
     let (stored, is_new) = if headers.contains_key(header::IF_MATCH) {
         let current = state.storage.get_datastore(name.as_str()).await?.map(Datastore::from);
-        let tag = current.as_ref().map(etag::of).transpose()?;
-        etag::require_match(&headers, tag.as_deref())?;
+        etag::require_match(&headers, current.as_ref())?;
         let current = current.ok_or(ApiError::PreconditionFailed)?;
         let replaced = state.storage.replace_datastore(&access, current.updated_at, now).await?;
         (replaced.ok_or(ApiError::PreconditionFailed)?, false)

@@ -1,14 +1,13 @@
 //! `GET /v1/environments/{key}`
 
 use axum::{
-    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
 
 use super::BuiltEnvironmentDetails;
 use crate::{
-    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scoped::Scoped},
     domain::built_environment::EnvironmentKey,
 };
 
@@ -29,11 +28,11 @@ use crate::{
     ),
 )]
 pub async fn get_environment(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(key): ApiPath<EnvironmentKey>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let environment = state.storage.get_environment(&key).await?;
+    let environment = state.installation.get_environment(&key).await?;
     let environment = environment.ok_or_else(|| ApiError::not_found("environment", &key))?;
     etag::tagged(&headers, StatusCode::OK, &BuiltEnvironmentDetails::from(environment))
 }

@@ -1,6 +1,6 @@
 //! `GET /v1/environments`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 
 use super::{BuiltEnvironment, BuiltEnvironmentDetails};
 use crate::api::{
@@ -9,7 +9,7 @@ use crate::api::{
     extract::ApiQuery,
     paging::{Page, PageRequest},
     problem::Problem,
-    state::Shared,
+    scoped::Scoped,
 };
 
 /// List the built environments
@@ -26,13 +26,10 @@ use crate::api::{
         (status = 400, description = "The limit or the cursor is malformed", body = Problem),
     ),
 )]
-pub async fn list_environments(
-    State(state): State<Shared>,
-    mut query: ApiQuery,
-) -> Result<Response, ApiError> {
+pub async fn list_environments(state: Scoped, mut query: ApiQuery) -> Result<Response, ApiError> {
     let request = PageRequest::<String>::take(&mut query, "environments")?;
     query.finish(&["limit", "cursor"])?;
-    let found = state.storage.list_environments(request.after.as_deref(), request.rows()).await?;
+    let found = state.installation.list_environments(request.after.as_deref(), request.rows()).await?;
     let items = found.into_iter().map(|found| BuiltEnvironmentDetails::from(found).environment).collect();
     etag::json(StatusCode::OK, &request.page(items, |environment| environment.key.to_string()))
 }

@@ -1,9 +1,11 @@
 //! `DELETE /v1/estimators/{id}`
 
-use axum::{extract::State, http::StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
+
+use super::Estimator;
 
 use crate::{
-    api::{error::ApiError, extract::ApiPath, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scoped::Scoped},
     domain::ids::EstimatorId,
 };
 
@@ -12,17 +14,26 @@ use crate::{
 /// No list shows it any more and no new run can be made of it. Runs keep what they ran with. Archiving twice changes nothing.
 #[utoipa::path(
     delete, path = "/v1/estimators/{id}", tag = "estimators",
-    params(("id" = EstimatorId, Path, description = "The estimator's id")),
+    params(
+        ("id" = EstimatorId, Path, description = "The estimator's id"),
+        ("If-Match" = Option<String>, Header, description = "Only archive the estimator when it has this ETag"),
+    ),
     responses(
         (status = 204, description = "It is archived"),
         (status = 400, description = "The id is malformed", body = Problem),
         (status = 404, description = "There is no such estimator", body = Problem),
+        (status = 412, description = "The estimator does not have the ETag of If-Match", body = Problem),
     ),
 )]
 pub async fn delete_estimator(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<EstimatorId>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
+    if headers.contains_key(header::IF_MATCH) {
+        let current = state.storage.get_estimator(id).await?.map(Estimator::from);
+        etag::require_match(&headers, current.as_ref())?;
+    }
     if state.storage.archive_estimator(id, state.clock.now()).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {

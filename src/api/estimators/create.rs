@@ -1,6 +1,6 @@
 //! `POST /v1/estimators`
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::{http::HeaderMap, response::Response};
 
 use super::{
     Estimator, EstimatorDefinition,
@@ -10,9 +10,10 @@ use crate::{
     api::{
         error::ApiError,
         extract::ApiJson,
+        findings::error_at,
         idempotency,
         problem::{Problem, ProblemKind},
-        state::Shared,
+        scoped::Scoped,
     },
     storage::idempotency::Recorded,
 };
@@ -36,7 +37,7 @@ use crate::{
     ),
 )]
 pub async fn create_estimator(
-    State(state): State<Shared>,
+    state: Scoped,
     headers: HeaderMap,
     body: ApiJson,
 ) -> Result<Response, ApiError> {
@@ -58,5 +59,14 @@ pub async fn create_estimator(
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     let location = format!("/v1/estimators/{}", estimator.id);
     let recorded = || Recorded { status: 201, location: Some(location), body: view };
-    idempotency::answer(state.storage.insert_estimator(&estimator, key.as_ref(), recorded).await?)
+    match state.storage.insert_estimator(&estimator, key.as_ref(), recorded).await {
+        Err(error) if error.is_about_what_is_gone() => {
+            let message =
+                "the source directory was deleted a moment ago, because nothing had used it for long";
+            let fix = "upload it again";
+            let finding = error_at("source-directory-not-found", "/source_directory", message, fix);
+            Err(ApiError::Refused { kind: ProblemKind::InvalidDefinition, findings: vec![finding] })
+        }
+        stored => idempotency::answer(stored?),
+    }
 }

@@ -1,14 +1,13 @@
 //! `GET /v1/estimators/{id}`
 
 use axum::{
-    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
 
 use super::Estimator;
 use crate::{
-    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scoped::Scoped},
     domain::ids::EstimatorId,
 };
 
@@ -29,7 +28,7 @@ use crate::{
     ),
 )]
 pub async fn get_estimator(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<EstimatorId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

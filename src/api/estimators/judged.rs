@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::FRAMEWORK;
 use crate::{
-    api::{error::ApiError, facts, secrets::seal_registry_password, state::ApiState},
+    api::{error::ApiError, facts, scoped::Scoped, secrets::seal_registry_password},
     clock::entropy,
     domain::{
         facts::Facts,
@@ -25,7 +25,7 @@ pub(in crate::api) struct Judged {
 }
 
 /// Judges a body.
-pub(in crate::api) async fn judged(state: &ApiState, body: &Map<String, Value>) -> Result<Judged, ApiError> {
+pub(in crate::api) async fn judged(state: &Scoped, body: &Map<String, Value>) -> Result<Judged, ApiError> {
     let facts = facts::look_up(state, body).await?;
     let verdict = judge::judge(body, &facts);
     Ok(Judged { verdict, facts })
@@ -33,7 +33,7 @@ pub(in crate::api) async fn judged(state: &ApiState, body: &Map<String, Value>) 
 
 /// The estimator to store: its secrets encrypted, or the finding that says why they cannot be kept.
 pub(in crate::api) fn to_store(
-    state: &ApiState,
+    state: &Scoped,
     body: &Map<String, Value>,
     verdict: &Verdict,
     accepted: &Accepted,
@@ -55,7 +55,7 @@ pub(in crate::api) fn to_store(
 }
 
 /// A stored estimator, archived ones included.
-pub(in crate::api) async fn found(state: &ApiState, id: EstimatorId) -> Result<Estimator, ApiError> {
+pub(in crate::api) async fn found(state: &Scoped, id: EstimatorId) -> Result<Estimator, ApiError> {
     let stored = state.storage.get_estimator(id).await?;
     stored.ok_or_else(|| ApiError::not_found("estimator", id))
 }

@@ -1,6 +1,6 @@
 //! `GET /v1/estimators`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use crate::api::{
     extract::ApiQuery,
     paging::{Page, PageRequest},
     problem::Problem,
-    state::Shared,
+    scoped::Scoped,
 };
 
 /// List the estimators
@@ -28,7 +28,7 @@ use crate::api::{
         (status = 400, description = "The limit or the cursor is malformed", body = Problem),
     ),
 )]
-pub async fn list_estimators(State(state): State<Shared>, mut query: ApiQuery) -> Result<Response, ApiError> {
+pub async fn list_estimators(state: Scoped, mut query: ApiQuery) -> Result<Response, ApiError> {
     let request = PageRequest::<(DateTime<Utc>, Uuid)>::take(&mut query, "estimators")?;
     query.finish(&["limit", "cursor"])?;
     let estimators = state.storage.list_estimators(request.after, request.rows()).await?;

@@ -1,6 +1,6 @@
 //! `GET /v1/estimators/{id}/migration`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 
 use super::judged::{found, judged};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         etag,
         extract::ApiPath,
         problem::{Problem, ProblemKind},
-        state::Shared,
+        scoped::Scoped,
     },
     domain::{
         ids::EstimatorId,
@@ -35,7 +35,7 @@ use crate::{
     ),
 )]
 pub async fn get_estimator_migration(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<EstimatorId>,
 ) -> Result<Response, ApiError> {
     let stored = found(&state, id).await?;

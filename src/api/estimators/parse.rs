@@ -5,7 +5,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::EstimatorDefinition;
 use crate::{
     api::{error::ApiError, etag, extract::ApiSource, problem::Problem},
     domain::{
@@ -50,7 +49,7 @@ pub struct ParsedEstimator {
     #[schema(example = "estimator")]
     pub assigned_to: Option<String>,
     /// The arguments of the call as members of a definition, in their order. What could not be read is left out.
-    #[schema(value_type = EstimatorDefinition)]
+    #[schema(value_type = Object)]
     pub definition: Map<String, Value>,
     /// What was left out (`value-to-fill-in`, severity error) or assumed. Their pointers lead into `definition`.
     pub findings: Vec<Finding>,

@@ -1,12 +1,12 @@
 //! `POST /v1/estimators/{id}/revalidate`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::judged::{found, judged};
 use crate::{
-    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scoped::Scoped},
     domain::{environment::Environment, finding::Finding, ids::EstimatorId, rules::RULE_SET_VERSION},
 };
 
@@ -43,7 +43,7 @@ pub struct Revalidation {
     ),
 )]
 pub async fn revalidate_estimator(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<EstimatorId>,
 ) -> Result<Response, ApiError> {
     let stored = found(&state, id).await?;

@@ -1,12 +1,12 @@
 //! `POST /v1/estimators/validate`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{EXAMPLE_SNAPSHOT, EstimatorDefinition, judged::judged};
 use crate::{
-    api::{error::ApiError, etag, extract::ApiJson, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiJson, problem::Problem, scoped::Scoped},
     domain::{environment::Environment, finding::Finding},
 };
 
@@ -48,7 +48,7 @@ pub struct Validation {
         (status = 422, description = "The body is JSON, but no object", body = Problem),
     ),
 )]
-pub async fn validate_estimator(State(state): State<Shared>, body: ApiJson) -> Result<Response, ApiError> {
+pub async fn validate_estimator(state: Scoped, body: ApiJson) -> Result<Response, ApiError> {
     let verdict = judged(&state, &body.members).await?.verdict;
     let validation = Validation {
         valid: verdict.is_valid(),

@@ -20,7 +20,7 @@ use crate::{
 /// directories `work` and `home`.
 #[utoipa::path(
     get, path = "/v1/runs/{run_id}/attempts/{attempt}/bundle", tag = "pods",
-    security(("attempt" = [])),
+    security(("pod_token" = [])),
     params(
         ("run_id" = RunId, Path, description = "The run's id"),
         ("attempt" = u32, Path, description = "The attempt's number", minimum = 1),

@@ -5,7 +5,7 @@ pub mod returned;
 
 use axum::http::{HeaderMap, header};
 
-use super::{error::ApiError, runs, state::ApiState};
+use super::{error::ApiError, state::ApiState};
 use crate::domain::ids::RunId;
 
 /// Lets the pods of an attempt in, as long as it is the one that its run is at.
@@ -23,7 +23,8 @@ async fn admit(state: &ApiState, headers: &HeaderMap, run: RunId, attempt: u32) 
     if !is_ours {
         return Err(ApiError::Unauthorized);
     }
-    let progress = runs::progress(state, run).await?;
+    let progress = state.installation.run_progress(run).await?;
+    let progress = progress.ok_or_else(|| ApiError::not_found("run", run))?;
     if progress.status.is_terminal() {
         return Err(ApiError::Conflict(format!("the run has ended: it is {}", progress.status)));
     }

@@ -31,7 +31,7 @@ const TAR: &str = "application/x-tar";
 /// with the directories `work` and `home`. It takes the place of what the same pod sent before; what is final stays.
 #[utoipa::path(
     put, path = "/v1/runs/{run_id}/attempts/{attempt}/returned/{part}", tag = "pods",
-    security(("attempt" = [])),
+    security(("pod_token" = [])),
     params(
         ("run_id" = RunId, Path, description = "The run's id"),
         ("attempt" = u32, Path, description = "The attempt's number", minimum = 1),

@@ -1,12 +1,12 @@
 //! `POST /v1/runs/{id}/cancel`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 
 use super::Run;
 use crate::{
-    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scoped::Scoped},
     domain::ids::RunId,
-    storage::runs::Cancellation,
+    storage::cancel::Cancellation,
 };
 
 /// Cancel a run
@@ -23,14 +23,11 @@ use crate::{
         (status = 409, description = "The run has ended", body = Problem),
     ),
 )]
-pub async fn cancel_run(
-    State(state): State<Shared>,
-    ApiPath(id): ApiPath<RunId>,
-) -> Result<Response, ApiError> {
+pub async fn cancel_run(state: Scoped, ApiPath(id): ApiPath<RunId>) -> Result<Response, ApiError> {
     match state.storage.cancel_run(id, state.clock.now()).await? {
         Cancellation::Accepted(run) => {
             state.wakeup.notify_one();
-            etag::json(StatusCode::ACCEPTED, &Run::load(&state.storage, *run).await?)
+            etag::json(StatusCode::ACCEPTED, &Run::load(&state, *run).await?)
         }
         Cancellation::AlreadyTerminal(status) => {
             Err(ApiError::Conflict(format!("the run has ended: it is `{status}`")))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::{http::HeaderMap, response::Response};
 use serde_json::{Map, Value};
 
 use super::{
@@ -18,7 +18,8 @@ use crate::{
         findings::error_at,
         idempotency,
         problem::{Problem, ProblemKind},
-        state::{ApiState, Shared},
+        request_id,
+        scoped::Scoped,
     },
     clock::entropy,
     domain::{
@@ -30,8 +31,8 @@ use crate::{
     },
     storage::{
         estimators::Estimator,
-        idempotency::Recorded,
-        runs::{Insertion, Run as StoredRun},
+        idempotency::{Idempotency, Keyed, Recorded},
+        runs::{Insertion, Run as StoredRun, Terms},
     },
 };
 
@@ -52,45 +53,99 @@ use crate::{
         (status = 413, description = "The body is too large", body = Problem),
         (status = 415, description = "The Content-Type is not application/json", body = Problem),
         (status = 422, description = "The run is refused; `findings` has everything that was found. Or the Idempotency-Key was used for another body", body = Problem),
+        (status = 429, description = "As many runs are queued as may be: send it again after `Retry-After` seconds", body = Problem),
     ),
 )]
-pub async fn create_run(
-    State(state): State<Shared>,
-    headers: HeaderMap,
-    body: ApiJson,
-) -> Result<Response, ApiError> {
-    let (key, earlier) = idempotency::begin(&state, &headers, "create_run", body.hash).await?;
-    if let Some(earlier) = earlier {
+pub async fn create_run(state: Scoped, headers: HeaderMap, body: ApiJson) -> Result<Response, ApiError> {
+    let key = idempotency::key(&headers)?;
+    let key = key.map(|key| Idempotency {
+        scope: "create_run",
+        caller: state.principal.caller(),
+        key,
+        body_hash: body.hash,
+    });
+    idempotency::answer(create(&state, key.as_ref(), &body.members).await?)
+}
+
+/// Accepts a run, unless the request with this key did so before.
+pub(super) async fn create(
+    state: &Scoped,
+    key: Option<&Idempotency>,
+    body: &Map<String, Value>,
+) -> Result<Keyed, ApiError> {
+    if let Some(earlier) = earlier(state, key).await? {
         return Ok(earlier);
     }
-    let (run, inline) = accepted(&state, body::read(&body.members)).await?;
-    let queue = state.storage.queue_state(&run).await?;
-    let view = serde_json::to_value(Run::new(run.clone(), Vec::new(), BTreeMap::new(), Some(queue), None))
+    let id = RunId::generate(state.clock.now(), entropy());
+    let (run, inline) = accepted(state, body::read(body), id).await?;
+    let terms = Terms {
+        idempotency: key,
+        put_hash: None,
+        max_queued: state.max_queued_runs,
+        trace_parent: request_id::place(),
+    };
+    let stored = store(state, &run, inline.as_ref(), terms).await?;
+    stored.ok_or_else(|| ApiError::Internal(format!("the id {id} was made twice")))
+}
+
+async fn earlier(state: &Scoped, key: Option<&Idempotency>) -> Result<Option<Keyed>, ApiError> {
+    match key {
+        Some(key) => Ok(state.installation.earlier_answer(key).await?),
+        None => Ok(None),
+    }
+}
+
+/// Stores a run; none when there is one with its id.
+pub(super) async fn store(
+    state: &Scoped,
+    run: &StoredRun,
+    inline: Option<&Estimator>,
+    terms: Terms<'_>,
+) -> Result<Option<Keyed>, ApiError> {
+    let waiting = state.installation.waiting_of_new(run, state.caller_limit).await?;
+    let view = serde_json::to_value(Run::new(run.clone(), Vec::new(), BTreeMap::new(), Some(&waiting)))
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     let location = format!("/v1/runs/{}", run.id);
     let recorded = || Recorded { status: 201, location: Some(location), body: view };
-    match state.storage.insert_run(&run, inline.as_ref(), key.as_ref(), recorded).await? {
+    let inserted = match state.installation.insert_run(run, inline, terms, recorded).await {
+        Err(error) if error.is_about_what_is_gone() => return Err(refused(vec![source_gone()])),
+        inserted => inserted?,
+    };
+    match inserted {
         Insertion::Keyed(keyed) => {
             state.wakeup.notify_one();
-            idempotency::answer(keyed)
+            Ok(Some(keyed))
         }
         Insertion::TargetGone => Err(refused(vec![target_gone(&run.compute_target)])),
+        Insertion::QueueFull => Err(ApiError::QueueFull { limit: terms.max_queued }),
+        Insertion::Exists => Ok(None),
     }
 }
 
-const fn refused(findings: Vec<Finding>) -> ApiError {
+pub(super) const fn refused(findings: Vec<Finding>) -> ApiError {
     ApiError::Refused { kind: ProblemKind::InvalidRun, findings }
 }
 
-fn target_gone(name: &str) -> Finding {
+fn source_gone() -> Finding {
+    let message = "the estimator or its source directory was deleted a moment ago, because nothing had used it for long";
+    error_at(
+        "source-directory-not-found",
+        "",
+        message,
+        "upload the source directory again, and store the definition again",
+    )
+}
+
+pub(super) fn target_gone(name: &str) -> Finding {
     let message = format!("the compute target `{name}` is not registered (any more)");
     error_at("compute-target-not-found", "/compute_target", message, "name a registered target, or `local`")
 }
 
 /// The run to store, with its inline estimator, or everything that is wrong.
-async fn accepted(
-    state: &ApiState,
+pub(super) async fn accepted(
+    state: &Scoped,
     mut request: RunRequest<'_>,
+    id: RunId,
 ) -> Result<(StoredRun, Option<Estimator>), ApiError> {
     let mut findings = std::mem::take(&mut request.findings);
     let Some((definition, estimator_id)) = definition(state, &request, &mut findings).await? else {
@@ -121,13 +176,14 @@ async fn accepted(
     // Of a stored estimator there is nothing in the body to point at: its findings go by the definition that is shown.
     let said = judged.verdict.findings.clone();
     let said = if inline.is_some() { placement.place(said) } else { said };
-    let run = run(state, request, &merged, &judged, accepted, estimator_id, said)?;
+    let identity = Identity { id, estimator_id, rerun_of: None };
+    let run = run(state, identity, request, &merged, &judged, accepted, said)?;
     Ok((run, inline))
 }
 
 /// The definition that the overrides are merged into, and the id of a stored one.
 async fn definition(
-    state: &ApiState,
+    state: &Scoped,
     request: &RunRequest<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<(Map<String, Value>, Option<EstimatorId>)>, ApiError> {
@@ -150,18 +206,26 @@ async fn definition(
     }
 }
 
-fn run(
-    state: &ApiState,
+/// What a run is called, and of what it is made.
+pub(super) struct Identity {
+    pub(super) id: RunId,
+    pub(super) estimator_id: EstimatorId,
+    pub(super) rerun_of: Option<RunId>,
+}
+
+/// The run of a definition that was accepted.
+pub(super) fn run(
+    state: &Scoped,
+    identity: Identity,
     request: RunRequest<'_>,
     merged: &Map<String, Value>,
     judged: &Judged,
     accepted: &Accepted,
-    estimator_id: EstimatorId,
     said: Vec<Finding>,
 ) -> Result<StoredRun, ApiError> {
+    let Identity { id, estimator_id, rerun_of } = identity;
     let plan = judge::plan(accepted);
     let now = state.clock.now();
-    let id = RunId::generate(now, entropy());
     let one_off = judged.facts.one_off_backend().and_then(|backend| one_off_target(id, &plan, &backend));
     let Some(target) = one_off.as_ref().or_else(|| judged.facts.target_of(&plan)) else {
         return Err(refused(vec![target_gone(&plan.compute_target)]));
@@ -190,5 +254,13 @@ fn run(
         started_at: None,
         finished_at: None,
         cancel_requested_at: None,
+        stop_sent_at: None,
+        cancel_evidence: None,
+        retry_on: request.retry_on,
+        queued_at: Some(now),
+        max_queue_duration_seconds: request.max_queue_duration_seconds,
+        project: state.principal.project.clone(),
+        caller: state.principal.caller(),
+        rerun_of,
     })
 }

@@ -1,18 +1,19 @@
 //! `GET /v1/runs/{id}/events`
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
-    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
 use chrono::{DateTime, Utc};
 use futures_util::stream;
 use serde::Serialize;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Instant, sleep_until},
+};
 use utoipa::ToSchema;
 
 use super::progress;
@@ -21,8 +22,10 @@ use crate::{
         error::ApiError,
         etag,
         extract::{ApiPath, ApiQuery},
+        feed::{Feed, Format, Piece, Seen, Topic},
         paging::{Page, PageRequest},
         problem::Problem,
+        scoped::Scoped,
         sse::{self, COMMENT, KEEP_ALIVE},
         state::Shared,
     },
@@ -33,8 +36,7 @@ use crate::{
     storage::events as stored,
 };
 
-/// How often the database is asked whether there is more.
-const POLL: Duration = Duration::from_millis(250);
+const SEQUENCE: &str = "a sequence number: an integer from 0 to 9223372036854775807";
 
 /// How many events are read at once.
 const BATCH: u32 = 100;
@@ -78,8 +80,8 @@ impl From<stored::RunEvent> for RunEvent {
 /// List or follow the events of a run
 ///
 /// The append-only history, oldest first. With `Accept: text/event-stream` each event comes as it happens, named
-/// by its `kind`, with its sequence number as id (`Last-Event-ID` resumes after it) and the JSON as data; the stream ends
-/// when the run has ended and everything was sent.
+/// by its `kind`, with its sequence number as id (`Last-Event-ID` resumes after it) and the JSON as data; when the run has
+/// ended and everything was sent, `end` comes with its status, and the stream ends.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/events", tag = "runs",
     params(
@@ -96,21 +98,21 @@ impl From<stored::RunEvent> for RunEvent {
     ),
 )]
 pub async fn list_run_events(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<RunId>,
     mut query: ApiQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let after = query.take_parsed::<u64>("after", "a sequence number")?;
+    let after = query.take_number("after", 0..=i64::MAX as u64, SEQUENCE)?;
     let request = PageRequest::<u64>::take(&mut query, &format!("run_events {id}"))?;
     query.finish(&["after", "limit", "cursor"])?;
     progress(&state, id).await?;
     let after = request.after.or(after).unwrap_or(0);
     if sse::is_wanted(&headers) {
-        let after = sse::last_event_id(&headers).unwrap_or(after);
-        return follow(&state, id, after);
+        let after = sse::last_event_id(&headers)?.unwrap_or(after);
+        return follow(state.shared(), id, after);
     }
-    let events = state.storage.list_run_events(id, after, request.rows()).await?;
+    let events = state.installation.list_run_events(id, after, request.rows()).await?;
     let page = request.page(events, |event| event.sequence).map(RunEvent::from);
     etag::json(StatusCode::OK, &page)
 }
@@ -118,24 +120,35 @@ pub async fn list_run_events(
 struct Follow {
     state: Shared,
     run: RunId,
+    feed: Arc<Feed>,
+    seen: watch::Receiver<Option<Seen>>,
     after: u64,
     silent_since: Instant,
+    has_ended: bool,
     /// Given back when the stream is dropped.
     _permit: OwnedSemaphorePermit,
 }
 
 fn follow(state: &Shared, run: RunId, after: u64) -> Result<Response, ApiError> {
+    let permit = state.stream_permit()?;
+    let state = Arc::clone(state);
+    let feed = state.feeds.join(&state.installation, &Topic::Run(run));
+    let seen = feed.watch();
     let follow = Follow {
-        state: Arc::clone(state),
+        state,
         run,
+        feed,
+        seen,
         after,
         silent_since: Instant::now(),
-        _permit: state.stream_permit()?,
+        has_ended: false,
+        _permit: permit,
     };
     let stream = stream::try_unfold(follow, |mut follow| async move {
         let next = follow.next().await;
         if let Err(error) = &next {
-            tracing::error!(run = %follow.run, %error, "an event stream broke off: {error}");
+            let run = follow.run;
+            tracing::error!(run.id = %run, "run {run}: an event stream broke off: {error}");
         }
         Ok::<_, ApiError>(next?.map(|bytes| (bytes, follow)))
     });
@@ -152,26 +165,46 @@ impl Follow {
             if self.state.shutdown.is_cancelled() {
                 return Ok(None);
             }
-            // The status first: events that are read after the end are all there will be.
-            let over = progress(&self.state, self.run).await?.status.is_terminal();
-            let events = self.state.storage.list_run_events(self.run, self.after, BATCH).await?;
-            if let Some(last) = events.last() {
-                self.after = last.sequence;
-                self.silent_since = Instant::now();
-                return Ok(Some(text(events)?.into()));
-            }
-            if over {
-                return Ok(None);
-            }
-            if self.silent_since.elapsed() >= KEEP_ALIVE {
-                self.silent_since = Instant::now();
-                return Ok(Some(Bytes::from_static(COMMENT.as_bytes())));
+            let seen = *self.seen.borrow_and_update();
+            if let Some(seen) = seen {
+                if seen.end > self.after
+                    && let Some(piece) = self.piece().await?
+                {
+                    self.after = piece.next;
+                    self.silent_since = Instant::now();
+                    return Ok(Some(piece.bytes));
+                }
+                if seen.over && self.has_ended {
+                    return Ok(None);
+                }
+                if seen.over {
+                    // So that nobody takes the end of the connection for a fault, and asks again for ever.
+                    self.has_ended = true;
+                    return Ok(Some(sse::event("end", Some(&self.after), seen.status.as_str()).into()));
+                }
             }
             tokio::select! {
-                () = tokio::time::sleep(POLL) => {}
+                changed = self.seen.changed() => changed.map_err(|_| {
+                    ApiError::Internal("nobody looks at the run any more".to_owned())
+                })?,
+                () = sleep_until(self.silent_since + KEEP_ALIVE) => {
+                    self.silent_since = Instant::now();
+                    return Ok(Some(Bytes::from_static(COMMENT.as_bytes())));
+                }
                 () = self.state.shutdown.cancelled() => return Ok(None),
             }
         }
+    }
+
+    /// The next events.
+    async fn piece(&self) -> Result<Option<Piece>, ApiError> {
+        let after = self.after;
+        let read = async {
+            let events = self.state.installation.list_run_events(self.run, after, BATCH).await?;
+            let Some(last) = events.last().map(|event| event.sequence) else { return Ok(None) };
+            Ok(Some((last, text(events)?.into())))
+        };
+        self.feed.piece(after, Format::Events, read).await
     }
 }
 
@@ -179,7 +212,7 @@ fn text(events: Vec<stored::RunEvent>) -> Result<String, ApiError> {
     let mut text = String::new();
     for event in events.into_iter().map(RunEvent::from) {
         let data = serde_json::to_string(&event).map_err(|error| ApiError::Internal(error.to_string()))?;
-        text.push_str(&sse::event(&event.kind, Some(event.sequence), &data));
+        text.push_str(&sse::event(&event.kind, Some(&event.sequence), &data));
     }
     Ok(text)
 }

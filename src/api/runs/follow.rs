@@ -1,6 +1,6 @@
 //! Following a log: an answer that goes on until the run has ended and everything was sent.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     body::{Body, Bytes},
@@ -8,38 +8,30 @@ use axum::{
     response::Response,
 };
 use futures_util::{Stream, stream};
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
-
-use super::{
-    log_reader::{self, LogName},
-    progress,
-};
-use crate::{
-    api::{
-        error::ApiError,
-        sse::{self, COMMENT, KEEP_ALIVE},
-        state::{ApiState, Shared},
-    },
-    domain::run::Status,
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Instant, sleep_until},
 };
 
-/// How often the database is asked whether there is more.
-const POLL: Duration = Duration::from_millis(250);
+use super::log_reader;
+use crate::api::{
+    error::ApiError,
+    feed::{Feed, Format, LogName, Piece, Seen, Topic},
+    sse::{self, COMMENT, KEEP_ALIVE},
+    state::Shared,
+};
 
-/// How a follow is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    /// The bytes as they are.
-    Plain,
-    /// Server-sent events.
-    Events,
-}
+/// How much of a log is sent at once: what many followers have in their buffers at the same time.
+const PIECE_BYTES: u64 = 32 * 1024;
 
 /// A follow under way.
 pub(super) struct Follow {
     state: Shared,
-    /// Attempt 0 stands for the first attempt that there will be.
     log: LogName,
+    feed: Arc<Feed>,
+    seen: watch::Receiver<Option<Seen>>,
+    /// Whether one attempt alone was asked for; else those that come after it are followed too, as events.
+    is_pinned: bool,
     /// How much was sent, or skipped on request.
     sent: u64,
     format: Format,
@@ -49,22 +41,30 @@ pub(super) struct Follow {
     _permit: OwnedSemaphorePermit,
 }
 
-/// What the next look at the database says.
-enum Next {
-    /// There are bytes up to here.
-    Bytes { end: u64, last: bool },
-    /// Nothing new.
-    Wait,
-    /// The run has ended and everything was sent.
-    End(Status),
-}
-
 impl Follow {
     /// A follow that begins at byte `from`.
-    pub(super) fn new(state: &Shared, log: LogName, from: u64, format: Format) -> Result<Self, ApiError> {
+    pub(super) fn new(
+        state: &Shared,
+        log: LogName,
+        is_pinned: bool,
+        from: u64,
+        format: Format,
+    ) -> Result<Self, ApiError> {
         let permit = state.stream_permit()?;
         let state = Arc::clone(state);
-        Ok(Self { state, log, sent: from, format, silent_since: Instant::now(), _permit: permit })
+        let feed = state.feeds.join(&state.installation, &Topic::Log(log.clone()));
+        let seen = feed.watch();
+        Ok(Self {
+            state,
+            log,
+            is_pinned,
+            feed,
+            seen,
+            sent: from,
+            format,
+            silent_since: Instant::now(),
+            _permit: permit,
+        })
     }
 
     /// The answer.
@@ -93,7 +93,8 @@ impl Follow {
                 // The connection breaks off, which tells the caller to resume from where it is.
                 Err(error @ ApiError::ShuttingDown) => Some((Err(error), None)),
                 Err(error) => {
-                    tracing::error!(run = %follow.log.run, %error, "a follow broke off: {error}");
+                    let run = follow.log.run;
+                    tracing::error!(run.id = %run, "run {run}: a follow broke off: {error}");
                     Some((Err(error), None))
                 }
             }
@@ -106,14 +107,19 @@ impl Follow {
             if self.state.shutdown.is_cancelled() {
                 return self.break_off();
             }
-            if let Some(step) = self.step().await? {
+            let seen = *self.seen.borrow_and_update();
+            if let Some(seen) = seen
+                && let Some(step) = self.step(seen).await?
+            {
                 return Ok(step);
             }
-            if self.format == Format::Events && self.silent_since.elapsed() >= KEEP_ALIVE {
-                return Ok(Step::Send(Bytes::from_static(COMMENT.as_bytes())));
-            }
             tokio::select! {
-                () = tokio::time::sleep(POLL) => {}
+                changed = self.seen.changed() => changed.map_err(|_| {
+                    ApiError::Internal(format!("nobody looks at the log `{}` any more", self.log.name))
+                })?,
+                () = sleep_until(self.silent_since + KEEP_ALIVE), if self.format == Format::Events => {
+                    return Ok(Step::Send(Bytes::from_static(COMMENT.as_bytes())));
+                }
                 () = self.state.shutdown.cancelled() => return self.break_off(),
             }
         }
@@ -128,55 +134,69 @@ impl Follow {
         }
     }
 
-    /// One look; none when there is nothing new.
-    async fn step(&mut self) -> Result<Option<Step>, ApiError> {
-        match self.look().await? {
-            Next::Wait => Ok(None),
-            Next::End(status) => Ok(Some(Step::Finish(match self.format {
-                Format::Plain => None,
-                Format::Events => Some(sse::event("end", Some(self.sent), status.as_str()).into()),
-            }))),
-            Next::Bytes { end, last } => {
-                let bytes = log_reader::read(&self.state.artifacts, &self.log, self.sent..end).await?;
-                let reached_end = self.sent + length(&bytes) == end;
-                let bytes = match self.format {
-                    Format::Plain => bytes,
-                    // Characters and line ends are not torn apart: their rest comes with the next event.
-                    Format::Events if last && reached_end => bytes,
-                    Format::Events => bytes.slice(..whole(&bytes)),
-                };
-                if bytes.is_empty() {
-                    return Ok(None);
-                }
-                self.sent += length(&bytes);
-                Ok(Some(Step::Send(match self.format {
-                    Format::Plain => bytes,
-                    Format::Events => {
-                        sse::event("log", Some(self.sent), &String::from_utf8_lossy(&bytes)).into()
-                    }
-                })))
-            }
+    /// What follows from a look; none when there is nothing new.
+    async fn step(&mut self, seen: Seen) -> Result<Option<Step>, ApiError> {
+        if seen.end > self.sent
+            && let Some(piece) = self.piece(seen).await?
+        {
+            self.sent = piece.next;
+            return Ok(Some(Step::Send(piece.bytes)));
         }
+        if !seen.over {
+            return Ok(None);
+        }
+        if self.format == Format::Events && !self.is_pinned && seen.latest > seen.attempt {
+            return Ok(Some(Step::Send(self.go_on(seen.attempt + 1))));
+        }
+        Ok(Some(Step::Finish(match self.format {
+            Format::Plain => None,
+            Format::Events => {
+                let id = format!("{}-{}", seen.attempt, self.sent);
+                Some(sse::event("end", Some(&id), seen.status.as_str()).into())
+            }
+        })))
     }
 
-    /// The status is read before the size: a size that is read after the end is the final one.
-    async fn look(&mut self) -> Result<Next, ApiError> {
-        let state: &ApiState = &self.state;
-        let progress = progress(state, self.log.run).await?;
-        if self.log.attempt == 0 {
-            self.log.attempt = progress.attempt;
-        }
-        let log = state.storage.get_run_log(self.log.run, self.log.attempt, &self.log.name).await?;
-        let bytes = log.map_or(0, |log| log.bytes);
-        // An attempt that another one has followed is over, too.
-        let over = progress.status.is_terminal() || progress.attempt > self.log.attempt;
-        Ok(if bytes > self.sent {
-            Next::Bytes { end: bytes, last: over }
-        } else if over {
-            Next::End(progress.status)
-        } else {
-            Next::Wait
-        })
+    /// The attempt is over and another one has begun: its log is followed from its beginning, and that is said.
+    fn go_on(&mut self, attempt: u32) -> Bytes {
+        self.log.attempt = attempt;
+        self.feed = self.state.feeds.join(&self.state.installation, &Topic::Log(self.log.clone()));
+        self.seen = self.feed.watch();
+        self.sent = 0;
+        sse::event("attempt", Some(&format!("{attempt}-0")), &attempt.to_string()).into()
+    }
+
+    /// The next part of what there is.
+    async fn piece(&self, seen: Seen) -> Result<Option<Piece>, ApiError> {
+        let start = self.sent;
+        let end = seen.end.min(start.saturating_add(PIECE_BYTES));
+        let log = LogName { attempt: seen.attempt, ..self.log.clone() };
+        let read = async {
+            let bytes = log_reader::read(&self.state.artifacts, &log, start..end).await?;
+            let is_final = seen.over && start + length(&bytes) == seen.end;
+            let bytes = match self.format {
+                Format::Plain => bytes,
+                // Characters and line ends are not torn apart: their rest comes with the next event.
+                Format::Events if is_final => bytes,
+                Format::Events => bytes.slice(..whole(&bytes)),
+            };
+            if bytes.is_empty() && seen.over {
+                return Err(ApiError::Internal(format!("a segment of the log `{}` is gone", log.name)));
+            }
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            let next = start + length(&bytes);
+            let sent = match self.format {
+                Format::Plain => bytes,
+                Format::Events => {
+                    let id = format!("{}-{next}", log.attempt);
+                    sse::event("log", Some(&id), &String::from_utf8_lossy(&bytes)).into()
+                }
+            };
+            Ok(Some((next, sent)))
+        };
+        self.feed.piece(start, self.format, read).await
     }
 }
 

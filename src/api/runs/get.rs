@@ -2,30 +2,18 @@
 
 use std::time::Duration;
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    response::Response,
-};
-use tokio::time::Instant;
-
 use super::{Run, progress};
 use crate::{
-    api::{
-        error::ApiError,
-        etag,
-        extract::ApiPath,
-        problem::Problem,
-        state::{ApiState, Shared},
-    },
+    api::{error::ApiError, etag, extract::ApiPath, feed::Topic, problem::Problem, scoped::Scoped},
     domain::ids::RunId,
+};
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::Response,
 };
 
 /// Below the idle limit of the usual proxies.
 const MAX_WAIT_SECONDS: u64 = 60;
-
-/// How often the status is looked up while somebody waits for it to change.
-const POLL: Duration = Duration::from_millis(250);
 
 static PREFER: HeaderName = HeaderName::from_static("prefer");
 static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -52,7 +40,7 @@ static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appl
     ),
 )]
 pub async fn get_run(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<RunId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -61,7 +49,7 @@ pub async fn get_run(
         wait_for_change(&state, id, Duration::from_secs(seconds)).await?;
     }
     let run = state.storage.get_run(id).await?.ok_or_else(|| ApiError::not_found("run", id))?;
-    let mut response = etag::tagged(&headers, StatusCode::OK, &Run::load(&state.storage, run).await?)?;
+    let mut response = etag::tagged(&headers, StatusCode::OK, &Run::load(&state, run).await?)?;
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("prefer"));
     if let Some(applied) = wait.and_then(|s| HeaderValue::from_str(&format!("wait={s}")).ok()) {
         response.headers_mut().insert(&PREFERENCE_APPLIED, applied);
@@ -80,21 +68,18 @@ fn asked_wait(headers: &HeaderMap) -> Option<u64> {
         .map(|seconds| seconds.min(MAX_WAIT_SECONDS))
 }
 
-async fn wait_for_change(state: &ApiState, id: RunId, wait: Duration) -> Result<(), ApiError> {
-    let deadline = Instant::now() + wait;
+async fn wait_for_change(state: &Scoped, id: RunId, wait: Duration) -> Result<(), ApiError> {
     let before = progress(state, id).await?.status;
-    while !before.is_terminal() {
-        let pause = POLL.min(deadline.saturating_duration_since(Instant::now()));
-        if pause.is_zero() {
-            break;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = state.shutdown.cancelled() => break,
-        }
-        if progress(state, id).await?.status != before {
-            break;
-        }
+    if before.is_terminal() {
+        return Ok(());
+    }
+    let feed = state.feeds.join(&state.installation, &Topic::Run(id));
+    let mut seen = feed.watch();
+    tokio::select! {
+        // Whatever ends the looking, the run is read once more.
+        _ = seen.wait_for(|seen| seen.is_some_and(|seen| seen.status != before)) => {}
+        () = tokio::time::sleep(wait) => {}
+        () = state.shutdown.cancelled() => {}
     }
     Ok(())
 }

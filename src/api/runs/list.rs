@@ -1,6 +1,6 @@
 //! `GET /v1/runs`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -12,19 +12,18 @@ use crate::{
         extract::ApiQuery,
         paging::{Page, PageRequest},
         problem::Problem,
-        state::Shared,
+        scoped::Scoped,
     },
     domain::run::Status,
     storage::runs::RunFilter,
 };
 
 const KNOWN: [&str; 7] =
-    ["experiment_name", "status", "compute_target", "tag.<name>", "created_after", "limit", "cursor"];
+    ["experiment_name", "status", "compute_target", "tag[<name>]", "created_after", "limit", "cursor"];
 
 /// List the runs
 ///
-/// Newest first. Filters are all to hold together; beside those below, `tag.<name>=<value>` shows only runs with that tag and
-/// may come several times with different names.
+/// Newest first. Filters are all to hold together.
 #[utoipa::path(
     get, path = "/v1/runs", tag = "runs",
     params(
@@ -32,6 +31,7 @@ const KNOWN: [&str; 7] =
         ("status" = Option<Status>, Query, description = "Only this status"),
         ("compute_target" = Option<String>, Query, description = "Only this target"),
         ("created_after" = Option<DateTime<Utc>>, Query, description = "Only runs accepted after this time (RFC 3339)"),
+        ("tag" = Option<String>, Query, description = "Only runs with these tags: `tag[<name>]=<value>` or `tag.<name>=<value>`, several times with different names"),
         ("limit" = Option<u32>, Query, description = "How many entries; 50 when not given", minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before, with the same filters"),
     ),
@@ -40,12 +40,12 @@ const KNOWN: [&str; 7] =
         (status = 400, description = "A parameter is unknown or malformed", body = Problem),
     ),
 )]
-pub async fn list_runs(State(state): State<Shared>, mut query: ApiQuery) -> Result<Response, ApiError> {
+pub async fn list_runs(state: Scoped, mut query: ApiQuery) -> Result<Response, ApiError> {
     let filter = RunFilter {
         experiment_name: query.take("experiment_name")?,
         status: query.take_parsed::<Status>("status", "one of Azure ML's status words, e.g. `Running`")?,
         compute_target: query.take("compute_target")?,
-        tags: query.take_prefixed("tag.")?,
+        tags: query.take_keyed("tag")?,
         created_after: query
             .take_parsed::<DateTime<Utc>>("created_after", "a time such as `2026-01-31T12:00:00Z`")?,
     };

@@ -1,8 +1,6 @@
 //! `GET /v1/runs/{id}/logs`
 
-use std::num::NonZeroU32;
-
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,7 +11,7 @@ use crate::{
         etag,
         extract::{ApiPath, ApiQuery},
         problem::Problem,
-        state::Shared,
+        scoped::Scoped,
     },
     domain::{ids::RunId, run::Status},
 };
@@ -48,9 +46,9 @@ pub struct LogFiles {
 /// # Errors
 /// When it is the number of no attempt.
 pub(super) fn take_attempt(query: &mut ApiQuery) -> Result<Option<u32>, ApiError> {
-    const FORM: &str = "the number of an attempt: 1 for the first";
-    let asked = query.take_parsed::<NonZeroU32>("attempt", FORM)?;
-    Ok(asked.map(NonZeroU32::get))
+    const FORM: &str = "the number of an attempt: 1 for the first, at most 2147483647";
+    const MAX_ATTEMPT: u32 = i32::MAX as u32;
+    query.take_number("attempt", 1..=MAX_ATTEMPT, FORM)
 }
 
 /// List the log files of a run
@@ -70,14 +68,14 @@ pub(super) fn take_attempt(query: &mut ApiQuery) -> Result<Option<u32>, ApiError
     ),
 )]
 pub async fn list_run_logs(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<RunId>,
     mut query: ApiQuery,
 ) -> Result<Response, ApiError> {
     let attempt = take_attempt(&mut query)?;
     query.finish(&["attempt"])?;
     let progress = progress(&state, id).await?;
-    let logs = state.storage.list_run_logs(id, attempt.unwrap_or(progress.attempt)).await?;
+    let logs = state.installation.list_run_logs(id, attempt.unwrap_or(progress.attempt)).await?;
     let items = logs
         .into_iter()
         .map(|log| LogFile { path: log.name, bytes: log.bytes, complete: log.complete, attempt: log.attempt })

@@ -5,17 +5,10 @@ use std::ops::Range;
 use axum::body::Bytes;
 
 use crate::{
+    api::feed::LogName,
     artifacts::{Artifacts, ArtifactsError},
-    domain::{ids::RunId, run::LOG_SEGMENT_BYTES},
+    domain::run::LOG_SEGMENT_BYTES,
 };
-
-/// Which log.
-#[derive(Clone, Debug)]
-pub(super) struct LogName {
-    pub run: RunId,
-    pub attempt: u32,
-    pub name: String,
-}
 
 /// Reads bytes of a log: as many as are asked for, but at most one segment's worth, so that memory stays bounded. Fewer only
 /// where the store has fewer.

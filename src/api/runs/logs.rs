@@ -4,24 +4,21 @@ use std::{ops::Range, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
 use futures_util::stream;
 
-use super::{
-    follow::{Follow, Format},
-    log_files::take_attempt,
-    log_reader::{self, LogName},
-    progress,
-};
+use super::{follow::Follow, log_files::take_attempt, log_reader, progress};
 use crate::{
     api::{
         error::ApiError,
         extract::{ApiPath, ApiQuery},
+        feed::{Format, LogName},
         problem::Problem,
-        range, sse,
+        range,
+        scoped::Scoped,
+        sse,
         state::Shared,
     },
     domain::ids::RunId,
@@ -30,9 +27,10 @@ use crate::{
 /// Read or follow a log file
 ///
 /// Once: the bytes there are, or those of a `Range`, or those from `offset` on. With `follow=true` the answer goes on as plain
-/// text until the run has ended and everything was sent. With `Accept: text/event-stream` it goes on as events: `log` with
-/// the text as data and the byte offset after it as id (`Last-Event-ID` resumes from there), at last `end` with
-/// the run's status. A file that is not there yet is waited for while the run lives.
+/// text until the attempt has ended and everything was sent. With `Accept: text/event-stream` it goes on as events: `log` with
+/// the text as data and, as id, `<attempt>-<bytes up to here>` (`Last-Event-ID` resumes from there); `attempt` with its number when
+/// another one has begun, unless one was asked for; at last `end` with the run's status. A file that is not there yet is waited for while
+/// the run lives.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/logs/{*path}", tag = "runs",
     params(
@@ -42,7 +40,7 @@ use crate::{
         ("offset" = Option<u64>, Query, description = "Begin at this byte", minimum = 0),
         ("follow" = Option<bool>, Query, description = "Go on until the run has ended"),
         ("Range" = Option<String>, Header, description = "`bytes=<first>-<last>`"),
-        ("Last-Event-ID" = Option<u64>, Header, description = "The id of the last event that was received", minimum = 0),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was received", example = "1-0"),
     ),
     responses(
         (status = 200, description = "The log", content((String = "text/plain"), (String = "text/event-stream"))),
@@ -53,7 +51,7 @@ use crate::{
     ),
 )]
 pub async fn get_run_log(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath((id, name)): ApiPath<(RunId, String)>,
     mut query: ApiQuery,
     headers: HeaderMap,
@@ -64,19 +62,27 @@ pub async fn get_run_log(
     query.finish(&["attempt", "offset", "follow"])?;
 
     let progress = progress(&state, id).await?;
-    let attempt = attempt.unwrap_or(progress.attempt);
-    let stored = state.storage.get_run_log(id, attempt, &name).await?;
+    let events = sse::is_wanted(&headers);
+    let last = if events { sse::last_place(&headers)? } else { None };
+    let is_pinned = attempt.is_some();
+    let attempt = attempt.or(last.and_then(|(attempt, _)| attempt)).unwrap_or(progress.attempt);
+    let stored = state.installation.get_run_log(id, attempt, &name).await?;
     let log = LogName { run: id, attempt, name };
     let missing = || ApiError::NoFileOfAttempt { what: "log", name: log.name.clone(), attempt };
     let may_still_come = !progress.status.is_terminal() && attempt == progress.attempt;
-    let events = sse::is_wanted(&headers);
     if follow || events {
-        if stored.is_none() && !may_still_come {
+        let goes_on = events && !is_pinned && attempt < progress.attempt;
+        if stored.is_none() && !may_still_come && !goes_on {
             return Err(missing());
         }
         let format = if events { Format::Events } else { Format::Plain };
-        let from = sse::last_event_id(&headers).or(offset).unwrap_or(0);
-        return Ok(Follow::new(&state, log, from, format)?.into_response());
+        let from = last.map(|(_, from)| from).or(offset).unwrap_or(0);
+        // Nobody can have been sent more than there is.
+        let total = stored.map_or(0, |log| log.bytes);
+        if from > total {
+            return Err(ApiError::Range { total });
+        }
+        return Ok(Follow::new(state.shared(), log, is_pinned, from, format)?.into_response());
     }
     let total = stored.ok_or_else(missing)?.bytes;
     let ranged = if offset.is_some() { None } else { range::asked(&headers, total)? };
@@ -88,7 +94,7 @@ pub async fn get_run_log(
         Some(range) => (StatusCode::PARTIAL_CONTENT, range),
         None => (StatusCode::OK, first..total),
     };
-    Ok(part(&state, log, status, bytes, total))
+    Ok(part(state.shared(), log, status, bytes, total))
 }
 
 /// Bytes that are there now: a log only grows, so what was announced can be sent.

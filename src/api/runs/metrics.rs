@@ -1,6 +1,6 @@
 //! `GET /v1/runs/{id}/metrics`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -14,11 +14,13 @@ use crate::{
         extract::{ApiPath, ApiQuery},
         paging::{Limit, Page, PageRequest},
         problem::Problem,
-        state::Shared,
+        scoped::Scoped,
     },
     domain::{ids::RunId, record::MetricKind},
     storage::run_metrics::{MetricFilter, RunMetric},
 };
+
+const RANK: &str = "an integer from 0 to 2147483647";
 
 /// Values are small: most runs fit into one page.
 const LIMIT: Limit = Limit { default: 10_000, maximum: 10_000, form: "an integer from 1 to 10000" };
@@ -95,12 +97,12 @@ impl MetricValue {
     ),
 )]
 pub async fn list_run_metrics(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<RunId>,
     mut query: ApiQuery,
 ) -> Result<Response, ApiError> {
     let asked_attempt = take_attempt(&mut query)?;
-    let rank = query.take_parsed::<u32>("rank", "an integer from 0 to 2147483647")?;
+    let rank = query.take_number("rank", 0..=i32::MAX as u32, RANK)?;
     let name = query.take("name")?;
     let list = format!("metrics {id} {asked_attempt:?} {rank:?} {name:?}");
     // The attempt stands in the cursor: a new one must not continue the list of the one before.
@@ -110,7 +112,7 @@ pub async fn list_run_metrics(
     let (attempt, after) = request.after.unwrap_or((asked_attempt.unwrap_or(latest), 0));
     let filter =
         MetricFilter { attempt, name: name.as_deref(), rank, after, limit: request.limit, bytes: PAGE_BYTES };
-    let (found, more) = state.storage.list_run_metrics(id, &filter).await?;
+    let (found, more) = state.installation.list_run_metrics(id, &filter).await?;
     let values: Vec<MetricValue> = found.into_iter().map(|found| MetricValue::new(found, attempt)).collect();
     etag::json(StatusCode::OK, &request.page_of(values, more, |value| (attempt, value.sequence)))
 }

@@ -1,5 +1,6 @@
 //! Runs: accepted, looked at, cancelled, followed.
 
+pub mod batch;
 mod body;
 pub mod cancel;
 pub mod create;
@@ -12,16 +13,19 @@ mod log_reader;
 pub mod logs;
 pub mod metrics;
 pub mod outputs;
+pub mod patch;
 pub(in crate::api) mod placed;
+pub mod put;
+pub mod rerun;
 mod view;
 
 pub use body::RunBody;
-pub use view::{BlockedBy, Run, RunAttempt, RunEnvironment};
+pub use view::{Cancellation, Run, RunAttempt, RunEnvironment};
 
-use super::{error::ApiError, state::ApiState};
+use super::{error::ApiError, scoped::Scoped};
 use crate::{domain::ids::RunId, storage::run_views::Progress};
 
 /// Where a run is, or 404.
-pub(in crate::api) async fn progress(state: &ApiState, id: RunId) -> Result<Progress, ApiError> {
+pub(in crate::api) async fn progress(state: &Scoped, id: RunId) -> Result<Progress, ApiError> {
     state.storage.run_progress(id).await?.ok_or_else(|| ApiError::not_found("run", id))
 }

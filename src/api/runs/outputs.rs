@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use axum::{
     body::Body,
-    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
@@ -20,7 +19,7 @@ use crate::{
         openapi::Binary,
         problem::Problem,
         range,
-        state::Shared,
+        scoped::Scoped,
     },
     domain::ids::RunId,
 };
@@ -65,14 +64,14 @@ pub struct OutputFiles {
     ),
 )]
 pub async fn list_run_outputs(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<RunId>,
     mut query: ApiQuery,
 ) -> Result<Response, ApiError> {
     let attempt = take_attempt(&mut query)?;
     query.finish(&["attempt"])?;
     let progress = progress(&state, id).await?;
-    let outputs = state.storage.list_run_outputs(id, attempt.unwrap_or(progress.attempt)).await?;
+    let outputs = state.installation.list_run_outputs(id, attempt.unwrap_or(progress.attempt)).await?;
     let file = |output: crate::storage::run_files::RunOutput| OutputFile {
         path: output.name,
         bytes: output.bytes,
@@ -83,6 +82,8 @@ pub async fn list_run_outputs(
 }
 
 /// Download an output file
+///
+/// The whole of it, or the part that `Range` asks for. Its ETag is the digest of its content.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/outputs/{*path}", tag = "runs",
     params(
@@ -102,7 +103,7 @@ pub async fn list_run_outputs(
     ),
 )]
 pub async fn get_run_output(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath((id, name)): ApiPath<(RunId, String)>,
     mut query: ApiQuery,
     headers: HeaderMap,
@@ -110,7 +111,7 @@ pub async fn get_run_output(
     let attempt = take_attempt(&mut query)?;
     query.finish(&["attempt"])?;
     let attempt = attempt.unwrap_or(progress(&state, id).await?.attempt);
-    let output = state.storage.get_run_output(id, attempt, &name).await?;
+    let output = state.installation.get_run_output(id, attempt, &name).await?;
     let Some(output) = output else {
         return Err(ApiError::NoFileOfAttempt { what: "output", name, attempt });
     };
@@ -129,7 +130,7 @@ pub async fn get_run_output(
 }
 
 async fn content(
-    state: &Shared,
+    state: &Scoped,
     id: RunId,
     attempt: u32,
     name: &str,

@@ -9,29 +9,29 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    api::{error::ApiError, estimators::EstimatorDefinition, state::ApiState},
+    api::{error::ApiError, estimators::EstimatorDefinition, scoped::Scoped},
     domain::{
         environment::{ActualEnvironment, Environment},
         finding::Finding,
         ids::{EstimatorId, RunId},
         plan::Plan,
-        run::{Cause, Status},
+        run::{BlockedBy, Cause, Status, Waiting, blocked_by},
     },
-    storage::{
-        Storage, StorageError,
-        runs::{self as stored, QueueState},
-    },
+    storage::{StorageError, runs as stored},
 };
 
-/// One reason why a queued run waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct BlockedBy {
-    /// `compute_target_at_limit`, `behind_other_runs`, `waiting_for_worker`, or `cluster_queue` once it was handed to a cluster.
-    #[schema(example = "compute_target_at_limit")]
-    pub code: &'static str,
-    /// The same in words.
-    #[schema(example = "2 runs are active on `local`, which takes 2 at once")]
-    pub detail: String,
+/// How far a cancel is.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Cancellation {
+    /// When somebody first asked for it. From then on the run ends as `Canceled` and as nothing else.
+    pub requested_at: DateTime<Utc>,
+    /// When the backend took the order to end it; null before, and for a run that was still in the queue.
+    pub stop_sent_at: Option<DateTime<Utc>>,
+    /// When nothing of it was left.
+    pub confirmed_at: Option<DateTime<Utc>>,
+    /// By what that is known: what the backend answered.
+    #[schema(example = "every process was gone at 2026-07-01T12:00:05Z; the script was ended by signal 15")]
+    pub evidence: Option<String>,
 }
 
 /// What a run was to have, and what it has.
@@ -52,6 +52,9 @@ pub struct RunAttempt {
     pub number: u32,
     /// The worker node that had it.
     pub node: String,
+    /// The machine that it ran on; null where a cluster chose it.
+    #[schema(example = "gpu-box-3")]
+    pub host: Option<String>,
     /// When a worker took it.
     pub created_at: DateTime<Utc>,
     /// When its script started.
@@ -78,6 +81,7 @@ impl From<stored::RunAttempt> for RunAttempt {
         Self {
             number: attempt.number,
             node: attempt.node,
+            host: attempt.host,
             created_at: attempt.created_at,
             started_at: attempt.started_at,
             finished_at: attempt.finished_at,
@@ -108,12 +112,14 @@ pub struct Run {
     #[schema(example = "local")]
     pub compute_target: String,
     /// Where it is in its life.
+    #[schema(example = "Completed")]
     pub status: Status,
     /// Why it ended so; null while it lives and for `Completed`.
+    #[schema(example = json!(null))]
     pub cause: Option<Cause>,
     /// The same in words, or what it is waiting for.
     pub detail: Option<String>,
-    /// Why it waits, while it is `Queued`.
+    /// Why it is not running, what weighs most first; empty once it runs.
     pub blocked_by: Vec<BlockedBy>,
     /// Of the last attempt's script.
     pub exit_code: Option<i32>,
@@ -132,9 +138,18 @@ pub struct Run {
     pub properties: BTreeMap<String, String>,
     /// Higher goes first among queued runs of one target.
     pub priority: i32,
-    /// How often the system may try. Failures of the script are final; only those of the system are tried again.
+    /// How many attempts it may have. Another one is made after a failure of the system, and after the causes in `retry_on`.
     #[schema(minimum = 1, maximum = 100, example = 1)]
     pub max_attempts: u32,
+    /// What else it is tried again after, besides failures of the system.
+    pub retry_on: Vec<Cause>,
+    /// How long it may be queued before it ends as `Canceled`; null for any time.
+    #[schema(minimum = 1, maximum = 31_536_000)]
+    pub max_queue_duration_seconds: Option<u32>,
+    /// Who posted it: the name beside the token that came with the request; empty where callers are not told apart.
+    pub caller: String,
+    /// The run that it repeats; it may have been deleted since.
+    pub rerun_of: Option<RunId>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
     /// When its script first started.
@@ -143,6 +158,8 @@ pub struct Run {
     pub finished_at: Option<DateTime<Utc>>,
     /// When somebody first asked for its end.
     pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// How far its cancel is, if one was asked for.
+    pub cancellation: Option<Cancellation>,
     /// What it was to have, and what it has.
     pub environment: RunEnvironment,
     /// What is started: everything resolved.
@@ -161,19 +178,19 @@ impl Run {
         run: stored::Run,
         attempts: Vec<stored::RunAttempt>,
         properties: BTreeMap<String, String>,
-        queue: Option<QueueState>,
-        waits_for: Option<String>,
+        waiting: Option<&Waiting>,
     ) -> Self {
-        let (status, blocked_by) = match (queue, waits_for) {
-            (Some(queue), _) if run.status == Status::Queued => {
-                (run.status, blocked_by(&run.compute_target, queue))
-            }
-            // It has its place with us, and none yet on the cluster.
-            (_, Some(detail)) if run.status == Status::Starting => {
-                (Status::Queued, vec![BlockedBy { code: "cluster_queue", detail }])
-            }
-            _ => (run.status, Vec::new()),
-        };
+        let blocked_by = waiting.map(blocked_by).unwrap_or_default();
+        // It has its place with us, and none yet on the cluster.
+        let waits = waiting.is_some_and(|waiting| waiting.waits_for.is_some());
+        let status = if waits && run.status == Status::Starting { Status::Queued } else { run.status };
+        let cancellation = run.cancel_requested_at.map(|requested_at| Cancellation {
+            requested_at,
+            stop_sent_at: run.stop_sent_at,
+            // A script that had ended by itself was known to be gone no earlier than somebody asked.
+            confirmed_at: run.cancel_evidence.as_ref().and(run.finished_at).map(|at| at.max(requested_at)),
+            evidence: run.cancel_evidence,
+        });
         Self {
             id: run.id,
             experiment_name: run.experiment_name,
@@ -192,10 +209,15 @@ impl Run {
             properties,
             priority: run.priority,
             max_attempts: run.max_attempts,
+            retry_on: run.retry_on,
+            max_queue_duration_seconds: run.max_queue_duration_seconds,
+            caller: run.caller,
+            rerun_of: run.rerun_of,
             created_at: run.created_at,
             started_at: run.started_at,
             finished_at: run.finished_at,
             cancel_requested_at: run.cancel_requested_at,
+            cancellation,
             environment: RunEnvironment {
                 asked: run.plan.environment.clone(),
                 actual: run.actual_environment,
@@ -207,79 +229,36 @@ impl Run {
     }
 
     /// Of one run, with what is kept beside it.
-    pub(super) async fn load(storage: &Storage, run: stored::Run) -> Result<Self, StorageError> {
-        let attempts = storage.list_run_attempts(run.id).await?;
-        let properties =
-            storage.properties_of(&[run.id.as_uuid()]).await?.remove(&run.id).unwrap_or_default();
-        let queue = match run.status {
-            Status::Queued => Some(storage.queue_state(&run).await?),
-            _ => None,
+    pub(super) async fn load(state: &Scoped, run: stored::Run) -> Result<Self, StorageError> {
+        let id = [run.id.as_uuid()];
+        let attempts = state.installation.list_run_attempts(run.id).await?;
+        let properties = state.installation.properties_of(&id).await?.remove(&run.id).unwrap_or_default();
+        let waiting = match run.status {
+            status if status.is_terminal() => None,
+            _ => state.installation.waiting(Some(&id), state.caller_limit).await?.remove(&run.id),
         };
-        let waits_for = match run.status {
-            Status::Starting => storage.waits_of(&[run.id.as_uuid()]).await?.remove(&run.id),
-            _ => None,
-        };
-        Ok(Self::new(run, attempts, properties, queue, waits_for))
+        Ok(Self::new(run, attempts, properties, waiting.as_ref()))
     }
 
     /// Of a page of runs, with three questions in all instead of three for each.
-    pub(super) async fn load_all(state: &ApiState, runs: Vec<stored::Run>) -> Result<Vec<Self>, ApiError> {
+    pub(super) async fn load_all(state: &Scoped, runs: Vec<stored::Run>) -> Result<Vec<Self>, ApiError> {
         let ids: Vec<Uuid> = runs.iter().map(|run| run.id.as_uuid()).collect();
-        let mut attempts = state.storage.attempts_of(&ids).await?;
-        let mut properties = state.storage.properties_of(&ids).await?;
-        let queued: Vec<Uuid> =
-            runs.iter().filter(|run| run.status == Status::Queued).map(|run| run.id.as_uuid()).collect();
-        let queues =
-            if queued.is_empty() { BTreeMap::new() } else { state.storage.queue_states(&queued).await? };
-        let starting: Vec<Uuid> =
-            runs.iter().filter(|run| run.status == Status::Starting).map(|run| run.id.as_uuid()).collect();
-        let mut waits =
-            if starting.is_empty() { BTreeMap::new() } else { state.storage.waits_of(&starting).await? };
+        let mut attempts = state.installation.attempts_of(&ids).await?;
+        let mut properties = state.installation.properties_of(&ids).await?;
+        let live: Vec<Uuid> =
+            runs.iter().filter(|run| !run.status.is_terminal()).map(|run| run.id.as_uuid()).collect();
+        let waiting = if live.is_empty() {
+            BTreeMap::new()
+        } else {
+            state.installation.waiting(Some(&live), state.caller_limit).await?
+        };
         let view = |run: stored::Run| {
             let own = attempts.remove(&run.id).unwrap_or_default();
-            let queue = queues.get(&run.id).copied();
             let added = properties.remove(&run.id).unwrap_or_default();
-            let waits_for = waits.remove(&run.id);
-            Self::new(run, own, added, queue, waits_for)
+            // It may have gone on between the two questions: what is said of another status is not said of this one.
+            let waiting = waiting.get(&run.id).filter(|waiting| waiting.status == run.status);
+            Self::new(run, own, added, waiting)
         };
         Ok(runs.into_iter().map(view).collect())
-    }
-}
-
-fn blocked_by(target: &str, queue: QueueState) -> Vec<BlockedBy> {
-    let mut reasons = Vec::new();
-    let active = queue.active;
-    if let Some(limit) = queue.limit
-        && active >= u64::from(limit)
-    {
-        let detail = format!("{active} run(s) are active on `{target}`, which takes {limit} at once");
-        reasons.push(BlockedBy { code: "compute_target_at_limit", detail });
-    }
-    if queue.ahead > 0 {
-        let detail = format!("{} queued run(s) on `{target}` go first", queue.ahead);
-        reasons.push(BlockedBy { code: "behind_other_runs", detail });
-    }
-    if reasons.is_empty() {
-        let detail =
-            format!("next on `{target}`, where {active} run(s) are active; a worker with room will take it");
-        reasons.push(BlockedBy { code: "waiting_for_worker", detail });
-    }
-    reasons
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn codes(active: u64, limit: Option<u32>, ahead: u64) -> Vec<&'static str> {
-        blocked_by("local", QueueState { active, limit, ahead }).into_iter().map(|b| b.code).collect()
-    }
-
-    #[test]
-    fn a_queued_run_always_says_what_it_waits_for() {
-        assert_eq!(codes(0, None, 0), ["waiting_for_worker"]);
-        assert_eq!(codes(2, Some(2), 0), ["compute_target_at_limit"]);
-        assert_eq!(codes(2, Some(2), 3), ["compute_target_at_limit", "behind_other_runs"]);
-        assert_eq!(codes(1, Some(2), 1), ["behind_other_runs"]);
     }
 }

@@ -1,7 +1,6 @@
 //! `GET /v1/snapshots/{id}`
 
 use axum::{
-    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -10,12 +9,14 @@ use super::Snapshot;
 use crate::{
     api::{
         error::ApiError, estimators::EXAMPLE_SNAPSHOT, etag, extract::ApiPath, problem::Problem,
-        state::Shared,
+        scoped::Scoped,
     },
     domain::ids::SnapshotId,
 };
 
 /// Get a snapshot
+///
+/// How many files it has, and how many bytes. It is called by its content, so it never changes.
 #[utoipa::path(
     get, path = "/v1/snapshots/{id}", tag = "snapshots",
     params(
@@ -30,7 +31,7 @@ use crate::{
     ),
 )]
 pub async fn get_snapshot(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<SnapshotId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

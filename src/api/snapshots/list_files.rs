@@ -1,6 +1,6 @@
 //! `GET /v1/snapshots/{id}/files`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 
 use super::SnapshotFile;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         extract::{ApiPath, ApiQuery},
         paging::{Page, PageRequest},
         problem::Problem,
-        state::Shared,
+        scoped::Scoped,
     },
     domain::ids::SnapshotId,
 };
@@ -33,7 +33,7 @@ use crate::{
     ),
 )]
 pub async fn list_snapshot_files(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<SnapshotId>,
     mut query: ApiQuery,
 ) -> Result<Response, ApiError> {

@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod get;
+mod lingering;
 pub mod list_files;
 
 use chrono::{DateTime, Utc};

@@ -87,6 +87,8 @@ impl KubernetesBackend {
     ) -> io::Result<Self> {
         let files = ProcessBackend::new(process::Settings {
             data_dir: settings.data_dir.join("kubernetes"),
+            // Its processes are not this machine's.
+            isolation: process::Isolation::default(),
             ..settings.clone()
         })?;
         Ok(Self {

@@ -90,6 +90,14 @@ pub(super) fn matching(is_meant: impl Fn(&Process) -> bool) -> io::Result<Vec<Pr
     Ok(found)
 }
 
+/// Every process of which `is_meant` holds and that has not ended; never this one.
+pub(super) fn living(is_meant: impl Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let mut processes = all()?;
+    processes.retain(|process| process.pid != own && is_meant(process) && !is_zombie(process.pid));
+    Ok(processes)
+}
+
 /// Fields 3, 5, 6 and 7 of proc(5).
 fn details(pid: i32) -> Option<(String, i32, i32, i32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -126,6 +134,16 @@ pub(super) fn supervises(pid: i32, directory: &Path) -> bool {
         let mut words = line.split(|byte| *byte == 0).skip(1);
         words.next() == Some(b"supervise") && words.next() == Some(directory.as_os_str().as_bytes())
     })
+}
+
+/// The supervisor of the attempt in this directory, if one is there: known by its command line, which no script can change.
+pub(super) fn supervisor_of(directory: &Path) -> io::Result<Option<Process>> {
+    Ok(all()?.into_iter().find(|process| supervises(process.pid, directory) && !is_zombie(process.pid)))
+}
+
+/// Whether it was stopped (SIGSTOP), and does nothing until it is continued.
+pub(super) fn is_stopped(pid: i32) -> bool {
+    details(pid).is_some_and(|(state, ..)| state == "T")
 }
 
 /// Whether its environment holds exactly this entry.

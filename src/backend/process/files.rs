@@ -15,6 +15,11 @@ use nix::fcntl::OFlag;
 
 use super::super::{AttemptFile, attempt_file::open_beneath};
 
+pub(super) use super::remove::remove_tree;
+
+/// Directories within directories beyond which nothing is collected. No datastore takes such names, and each costs a walk from the root.
+const DEEPEST: usize = 256;
+
 /// The regular files below the directory `below` of `root`, named from `prefix` on, sorted by name. Links are never
 /// followed: a script could point them anywhere.
 pub(in crate::backend) fn list(root: &Path, below: &str, prefix: &str) -> io::Result<Vec<AttemptFile>> {
@@ -40,7 +45,9 @@ pub(in crate::backend) fn list(root: &Path, below: &str, prefix: &str) -> io::Re
             };
             let path = directory.join(entry.file_name());
             if metadata.is_dir() {
-                open.push((path, format!("{name}/")));
+                if path.components().count() <= DEEPEST {
+                    open.push((path, format!("{name}/")));
+                }
             } else if metadata.is_file() {
                 files.push(AttemptFile { name, root: root.to_owned(), path, bytes: metadata.len() });
             }
@@ -76,19 +83,6 @@ fn text_name(name: OsString, taken: &HashSet<String>) -> String {
         text = text.replace('%', "%25");
     }
     text
-}
-
-/// Removes a tree, also one in which a script took away its own permissions.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            fs::remove_dir_all(path)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// The entries of a directory; none when it is not there.
@@ -138,18 +132,6 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn open_up(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.metadata()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +163,17 @@ mod tests {
         assert!(disk_usage(&root).unwrap() < once + 50_000);
         fs::copy(root.join("file"), root.join("copy")).unwrap();
         assert!(disk_usage(&root).unwrap() >= once + 100_000);
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep: PathBuf = std::iter::repeat_n("d", DEEPEST + 1).collect();
+        fs::create_dir_all(directory.path().join(&deep)).unwrap();
+        fs::write(directory.path().join(&deep).join("too-deep"), "").unwrap();
+        fs::write(directory.path().join("d/file"), "").unwrap();
+        let files = list(directory.path(), "", "").unwrap();
+        assert_eq!(files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["d/file"]);
     }
 
     #[test]

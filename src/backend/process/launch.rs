@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     super::Attempt,
+    confinement::Confinement,
     container::{self, ContainerControl, Engine},
     layout::{MPIRUN_LOG, STD_LOG},
     rank,
@@ -72,8 +73,21 @@ pub(super) struct Machine<'a> {
     pub(super) temporary_base: &'a Path,
     /// Between TERM and KILL.
     pub(super) cancel_grace: Duration,
+    /// What the script is kept within.
+    pub(super) confinement: Confinement,
+    /// Its home and its place for temporary files, where it has them of its own.
+    pub(super) own_places: Option<OwnPlaces<'a>>,
     /// The container that it all happens in, where there is one.
     pub(super) container: Option<Place<'a>>,
+}
+
+/// Directories of an attempt that stand for those of a user.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnPlaces<'a> {
+    /// For `HOME`.
+    pub(super) home: &'a Path,
+    /// For `TMPDIR`.
+    pub(super) temporary: &'a Path,
 }
 
 /// The container of an attempt.
@@ -120,6 +134,10 @@ pub(super) fn launch(attempt: &Attempt, machine: &Machine<'_>) -> Result<Planned
     // A container has a temporary directory of its own.
     let temporary_directory = (plan.launcher == Launcher::Mpi && !in_container)
         .then(|| temporary_directory(machine.temporary_base, attempt));
+    let mut confinement = machine.confinement.clone();
+    if let (Some(places), Some(temporary)) = (&mut confinement.places, &temporary_directory) {
+        places.write.push(temporary.clone());
+    }
     let bare = Launch {
         program: PathBuf::from(program),
         arguments,
@@ -130,6 +148,7 @@ pub(super) fn launch(attempt: &Attempt, machine: &Machine<'_>) -> Result<Planned
         max_run_duration_seconds: plan.max_run_duration_seconds,
         cancel_grace_ms: milliseconds(machine.cancel_grace),
         container: None,
+        confinement,
         leftovers_grace_ms: milliseconds(machine.cancel_grace.min(LEFTOVERS_GRACE)),
     };
     Ok(match &machine.container {
@@ -303,6 +322,8 @@ mod tests {
             python_site: Path::new("/module/site"),
             temporary_base: Path::new("/tmp"),
             cancel_grace: Duration::from_secs(30),
+            confinement: Confinement::default(),
+            own_places: None,
             container: None,
         }
     }

@@ -57,6 +57,21 @@ impl AttemptDir {
         self.root.join("logs")
     }
 
+    /// What its processes print: part of the logs, and the script's to write.
+    pub(in crate::backend) fn user_logs(&self) -> PathBuf {
+        self.logs().join("user_logs")
+    }
+
+    /// The home directory of a run that has none of its own.
+    pub(in crate::backend) fn home(&self) -> PathBuf {
+        self.root.join("home")
+    }
+
+    /// Where such a run puts temporary files.
+    pub(in crate::backend) fn temporary(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
     /// Where its processes record metrics and the like, each in a file of its own.
     pub(in crate::backend) fn records(&self) -> PathBuf {
         self.root.join("records")
@@ -180,9 +195,17 @@ pub(in crate::backend) fn is_locked(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens (and creates) a file to lock it, readable and writable, with its content left alone.
+/// Opens (and creates) a file to lock it, readable and writable, with its content left alone. Nobody else can open it, since a lock takes
+/// no more than that: a run could keep the service waiting for ever.
 pub(in crate::backend) fn open_lock_file(path: &Path) -> io::Result<File> {
-    File::options().create(true).truncate(false).read(true).write(true).open(path)
+    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+    let file = File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+    // An older version left it open to others.
+    let found = file.metadata()?;
+    if found.mode() & 0o077 != 0 && found.uid() == nix::unistd::geteuid().as_raw() {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
 }
 
 /// Waits for a lock that others hold for moments only.
@@ -199,10 +222,12 @@ pub(in crate::backend) async fn lock(path: &Path) -> io::Result<File> {
 
 /// Opens a log to add to it.
 pub(in crate::backend) fn open_log(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
     if let Some(directory) = path.parent() {
         create_private_dir(directory)?;
     }
-    File::options().create(true).append(true).open(path)
+    // What the supervisor says lies where the run's user may pass through.
+    File::options().create(true).append(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! Ending what is left of an attempt that nobody supervises any more.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, io, path::Path};
 
 use nix::sys::signal::Signal;
 
 use super::{
     super::{Attempt, BackendError},
-    GONE_TIMEOUT, LOOK_INTERVAL, descendants, files,
+    GONE_TIMEOUT, LOOK_INTERVAL, confinement, descendants, files,
     layout::{self, AttemptDir},
     records::{Launch, Started, Supervisor},
     script_environment,
 };
 
-/// Kills every process that can be told to be of the attempt, and says how many there were.
+/// Kills every process that can be told to be of the attempt, and says how many there were. `own` is our own executable.
 pub(super) async fn end(
+    own: &Path,
     attempt: &Attempt,
     directory: &AttemptDir,
     supervisor: Option<&Supervisor>,
@@ -50,6 +51,9 @@ pub(super) async fn end(
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
     let mut ended = seen.len();
+    if let Some(user) = confinement::assigned(directory.root())? {
+        ended += end_user(own, user).await.map_err(failed)?;
+    }
     let Some(launch) = layout::read_json::<Launch>(&directory.launch())? else { return Ok(ended) };
     if let Some(container) = launch.container {
         // Its processes are the runtime's, not the supervisor's. That it is gone must be said before anybody else is told.
@@ -62,6 +66,17 @@ pub(super) async fn end(
         files::remove_tree(&temporary).map_err(failed)?;
     }
     Ok(ended)
+}
+
+/// What has the attempt's own user is of the attempt, whatever it did to hide.
+async fn end_user(own: &Path, user: u32) -> io::Result<usize> {
+    let own = own.to_owned();
+    let ending = move || {
+        let ended = confinement::end_all(&own, user)?;
+        confinement::remove_left_files(user)?;
+        Ok(ended)
+    };
+    tokio::task::spawn_blocking(ending).await.map_err(io::Error::other)?
 }
 
 fn kill_found(
@@ -88,8 +103,8 @@ fn kill_found(
             || descendants::works_in(pid, directory.root())
             || descendants::supervises(pid, directory.root())
     })?;
-    // Began another start meanwhile, these are its processes.
-    if supervisor.is_none() && directory.launch().exists() {
+    // Began another start meanwhile, these are its processes. What has been started is started once.
+    if supervisor.is_none() && started.is_none() && directory.launch().exists() {
         return Ok(Vec::new());
     }
     for process in &found {

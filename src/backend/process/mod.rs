@@ -4,8 +4,10 @@
 //! and outlives the service. What is known of an attempt is in its directory, so that any service that is started on
 //! the same data directory knows it too.
 
+mod confinement;
 mod container;
 mod descendants;
+mod disk_watch;
 mod environment;
 pub(in crate::backend) mod files;
 #[cfg(test)]
@@ -16,6 +18,7 @@ mod leftovers;
 mod machine;
 mod rank;
 mod records;
+mod remove;
 pub(in crate::backend) mod script_environment;
 pub(in crate::backend) mod script_module;
 mod start;
@@ -31,6 +34,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use self::{
+    confinement::{Confinement, Places},
     layout::AttemptDir,
     records::{CancelRequest, Loss, Started, Supervisor},
 };
@@ -50,6 +54,9 @@ use crate::{
 };
 
 pub use self::{
+    confinement::{
+        Confine, Isolation, IsolationError, Limits, Surroundings, check as check_isolation, confine,
+    },
     container::{HELPER as CREDENTIAL_HELPER, credential_helper},
     rank::{Rank, rank},
     supervisor::{Supervise, supervise},
@@ -79,6 +86,8 @@ pub struct Settings {
     pub conda: Option<PathBuf>,
     /// What the names of conda channels are relative to, instead of what the program has built in.
     pub conda_channel_alias: Option<String>,
+    /// What runs are kept within.
+    pub isolation: Isolation,
 }
 
 /// Why the source tree could not be put in place.
@@ -131,7 +140,7 @@ impl ProcessBackend {
 
     /// Puts the working directory in place, whole or not at all.
     async fn place_work(&self, directory: &AttemptDir, source: &impl SourceTree) -> Result<(), PlaceError> {
-        layout::create_private_dir(&directory.logs().join("user_logs"))?;
+        layout::create_private_dir(&directory.user_logs())?;
         layout::create_private_dir(&directory.records())?;
         layout::create_private_dir(&directory.data())?;
         let _lock = layout::lock(&directory.prepare_lock()).await?;
@@ -148,6 +157,10 @@ impl ProcessBackend {
             }
             fs::create_dir_all(path)?;
         }
+        if self.settings.isolation.users.is_some() {
+            // Readable to the attempt's user, who alone gets this far, but not its own before everything is in place.
+            confinement::open_to_all(partial.path())?;
+        }
         fs::rename(partial.path(), directory.work())?;
         // It is no longer there to be removed.
         let _ = partial.keep();
@@ -161,7 +174,8 @@ impl ProcessBackend {
         source: &impl SourceTree,
     ) -> Result<AttemptDir, PrepareError> {
         let directory = self.directory(attempt);
-        self.place_work(&directory, source).await.map_err(|error| match error {
+        let is_placed = self.place_work(&directory, source).await;
+        is_placed.map_err(|error| match error {
             PlaceError::Io(source) => PrepareError::Io { path: directory.root().to_owned(), source },
             // The definition's fault: trying again will not help.
             in_the_way @ PlaceError::InTheWay(_) => {
@@ -171,11 +185,139 @@ impl ProcessBackend {
         Ok(directory)
     }
 
+    /// The user of the attempt, given to it now unless it has one; none where runs have the service's.
+    async fn user(&self, attempt: &Attempt) -> Result<Option<u32>, BackendError> {
+        let Some(range) = self.settings.isolation.users else { return Ok(None) };
+        let directory = self.directory(attempt);
+        let failed = |source| BackendError::Io {
+            action: format!("open {} to its user", directory.root().display()),
+            source,
+        };
+        layout::create_private_dir(&directory.logs()).map_err(failed)?;
+        // The end of a run's id is random.
+        let (_, seed) = attempt.run_id.as_uuid().as_u64_pair();
+        let user = confinement::assign(&self.settings.data_dir, directory.root(), range, seed).await?;
+        confinement::open_to_user(&directory, user).map_err(failed)?;
+        Ok(Some(user))
+    }
+
+    /// What the attempt is kept within when its interpreter is this one.
+    async fn confinement(
+        &self,
+        attempt: &Attempt,
+        interpreter: &Path,
+        links: &[PathBuf],
+    ) -> Result<Confinement, BackendError> {
+        let isolation = &self.settings.isolation;
+        let user = self.user(attempt).await?;
+        let places = match isolation.landlock {
+            true => Some(self.places(attempt, interpreter, links).map_err(|source| BackendError::Io {
+                action: format!("make the places of the run {}", attempt.run_id),
+                source,
+            })?),
+            false => None,
+        };
+        Ok(Confinement { user, limits: isolation.limits, places })
+    }
+
+    /// What it reaches of the file system, where that is restricted.
+    fn places(&self, attempt: &Attempt, interpreter: &Path, links: &[PathBuf]) -> io::Result<Places> {
+        let (directory, data_dir) = (self.directory(attempt), &self.settings.data_dir);
+        // An installation: `bin` beside `lib`. That of a link as well as that of what it leads to.
+        let installation = |path: &Path| path.parent().and_then(Path::parent).map(Path::to_owned);
+        let real = interpreter.canonicalize().unwrap_or_else(|_| interpreter.to_owned());
+        let mut read: Vec<PathBuf> = [interpreter, &real].into_iter().filter_map(installation).collect();
+        read.extend([self.settings.supervisor.clone(), data_dir.join("tools")]);
+        read.extend(links.iter().cloned());
+        read.retain(|path| path.exists() && path.parent().is_some());
+        let write = vec![
+            directory.work(),
+            directory.data(),
+            directory.records(),
+            directory.user_logs(),
+            directory.home(),
+            directory.temporary(),
+        ];
+        for path in &write {
+            layout::create_private_dir(path)?;
+        }
+        Ok(Places { read, write })
+    }
+
+    /// Whether a run has a home and a place for temporary files of its own.
+    const fn has_own_home(&self) -> bool {
+        self.settings.isolation.users.is_some() || self.settings.isolation.landlock
+    }
+
     /// Where the attempt's data is staged.
     pub(in crate::backend) fn area(&self, attempt: &Attempt) -> StagingArea {
         let directory = self.directory(attempt);
         let cache = self.settings.data_dir.join("cache/data");
         StagingArea { data: directory.data(), work: directory.work(), cache }
+    }
+
+    /// What there is of an attempt whose `supervisor.json` is missing: nothing yet, or what a script has left of it.
+    async fn observe_without_record(
+        &self,
+        attempt: &Attempt,
+        directory: &AttemptDir,
+    ) -> Result<Observation, BackendError> {
+        let failed = |source| BackendError::Io { action: "look for a supervisor".to_owned(), source };
+        // Without a directory there is nothing that its supervisor could say: what is left is ended below.
+        let has_launch = directory.launch().exists();
+        if has_launch && descendants::supervisor_of(directory.root()).map_err(failed)?.is_some() {
+            return alive(directory);
+        }
+        // It may have written this and gone between the two looks.
+        if let Some(exit) = layout::read_json::<Exit>(&directory.exit())? {
+            return Ok(Observation::Exited(exit));
+        }
+        let was_started = directory.started().exists();
+        // Without the record that precedes a supervisor none can be on the way: what there is has lost its directory.
+        let killed = if has_launch && !was_started {
+            0
+        } else {
+            leftovers::end(&self.settings.supervisor, attempt, directory, None).await?
+        };
+        if was_started {
+            let detail = format!(
+                "its supervisor and the record of it are gone; {killed} processes were left and killed"
+            );
+            return lost(directory, detail);
+        }
+        if killed > 0 {
+            return lost(
+                directory,
+                format!("its directory was removed; {killed} processes were left and killed"),
+            );
+        }
+        // A supervisor that is only beginning sees the request too, and ends the same way.
+        let request = layout::read_json::<CancelRequest>(&directory.cancel())?;
+        Ok(request.map_or(Observation::NotFound, |request| {
+            Observation::Exited(supervisor::canceled_before_start(&request))
+        }))
+    }
+
+    /// Continues a supervisor that somebody stopped: it could keep no time and hear of no cancel. One that is stopped again and again
+    /// until long after a cancel is killed; what it leaves is ended by the next look.
+    fn keep_going(
+        &self,
+        directory: &AttemptDir,
+        supervisor: descendants::Process,
+    ) -> Result<(), BackendError> {
+        if !descendants::is_stopped(supervisor.pid) {
+            return Ok(());
+        }
+        let request = layout::read_json::<CancelRequest>(&directory.cancel())?;
+        let patience = self.settings.cancel_grace.saturating_mul(2).saturating_add(STOPPED_PATIENCE);
+        let is_overdue = request.is_some_and(|request| {
+            (SystemClock.now() - request.requested_at).to_std().is_ok_and(|since| since > patience)
+        });
+        let signal = if is_overdue { Signal::SIGKILL } else { Signal::SIGCONT };
+        descendants::signal(supervisor, signal).map_err(|source| BackendError::Io {
+            action: format!("continue the supervisor of {}", directory.root().display()),
+            source,
+        })
     }
 
     fn supervisor_is_alive(directory: &AttemptDir) -> Result<bool, BackendError> {
@@ -185,6 +327,9 @@ impl ProcessBackend {
         })
     }
 }
+
+/// How long after the grace of a cancel a supervisor may be found stopped.
+const STOPPED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 const PARTIAL_WORK: &str = "work.partial-";
 
@@ -197,6 +342,13 @@ fn remove_partial(root: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How far an attempt is whose supervisor lives.
+fn alive(directory: &AttemptDir) -> Result<Observation, BackendError> {
+    let started = layout::read_json::<Started>(&directory.started())?;
+    Ok(started
+        .map_or(Observation::Starting, |started| Observation::Running { started_at: started.started_at }))
 }
 
 /// Says that an attempt is lost, now and whenever it is asked again.
@@ -251,36 +403,20 @@ impl Backend for ProcessBackend {
             return Ok(Observation::Lost { detail: loss.detail });
         }
         let Some(supervisor) = layout::read_json::<Supervisor>(&directory.supervisor())? else {
-            // Without the record that precedes a supervisor none can be on the way: what there is has lost its
-            // directory.
-            let killed = if directory.launch().exists() {
-                0
-            } else {
-                leftovers::end(attempt, &directory, None).await?
-            };
-            if killed > 0 {
-                return lost(
-                    &directory,
-                    format!("its directory was removed; {killed} processes were left and killed"),
-                );
-            }
-            // A supervisor that is only beginning sees the request too, and ends the same way.
-            let request = layout::read_json::<CancelRequest>(&directory.cancel())?;
-            return Ok(request.map_or(Observation::NotFound, |request| {
-                Observation::Exited(supervisor::canceled_before_start(&request))
-            }));
+            return self.observe_without_record(attempt, &directory).await;
         };
         if Self::supervisor_is_alive(&directory)? {
-            let started = layout::read_json::<Started>(&directory.started())?;
-            return Ok(started.map_or(Observation::Starting, |started| Observation::Running {
-                started_at: started.started_at,
-            }));
+            let process =
+                descendants::Process { pid: supervisor.pid, parent: 0, start_ticks: supervisor.start_ticks };
+            self.keep_going(&directory, process)?;
+            return alive(&directory);
         }
         // It may have written this and gone after the first look.
         if let Some(exit) = layout::read_json::<Exit>(&directory.exit())? {
             return Ok(Observation::Exited(exit));
         }
-        let killed = leftovers::end(attempt, &directory, Some(&supervisor)).await?;
+        let killed =
+            leftovers::end(&self.settings.supervisor, attempt, &directory, Some(&supervisor)).await?;
         let when = if supervisor.boot_id == descendants::boot_id().unwrap_or_default() {
             "ended without saying how the run went"
         } else {
@@ -305,15 +441,18 @@ impl Backend for ProcessBackend {
             let request = CancelRequest { requested_at: SystemClock.now() };
             layout::write_json(&directory.cancel(), &request).map_err(failed)?;
         }
-        let Some(supervisor) = layout::read_json::<Supervisor>(&directory.supervisor())? else {
-            return Ok(());
+        let process = match layout::read_json::<Supervisor>(&directory.supervisor())? {
+            Some(supervisor) if supervisor.boot_id != descendants::boot_id().map_err(failed)? => None,
+            Some(Supervisor { pid, start_ticks, .. }) => {
+                Some(descendants::Process { pid, parent: 0, start_ticks })
+            }
+            // It is only beginning, or its script has removed the record of it.
+            None => descendants::supervisor_of(directory.root()).map_err(failed)?,
         };
-        if supervisor.boot_id != descendants::boot_id().map_err(failed)? {
-            return Ok(());
-        }
-        let process =
-            descendants::Process { pid: supervisor.pid, parent: 0, start_ticks: supervisor.start_ticks };
-        descendants::signal(process, Signal::SIGTERM).map_err(failed)
+        let Some(process) = process else { return Ok(()) };
+        descendants::signal(process, Signal::SIGTERM).map_err(failed)?;
+        // A stopped one would never hear it.
+        descendants::signal(process, Signal::SIGCONT).map_err(failed)
     }
 
     async fn log_files(&self, attempt: &Attempt) -> io::Result<Vec<AttemptFile>> {
@@ -353,8 +492,12 @@ impl Backend for ProcessBackend {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the attempt still runs"));
         }
         let root = directory.root().to_owned();
+        let user = confinement::assigned(&root).map_err(io::Error::other)?;
         tokio::task::spawn_blocking(move || {
             files::remove_tree(&root)?;
+            if let Some(user) = user {
+                confinement::give_back(user, &root)?;
+            }
             // The run's directory goes with its last attempt.
             if let Some(run) = root.parent()
                 && let Err(error) = fs::remove_dir(run)

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::container::ContainerControl;
+use super::{confinement::Confinement, container::ContainerControl};
 
 /// The built environment that an attempt uses: it stays where it is until the attempt's directory is removed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub(super) struct Launch {
     /// The container that `program` starts, where it starts one.
     #[serde(default)]
     pub(super) container: Option<ContainerControl>,
+    /// What it is kept within; older records have none.
+    #[serde(default)]
+    pub(super) confinement: Confinement,
     /// Between TERM and KILL for what the script leaves behind when it ends by itself, in milliseconds.
     pub(super) leftovers_grace_ms: u64,
 }

@@ -30,6 +30,8 @@ const INHERITED: [&str; 18] = [
     "NO_PROXY",
     "CUDA_VISIBLE_DEVICES",
 ];
+/// How the user of a run is called, whatever its number.
+const RUN_USER: &str = "run";
 /// Where programs are looked for when the service itself was told nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What lets more ranks than cores run, as Open MPI 4 and 5 read it from the environment; others do not mind.
@@ -85,6 +87,15 @@ pub(super) fn environment(
     {
         // The image has no home for a user that it does not know.
         set("HOME", &text(place.records));
+    }
+    if let Some(own) = &machine.own_places {
+        set("HOME", &text(own.home));
+        set("TMPDIR", &text(own.temporary));
+    }
+    if machine.confinement.user.is_some() {
+        // Libraries ask by these who they work for; the user itself has no name.
+        set("USER", RUN_USER);
+        set("LOGNAME", RUN_USER);
     }
     if let Some(directory) = temporary_directory {
         set("TMPDIR", &text(directory));

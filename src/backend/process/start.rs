@@ -13,9 +13,10 @@ use tokio::{process::Command, sync::oneshot, time::Instant};
 use super::{
     super::{ActualEnvironment, Attempt, BackendError},
     ProcessBackend,
+    confinement::{self, Confinement, Limits, Program},
     container::{self, Engine},
     environment,
-    launch::{self, Machine, MpiFlavor, Place, Planned},
+    launch::{self, Machine, MpiFlavor, OwnPlaces, Place, Planned},
     layout::{self, AttemptDir},
     script_environment, script_module,
     supervisor::HELD_BY_ANOTHER,
@@ -24,6 +25,8 @@ use crate::domain::{container::Mount, plan::Launcher, staging::staged_place};
 
 /// How long a supervisor may take until the script runs.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long `mpirun` may take to say its version.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two looks whether it does.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// The longest base under which MPI can make its sockets.
@@ -54,21 +57,19 @@ pub(super) async fn ensure_submitted(
         let missing = io::Error::new(io::ErrorKind::NotFound, "the attempt was not prepared");
         return Err(io_error("start", missing));
     }
-    let planned =
-        plan_launch(backend, attempt, environment, &directory).await.map_err(|e| io_error("start", e))?;
+    let planned = plan_launch(backend, attempt, environment, &directory).await?;
     for (path, content) in &planned.files {
         layout::write_atomically(path, content.as_bytes()).map_err(|e| io_error("write a script", e))?;
     }
     layout::write_json(&directory.launch(), &planned.launch).map_err(|e| io_error("write launch.json", e))?;
     let ended = spawn(backend, &directory).map_err(|e| io_error("start the supervisor", e))?;
-    wait_until_started(&directory, Some(ended)).await;
+    let end = wait_until_started(&directory, Some(ended)).await;
     let files = [directory.exit(), directory.started(), directory.supervisor(), directory.cancel()];
     if files.iter().any(|file| file.exists()) {
         return Ok(());
     }
     let said = fs::read_to_string(directory.supervisor_log()).unwrap_or_default();
-    let said = said.lines().next_back().unwrap_or("it said nothing").to_owned();
-    Err(io_error("start the supervisor", io::Error::other(said)))
+    Err(io_error("start the supervisor", io::Error::other(why_not_started(&said, end))))
 }
 
 async fn plan_launch(
@@ -76,6 +77,48 @@ async fn plan_launch(
     attempt: &Attempt,
     environment: &ActualEnvironment,
     directory: &AttemptDir,
+) -> Result<Planned, BackendError> {
+    let interpreter = PathBuf::from(&environment.interpreter);
+    let links = data_links(attempt, directory);
+    let real: Vec<PathBuf> = links.iter().map(|(_, real)| real.into()).collect();
+    let confinement = match environment.container {
+        // It has means of its own, and the service's user; what it writes is measured.
+        Some(_) => {
+            let Limits { disk_bytes, .. } = backend.settings.isolation.limits;
+            Confinement { limits: Limits { disk_bytes, ..Limits::default() }, ..Confinement::default() }
+        }
+        None => backend.confinement(attempt, &interpreter, &real).await?,
+    };
+    if confinement.user.is_some() {
+        reaches_data(&links)?;
+    }
+    let failed =
+        |source| BackendError::Io { action: format!("start in {}", directory.root().display()), source };
+    plan_confined(backend, attempt, environment, directory, confinement, &links).await.map_err(failed)
+}
+
+/// Whether the run's user gets to the folders that its data are links to; it has the rights that everybody has.
+fn reaches_data(links: &[(String, String)]) -> Result<(), BackendError> {
+    for (_, real) in links {
+        let closed = confinement::why_closed(Path::new(real));
+        let closed =
+            closed.map_err(|source| BackendError::Io { action: format!("look at {real}"), source })?;
+        if let Some(why) = closed {
+            return Err(BackendError::Refused(format!(
+                "the user of the run cannot reach its data in {real}: {why}. Let everybody read it, or use it as a download"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn plan_confined(
+    backend: &ProcessBackend,
+    attempt: &Attempt,
+    environment: &ActualEnvironment,
+    directory: &AttemptDir,
+    confinement: Confinement,
+    links: &[(String, String)],
 ) -> io::Result<Planned> {
     let interpreter = PathBuf::from(&environment.interpreter);
     let virtual_environment = environment.built_root();
@@ -98,12 +141,23 @@ async fn plan_launch(
         }
         _ => None,
     };
-    let python_site = script_module::place(&backend.settings.data_dir)?;
+    let data_dir = &backend.settings.data_dir;
+    let python_site = script_module::place(data_dir)?;
+    let (home, temporary) = (directory.home(), directory.temporary());
+    let has_own_home = place.is_none() && backend.has_own_home();
+    let own_places = has_own_home.then_some(OwnPlaces { home: &home, temporary: &temporary });
+    if own_places.is_some() {
+        layout::create_private_dir(&home)?;
+        layout::create_private_dir(&temporary)?;
+    }
+    if confinement.user.is_some() {
+        confinement::open_way(data_dir, &python_site)?;
+    }
     let mpirun = match attempt.plan.launcher {
         Launcher::Single => None,
         Launcher::Mpi if place.is_some() => None,
         Launcher::Mpi => match environment::mpirun(&interpreter, variables) {
-            Some(path) => Some((path.clone(), flavor(&path, variables).await?)),
+            Some(path) => Some((path.clone(), flavor(backend, &confinement, &path).await?)),
             None => None,
         },
     };
@@ -118,10 +172,12 @@ async fn plan_launch(
         logs: &directory.logs(),
         records: &directory.records(),
         data: &directory.data(),
-        data_links: &data_links(attempt, directory),
+        data_links: links,
         python_site: &python_site,
         temporary_base: &temporary_base(),
         cancel_grace: backend.settings.cancel_grace,
+        confinement,
+        own_places,
         container: place,
     };
     launch::launch(attempt, &machine).map_err(io::Error::other)
@@ -150,14 +206,17 @@ fn temporary_base() -> PathBuf {
     if base.as_os_str().len() > LONGEST_TEMPORARY_BASE { Path::new("/tmp").to_owned() } else { base }
 }
 
-async fn flavor(mpirun: &Path, variables: &[(String, String)]) -> io::Result<MpiFlavor> {
-    let mut command = Command::new(mpirun);
-    command
-        .arg("--version")
-        .env_clear()
-        .envs(variables.iter().filter(|(name, _)| script_environment::is_inherited(name)).cloned());
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
-    Ok(MpiFlavor::of(&String::from_utf8_lossy(&output.stdout)))
+/// Asked by the run's own user: `mpirun` may be a file of the source tree, beside an interpreter in it.
+async fn flavor(backend: &ProcessBackend, confinement: &Confinement, mpirun: &Path) -> io::Result<MpiFlavor> {
+    let variables = backend.service_environment.iter();
+    let program = Program {
+        path: mpirun.to_owned(),
+        arguments: vec!["--version".to_owned()],
+        environment: variables.filter(|(name, _)| script_environment::is_inherited(name)).cloned().collect(),
+    };
+    let own = &backend.settings.supervisor;
+    let said = confinement::output(own, confinement.clone(), program, VERSION_TIMEOUT).await?;
+    Ok(MpiFlavor::of(&said.unwrap_or_default()))
 }
 
 /// Starts the supervisor apart from this service; the receiver tells when it has ended.
@@ -179,23 +238,57 @@ fn spawn(backend: &ProcessBackend, directory: &AttemptDir) -> io::Result<oneshot
     Ok(receiver)
 }
 
-/// Waits until the script runs or never will, or for so long that observing has to tell.
-async fn wait_until_started(directory: &AttemptDir, mut ended: Option<oneshot::Receiver<ExitStatus>>) {
+/// What a supervisor said last of why it did not start the script; if it could not say, how it ended.
+fn why_not_started(said: &str, end: Option<ExitStatus>) -> String {
+    match (said.lines().next_back(), end) {
+        (Some(line), _) => line.to_owned(),
+        (None, Some(status)) => format!("it ended before it started the script ({status})"),
+        (None, None) => format!("it said nothing for {} s", START_TIMEOUT.as_secs()),
+    }
+}
+
+/// Waits until the script runs or never will, or for so long that observing has to tell. Tells how the supervisor ended, if
+/// it did.
+async fn wait_until_started(
+    directory: &AttemptDir,
+    mut ended: Option<oneshot::Receiver<ExitStatus>>,
+) -> Option<ExitStatus> {
     let give_up = Instant::now() + START_TIMEOUT;
     while Instant::now() < give_up {
         if directory.started().exists() || directory.exit().exists() {
-            return;
+            return None;
         }
         if let Some(receiver) = &mut ended {
             match receiver.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => {}
                 // Another call was faster: its supervisor will get there.
                 Ok(status) if status.code() == Some(i32::from(HELD_BY_ANOTHER)) => ended = None,
-                Ok(_) | Err(oneshot::error::TryRecvError::Closed) => return,
+                Ok(status) => return Some(status),
+                Err(oneshot::error::TryRecvError::Closed) => return None,
             }
         } else if directory.supervisor().exists() && !layout::is_locked(&directory.lock()).unwrap_or(true) {
-            return;
+            return None;
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_supervisor_that_did_not_start_the_script_is_explained() {
+        let killed = Some(ExitStatus::from_raw(9));
+        assert_eq!(why_not_started("one\nno such file\n", killed), "no such file");
+        let silent = why_not_started("", killed);
+        assert!(
+            silent.starts_with("it ended before it started the script") && silent.contains("9"),
+            "{silent}"
+        );
+        assert_eq!(why_not_started("", None), "it said nothing for 30 s");
     }
 }

@@ -7,12 +7,16 @@
 use std::{
     collections::HashSet,
     fs::TryLockError,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     os::{
         fd::AsFd as _,
-        unix::{net::UnixStream, process::CommandExt as _},
+        unix::{
+            fs::{fchown, lchown},
+            net::UnixStream,
+            process::CommandExt as _,
+        },
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::{
         Arc,
@@ -26,7 +30,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        prctl::set_child_subreaper,
+        prctl::{set_child_subreaper, set_dumpable},
         resource::{UsageWho, getrusage},
         signal::Signal,
         time::TimeVal,
@@ -38,8 +42,11 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use super::{
     super::{BackendError, Exit, ExitReason},
+    confinement::{self, Program},
     container::{ContainerControl, contained},
     descendants,
+    disk_watch::DiskWatch,
+    files,
     layout::{self, AttemptDir},
     records::{CancelRequest, Launch, Started, Supervisor},
 };
@@ -49,6 +56,8 @@ use crate::clock::{Clock as _, SystemClock};
 pub(super) const HELD_BY_ANOTHER: u8 = 75;
 /// Between two looks at processes that were killed and are not gone yet.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
+/// This program itself, also where its file was replaced since it was started.
+const OWN_BINARY: &str = "/proc/self/exe";
 /// A disk may be full when the script ends; how it ended is worth waiting for.
 const EXIT_WRITE_TRIES: u32 = 600;
 
@@ -86,13 +95,15 @@ pub fn supervise(args: Supervise) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Standard error is `supervisor.log`.
-            eprintln!("{} {error}", SystemClock.now().to_rfc3339());
+            note(&format!("{error}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(directory: &AttemptDir) -> Result<ExitCode, SuperviseError> {
+    // Nobody of the same user looks into this process, or attaches to it.
+    set_dumpable(false).map_err(during("close this process to others"))?;
     // Fails only when this process leads its group already, and then it is as far from the terminal as wanted.
     let _ = setsid();
     let lock = layout::open_lock_file(&directory.lock()).map_err(during("open supervisor.lock"))?;
@@ -120,12 +131,18 @@ fn run(directory: &AttemptDir) -> Result<ExitCode, SuperviseError> {
     let result = start_and_watch(directory, &launch, &signals);
     if let Some(temporary) = &launch.temporary_directory {
         // What is left there belongs to nobody; failing to remove it changes nothing about the run.
-        let _ = std::fs::remove_dir_all(temporary);
+        let _ = files::remove_tree(temporary);
     }
     write_exit(directory, &result?)?;
     // Held until here, so that nobody sees a free lock before `exit.json`.
     drop(lock);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says something in `supervisor.log`, which is standard error. That it cannot be said (the disk may be full, which is when there is
+/// something to say) must end nothing: `eprintln!` would panic.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{} {text}", SystemClock.now().to_rfc3339());
 }
 
 fn identify() -> io::Result<Supervisor> {
@@ -157,7 +174,7 @@ fn write_exit(directory: &AttemptDir, exit: &Exit) -> Result<(), SuperviseError>
             // The script removed it: no trying brings it back.
             Err(error) if !directory.root().is_dir() => return Err(during("write exit.json")(error)),
             Err(error) => {
-                eprintln!("{} write exit.json, will try again: {error}", SystemClock.now().to_rfc3339());
+                note(&format!("write exit.json, will try again: {error}"));
                 std::thread::sleep(Duration::from_secs(1));
             }
         }
@@ -170,8 +187,12 @@ fn start_and_watch(
     launch: &Launch,
     signals: &Signals,
 ) -> Result<Exit, SuperviseError> {
-    let main = match spawn(launch) {
-        Ok(pid) => pid,
+    let begun = confine(directory, launch)
+        // Before the script can write anything.
+        .map(|()| DiskWatch::new(directory.root(), &launch.confinement))
+        .and_then(|disk| Ok((spawn(launch)?, disk)));
+    let (main, mut disk) = match begun {
+        Ok(begun) => begun,
         Err(error) => {
             return Ok(Exit {
                 reason: ExitReason::Exited,
@@ -194,13 +215,13 @@ fn start_and_watch(
     let started = Started { pid: main.as_raw(), start_ticks, started_at };
     if let Err(error) = layout::write_json(&directory.started(), &started) {
         // The script runs and how it ends will be known: no reason to end it.
-        eprintln!("{} write started.json: {error}", SystemClock.now().to_rfc3339());
+        note(&format!("write started.json: {error}"));
     }
     // A duration too long for the clock is none.
     let deadline =
         launch.max_run_duration_seconds.and_then(|seconds| began.checked_add(Duration::from_secs(seconds)));
 
-    let mut tree = Tree { main, end: None, empty: false };
+    let mut tree = Tree { main, user: launch.confinement.user, end: None, empty: false };
     let reason = loop {
         tree.reap().map_err(during("wait for processes"))?;
         if tree.end.is_some() {
@@ -212,7 +233,12 @@ fn start_and_watch(
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             break Some(ExitReason::MaxRunDurationExceeded);
         }
-        signals.wait(deadline).map_err(during("wait for a signal"))?;
+        let is_news = || signals.terminate() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if disk.is_over(is_news) {
+            break Some(ExitReason::DiskLimitExceeded);
+        }
+        let wake = [deadline, disk.next_look()].into_iter().flatten().min();
+        signals.wait(wake).map_err(during("wait for a signal"))?;
     };
     let grace = match reason {
         Some(ExitReason::Exited) => launch.leftovers_grace(),
@@ -225,6 +251,8 @@ fn start_and_watch(
     // Without a reason there is no `exit.json`: the attempt will be found lost, which is what it is.
     let reason = reason.ok_or(SuperviseError::Interrupted)?;
     let exit = exit(reason, tree.end, started_at);
+    let remark = disk.into_remark().or_else(|| cut_short(launch, exit.signal));
+    let exit = Exit { remark, ..exit };
     match &launch.container {
         Some(container) => contained::exit(exit, container, &launch.log).ok_or(SuperviseError::Unknown),
         None => Ok(exit),
@@ -235,7 +263,7 @@ fn start_and_watch(
 /// however long its runtime takes to say so.
 fn end_container(container: &ContainerControl) {
     while let Err(error) = container.end() {
-        eprintln!("{} {error}", SystemClock.now().to_rfc3339());
+        note(&format!("{error}"));
         std::thread::sleep(Duration::from_secs(1));
     }
 }
@@ -269,31 +297,61 @@ fn seconds(time: TimeVal) -> f64 {
     value
 }
 
+/// Gives the script's user what is to be its own. There is no process of that user yet.
+fn confine(directory: &AttemptDir, launch: &Launch) -> io::Result<()> {
+    let Some(user) = launch.confinement.user else { return Ok(()) };
+    confinement::end_all(Path::new(OWN_BINARY), user)
+        .and_then(|_| confinement::take_over(directory, user))
+        .map_err(|error| io::Error::new(error.kind(), format!("give its files to user {user}: {error}")))
+}
+
 /// Starts the script; [`Tree::reap`] waits for it as for every other child.
 fn spawn(launch: &Launch) -> io::Result<Pid> {
+    let user = launch.confinement.user;
     if let Some(temporary) = &launch.temporary_directory {
         layout::create_private_dir(temporary)?;
+        lchown(temporary, user, user)?;
     }
     let output = layout::open_log(&launch.log)?;
+    // It may open its output anew: `/dev/stdout` does.
+    fchown(&output, user, user)?;
     let error_output = output.try_clone()?;
-    let child = Command::new(&launch.program)
-        .args(&launch.arguments)
-        .env_clear()
-        .envs(launch.environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(&launch.working_directory)
-        .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(error_output)
+    let set_up = |command: &mut Command| {
+        command.current_dir(&launch.working_directory).stdout(output).stderr(error_output);
         // A script that signals its own group must not hit the supervisor.
-        .process_group(0)
-        .spawn()?;
+        command.process_group(0);
+    };
+    let child = if launch.container.is_some() {
+        // What is started is the runtime's program, which confines by its own means.
+        let mut command = Command::new(&launch.program);
+        command.args(&launch.arguments).env_clear().envs(launch.environment.iter().cloned());
+        set_up(&mut command);
+        command.stdin(Stdio::null()).spawn()?
+    } else {
+        let program = Program {
+            path: launch.program.clone(),
+            arguments: launch.arguments.clone(),
+            environment: launch.environment.clone(),
+        };
+        confinement::start(Path::new(OWN_BINARY), &launch.confinement, program, set_up)?
+    };
     i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
+}
+
+/// What the script's signal tells of a limit.
+fn cut_short(launch: &Launch, signal: Option<i32>) -> Option<String> {
+    let bytes = launch.confinement.limits.file_bytes?;
+    (signal == Some(Signal::SIGXFSZ as i32)).then(|| {
+        format!("a file would have become larger than the {bytes} bytes that --run-file-bytes allows")
+    })
 }
 
 /// Everything that descends from the supervisor.
 struct Tree {
     /// The process that was started.
     main: Pid,
+    /// The user that nobody else has, where there is one.
+    user: Option<u32>,
     /// How it ended.
     end: Option<WaitStatus>,
     /// Whether nothing is left: as the reaper of orphans the supervisor has no descendants once it has no children.
@@ -325,6 +383,7 @@ impl Tree {
         loop {
             self.reap()?;
             if self.empty {
+                self.sweep();
                 return Ok(());
             }
             if kill_at.is_some_and(|at| Instant::now() >= at) {
@@ -341,6 +400,7 @@ impl Tree {
             signals.wait(kill_at)?;
         }
         loop {
+            self.sweep();
             for process in descendants::of(own)? {
                 report(descendants::signal(process, Signal::SIGKILL), process);
             }
@@ -348,8 +408,27 @@ impl Tree {
             signals.wait(Instant::now().checked_add(KILL_INTERVAL))?;
             self.reap()?;
             if self.empty {
+                self.sweep();
                 return Ok(());
             }
+        }
+    }
+
+    /// Ends whatever the script's user still has, wherever it hides: by descent all of it is ours, by its user it is beyond doubt.
+    fn sweep(&self) {
+        let Some(user) = self.user else { return };
+        loop {
+            match confinement::end_all(Path::new(OWN_BINARY), user) {
+                Ok(0) => break,
+                Ok(left) => note(&format!("{left} processes of user {user} were killed")),
+                Err(error) => {
+                    note(&format!("end the processes of user {user}, will try again: {error}"));
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
+        }
+        if let Err(error) = confinement::remove_left_files(user) {
+            note(&format!("remove what user {user} left in everybody's directories: {error}"));
         }
     }
 }
@@ -357,7 +436,7 @@ impl Tree {
 /// A process that cannot be signalled (it changed its user) is waited for like the others.
 fn report(result: io::Result<()>, process: descendants::Process) {
     if let Err(error) = result {
-        eprintln!("{} signal {}: {error}", SystemClock.now().to_rfc3339(), process.pid);
+        note(&format!("signal {}: {error}", process.pid));
     }
 }
 

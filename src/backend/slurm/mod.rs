@@ -64,6 +64,8 @@ impl SlurmBackend {
     ) -> io::Result<Self> {
         let files = ProcessBackend::new(process::Settings {
             data_dir: Path::new(&target.shared_dir).to_owned(),
+            // Its processes are not this machine's.
+            isolation: process::Isolation::default(),
             ..settings.clone()
         })?;
         let user = nix::unistd::geteuid().as_raw();
@@ -236,14 +238,15 @@ impl SlurmBackend {
         let now = SystemClock.now();
         let submission = before.unwrap_or(Submission { intended_at: now, job: None });
         if let Some(job) = jobs.iter().max_by_key(|job| job.id) {
-            info!("job {} is there already: it was handed in before", job.id);
+            let (run, id) = (attempt.run_id, job.id);
+            info!(slurm.job = id, "run {run}: job {id} of Slurm is there already: it was handed in before");
             return job_dir.write_submission(&Submission { job: Some(job.id), ..submission });
         }
         let handed = script::write(self, attempt, environment, &directory, job_dir)
             .map_err(|source| job_dir.failed("write the script in", source))?;
         job_dir.write_submission(&submission)?;
         let id = self.commands.submit(&handed.arguments, &handed.environment).await?;
-        info!("handed in as job {id} of Slurm");
+        info!(slurm.job = id, "run {}: handed in as job {id} of Slurm", attempt.run_id);
         job_dir.write_submission(&Submission { job: Some(id), ..submission })
     }
 }

@@ -87,6 +87,8 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response<Body
     let query = parts.uri.query().unwrap_or_default();
     let path = parts.uri.path().to_owned();
     if path == "/v1/snapshots" && shared.lock().expect("no panic").full {
+        // Whoever closes the connection while somebody still writes may take the answer away from them.
+        tokio::spawn(to_bytes(body, usize::MAX));
         return reply(413, &json!({"title": "Too large", "status": 413, "detail": "Send less."}));
     }
     let body = to_bytes(body, usize::MAX).await.expect("a body");

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use self::fake::{RUN, SNAPSHOT, Script, serve, serve_on};
-use super::{Cancel, Connection, Logs, Submit, commands, screen::Screen};
+use crate::domain::secret::Secret;
+
+use super::{Cancel, Connection, Logs, Output, Submit, commands, screen::Screen};
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -50,7 +52,7 @@ async fn ran(command: impl AsyncFnOnce(&Screen) -> commands::Outcome) -> Ran {
 }
 
 fn connection(url: &str) -> Connection {
-    Connection { url: url.to_owned(), token: Some("secret".to_owned()), retry_for: Some(5) }
+    Connection { url: url.to_owned(), token: Some(Secret::new("secret".to_owned())), retry_for: Some(5) }
 }
 
 /// A source directory and a definition beside it.
@@ -69,6 +71,7 @@ fn submit_args(url: &str, project: &Path, follow: bool) -> Submit {
         source: project.join("my project"),
         experiment: None,
         follow,
+        output: Output::Text,
         connection: connection(url),
     }
 }
@@ -84,7 +87,7 @@ async fn logs(url: &str, follow: bool, path: Option<&str>) -> Ran {
 }
 
 async fn cancel(url: &str, wait: bool) -> Ran {
-    let args = Cancel { run: RUN.to_owned(), wait, connection: connection(url) };
+    let args = Cancel { run: RUN.to_owned(), wait, output: Output::Text, connection: connection(url) };
     ran(async |screen| commands::cancel(&args, screen, std::future::pending()).await).await
 }
 
@@ -351,7 +354,7 @@ fn the_command_line_is_well_formed() {
         "t",
     ]);
     let Ok(Cli::Submit(args)) = parsed else { panic!("it is submit") };
-    assert!(args.follow && args.connection.token.as_deref() == Some("t"));
+    assert!(args.follow && args.connection.token == Some(Secret::new("t".to_owned())));
     let help =
         Cli::command().find_subcommand_mut("submit").expect("it is there").render_long_help().to_string();
     assert!(help.contains(".git") && help.contains("130  interrupted"), "{help}");

@@ -46,6 +46,7 @@ pub struct ExampleWorld {
     /// The snapshots, by their ids, with what they hold.
     pub snapshots: BTreeMap<String, Vec<&'static str>>,
     /// The compute targets besides `local`.
+    #[schema(value_type = Vec<Object>)]
     pub compute_targets: Vec<ComputeTarget>,
     /// The one of them on whose cluster targets for one run are made (`--one-off-target`).
     pub one_off_target: &'static str,
@@ -80,6 +81,7 @@ fn target(name: &str, kind: ComputeTargetType, max_nodes: u32) -> ComputeTarget 
         gpus_per_node: 0,
         containers: Containers::Auto,
         conda: Conda::Auto,
+        projects: Vec::new(),
     }
 }
 

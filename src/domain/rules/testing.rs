@@ -27,6 +27,7 @@ pub(crate) fn world() -> Facts {
         gpus_per_node,
         containers: Containers::Auto,
         conda: Conda::Auto,
+        projects: Vec::new(),
     };
     let mut files = SnapshotFacts::default();
     for (path, content) in [

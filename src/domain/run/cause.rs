@@ -27,11 +27,13 @@ pub enum Cause {
     DispatchFailed,
     /// A fault of this service.
     Internal,
+    /// It was queued longer than `max_queue_duration_seconds`. It ends a run and no attempt: there was none.
+    MaxQueueDurationExceeded,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ScriptFailed,
         Self::CanceledByUser,
         Self::MaxRunDurationExceeded,
@@ -40,6 +42,7 @@ impl Cause {
         Self::EnvironmentBuildFailed,
         Self::DispatchFailed,
         Self::Internal,
+        Self::MaxQueueDurationExceeded,
     ];
 
     /// The word.
@@ -54,6 +57,7 @@ impl Cause {
             Self::EnvironmentBuildFailed => "environment_build_failed",
             Self::DispatchFailed => "dispatch_failed",
             Self::Internal => "internal",
+            Self::MaxQueueDurationExceeded => "max_queue_duration_exceeded",
         }
     }
 

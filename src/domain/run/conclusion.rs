@@ -24,6 +24,8 @@ pub struct Ending {
     pub cpu_seconds: Option<f64>,
     /// The largest resident set of any one process.
     pub peak_memory_bytes: Option<u64>,
+    /// What the backend answered, by which a cancel that was asked for is known to be carried out.
+    pub evidence: Option<String>,
 }
 
 /// What a worker wants written.
@@ -51,8 +53,8 @@ pub enum Move {
     Requeue {
         /// How.
         ending: Ending,
-        /// Not before this.
-        not_before: DateTime<Utc>,
+        /// Not before so long from now has passed, by the database's clock.
+        delay: TimeDelta,
     },
 }
 
@@ -90,6 +92,15 @@ impl Move {
     }
 }
 
+/// How often a run may be tried, and after what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retries {
+    /// How many attempts it may have.
+    pub max_attempts: u32,
+    /// Whether an attempt whose script failed is followed by another too. Faults of the system always are.
+    pub on_script_failure: bool,
+}
+
 /// What else bears on the conclusion.
 #[derive(Clone, Debug)]
 pub struct Circumstances {
@@ -97,10 +108,8 @@ pub struct Circumstances {
     pub cancel_requested: bool,
     /// The number of the attempt that ended.
     pub attempt: u32,
-    /// How many attempts the run may have.
-    pub max_attempts: u32,
-    /// Now.
-    pub now: DateTime<Utc>,
+    /// How many it may have.
+    pub retries: Retries,
     /// 0 to 1, random: spreads retries.
     pub jitter: f64,
     /// What the script said when it called its run failed; it may have gone on and ended with exit code 0.
@@ -135,11 +144,11 @@ pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
         finished_at: Some(exit.finished_at),
         cpu_seconds: exit.cpu_seconds,
         peak_memory_bytes: exit.peak_memory_bytes,
+        evidence: None,
     };
     // The promise that was made comes first: an acknowledged cancel ends as Canceled, whatever the script still did.
     if circumstances.cancel_requested {
-        let detail = "canceled by request; the backend says that every process is gone";
-        return end(Status::Canceled, Cause::CanceledByUser, detail.to_owned(), ending);
+        return canceled(exit.in_words(), ending);
     }
     if let Some(error) = &exit.build_error {
         return retry_or_fail(
@@ -162,25 +171,38 @@ pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
             let detail = "ran longer than max_run_duration_seconds allows and was stopped".to_owned();
             end(Status::Canceled, Cause::MaxRunDurationExceeded, remarked(detail, exit), ending)
         }
+        // What it writes it would write again.
+        ExitReason::DiskLimitExceeded => {
+            let detail = "wrote more than a run may and was stopped".to_owned();
+            end(Status::Failed, Cause::ScriptFailed, remarked(detail, exit), ending)
+        }
         // Who stops it there wants it stopped: another attempt would be against their will.
         ExitReason::CanceledElsewhere => {
             let detail = "stopped on the compute".to_owned();
             end(Status::Canceled, Cause::CanceledByUser, remarked(detail, exit), ending)
         }
+        // A worker that gives an attempt up stops it first, and may die before it has written why.
+        ExitReason::Canceled if exit.started_at.is_none() => retry_or_fail(
+            Cause::DispatchFailed,
+            "the attempt was given up before its script began, by a worker that did not live to say why"
+                .to_owned(),
+            ending,
+            circumstances,
+        ),
         ExitReason::Canceled => retry_or_fail(
             Cause::ComputeLost,
-            "its supervisor was told to stop, and not by this service".to_owned(),
+            "it was told to stop, though nobody had asked for the end of the run".to_owned(),
             ending,
             circumstances,
         ),
         ExitReason::Exited => match (exit.exit_code, exit.signal) {
             (Some(0), None) => match (&circumstances.reported_failure, &circumstances.unsent) {
                 (None, None) => Move::End { status: Status::Completed, ending },
-                (Some(said), _) => end(
-                    Status::Failed,
+                (Some(said), _) => retry_or_fail(
                     Cause::ScriptFailed,
                     format!("the script called its run failed: {said}"),
                     ending,
+                    circumstances,
                 ),
                 // Its work is done: doing all of it again would not send anything sooner.
                 (None, Some(why)) => end(
@@ -190,17 +212,17 @@ pub fn conclude_exit(exit: &Exit, circumstances: &Circumstances) -> Move {
                     ending,
                 ),
             },
-            (Some(code), _) => end(
-                Status::Failed,
+            (Some(code), _) => retry_or_fail(
                 Cause::ScriptFailed,
                 remarked(format!("the script ended with exit code {code}"), exit),
                 ending,
+                circumstances,
             ),
-            (None, Some(signal)) => end(
-                Status::Failed,
+            (None, Some(signal)) => retry_or_fail(
                 Cause::ScriptFailed,
                 remarked(format!("the script was ended by signal {signal}"), exit),
                 ending,
+                circumstances,
             ),
             (None, None) => end(
                 Status::Failed,
@@ -224,8 +246,7 @@ fn remarked(detail: String, exit: &Exit) -> String {
 #[must_use]
 pub fn conclude_failure(cause: Cause, detail: String, circumstances: &Circumstances) -> Move {
     if circumstances.cancel_requested {
-        let detail = format!("canceled by request; nothing of it runs ({detail})");
-        return end(Status::Canceled, Cause::CanceledByUser, detail, Ending::default());
+        return canceled(format!("nothing of it runs: {detail}"), Ending::default());
     }
     retry_or_fail(cause, detail, Ending::default(), circumstances)
 }
@@ -233,21 +254,30 @@ pub fn conclude_failure(cause: Cause, detail: String, circumstances: &Circumstan
 /// What becomes of a run that cannot be prepared or started as it is defined: trying again would not help.
 #[must_use]
 pub fn conclude_refusal(cause: Cause, detail: String, circumstances: &Circumstances) -> Move {
-    conclude_failure(cause, detail, &Circumstances { max_attempts: 0, ..circumstances.clone() })
+    let never_again = Retries { max_attempts: 0, ..circumstances.retries };
+    conclude_failure(cause, detail, &Circumstances { retries: never_again, ..circumstances.clone() })
+}
+
+fn canceled(evidence: String, ending: Ending) -> Move {
+    let detail = format!("canceled by request; {evidence}");
+    end(Status::Canceled, Cause::CanceledByUser, detail, Ending { evidence: Some(evidence), ..ending })
 }
 
 fn end(status: Status, cause: Cause, detail: String, ending: Ending) -> Move {
     Move::End { status, ending: Ending { cause: Some(cause), detail: Some(detail), ..ending } }
 }
 
-/// Faults of the system are tried again while attempts are left; faults of the definition or the script never.
+/// Faults of the system are tried again while attempts are left, those of the script where it was asked for, and those of the
+/// definition never.
 fn retry_or_fail(cause: Cause, detail: String, ending: Ending, circumstances: &Circumstances) -> Move {
-    if !cause.is_systems_fault() || circumstances.attempt >= circumstances.max_attempts {
+    let Retries { max_attempts, on_script_failure } = circumstances.retries;
+    let may_help = cause.is_systems_fault() || (on_script_failure && cause == Cause::ScriptFailed);
+    if !may_help || circumstances.attempt >= max_attempts {
         return end(Status::Failed, cause, detail, ending);
     }
     Move::Requeue {
         ending: Ending { cause: Some(cause), detail: Some(detail), ..ending },
-        not_before: circumstances.now + retry_delay(circumstances.attempt, circumstances.jitter),
+        delay: retry_delay(circumstances.attempt, circumstances.jitter),
     }
 }
 
@@ -255,11 +285,12 @@ fn retry_or_fail(cause: Cause, detail: String, ending: Ending, circumstances: &C
 mod tests {
     use super::*;
 
-    const REASONS: [ExitReason; 4] = [
+    const REASONS: [ExitReason; 5] = [
         ExitReason::Exited,
         ExitReason::Canceled,
         ExitReason::CanceledElsewhere,
         ExitReason::MaxRunDurationExceeded,
+        ExitReason::DiskLimitExceeded,
     ];
 
     fn exit(reason: ExitReason, exit_code: Option<i32>, signal: Option<i32>) -> Exit {
@@ -281,8 +312,7 @@ mod tests {
         Circumstances {
             cancel_requested,
             attempt,
-            max_attempts,
-            now: DateTime::UNIX_EPOCH,
+            retries: Retries { max_attempts, on_script_failure: false },
             jitter: 0.5,
             reported_failure: None,
             unsent: None,
@@ -304,9 +334,8 @@ mod tests {
 
     #[test]
     fn the_end_is_when_the_processes_were_gone_and_not_when_somebody_looked() {
-        let late =
-            Circumstances { now: DateTime::UNIX_EPOCH + TimeDelta::hours(9), ..circumstances(false, 1, 1) };
-        let Move::End { ending, .. } = conclude_exit(&exit(ExitReason::Exited, Some(0), None), &late) else {
+        let exit = exit(ExitReason::Exited, Some(0), None);
+        let Move::End { ending, .. } = conclude_exit(&exit, &circumstances(false, 1, 1)) else {
             panic!("it has ended");
         };
         assert_eq!(ending.finished_at, Some(DateTime::UNIX_EPOCH));
@@ -318,6 +347,35 @@ mod tests {
             let step = conclude_exit(&end, &circumstances(false, 1, 5));
             assert_eq!((step.status(), cause_of(&step)), (Status::Failed, Some(Cause::ScriptFailed)));
         }
+    }
+
+    #[test]
+    fn a_failing_script_is_tried_again_where_that_was_asked_for() {
+        let asked = |attempt| Circumstances {
+            retries: Retries { max_attempts: 2, on_script_failure: true },
+            ..circumstances(false, attempt, 2)
+        };
+        let failed = exit(ExitReason::Exited, Some(3), None);
+        assert_eq!(conclude_exit(&failed, &asked(1)).status(), Status::Queued);
+        assert_eq!(conclude_exit(&failed, &asked(2)).status(), Status::Failed);
+        let over = exit(ExitReason::MaxRunDurationExceeded, None, Some(15));
+        assert_eq!(
+            conclude_exit(&over, &asked(1)).status(),
+            Status::Canceled,
+            "its time is over, not its luck"
+        );
+        let canceled = Circumstances { cancel_requested: true, ..asked(1) };
+        assert_eq!(conclude_exit(&failed, &canceled).status(), Status::Canceled);
+    }
+
+    #[test]
+    fn a_cancel_says_by_what_it_is_known_to_be_carried_out() {
+        let stopped = exit(ExitReason::Canceled, None, Some(15));
+        let Move::End { ending, .. } = conclude_exit(&stopped, &circumstances(true, 1, 1)) else {
+            panic!("it has ended");
+        };
+        let evidence = "every process was gone at 1970-01-01T00:00:00Z; the script was ended by signal 15";
+        assert_eq!(ending.evidence.as_deref(), Some(evidence));
     }
 
     #[test]
@@ -373,6 +431,19 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_wrote_too_much_has_failed_and_is_not_tried_again() {
+        let over =
+            Exit { remark: Some("9 bytes".into()), ..exit(ExitReason::DiskLimitExceeded, None, Some(15)) };
+        let again = Circumstances {
+            retries: Retries { max_attempts: 5, on_script_failure: true },
+            ..circumstances(false, 1, 5)
+        };
+        let Move::End { status, ending } = conclude_exit(&over, &again) else { panic!("it has ended") };
+        assert_eq!((status, ending.cause), (Status::Failed, Some(Cause::ScriptFailed)));
+        assert_eq!(ending.detail.as_deref(), Some("wrote more than a run may and was stopped (9 bytes)"));
+    }
+
+    #[test]
     fn a_run_that_somebody_stopped_on_the_compute_is_canceled_and_not_tried_again() {
         let stopped =
             Exit { remark: Some("by user 7".into()), ..exit(ExitReason::CanceledElsewhere, None, Some(15)) };
@@ -386,8 +457,8 @@ mod tests {
     #[test]
     fn a_lost_attempt_is_tried_again_while_attempts_are_left() {
         let again = conclude_failure(Cause::ComputeLost, "gone".to_owned(), &circumstances(false, 1, 2));
-        let Move::Requeue { not_before, .. } = again else { panic!("{again:?}") };
-        assert_eq!(not_before, DateTime::UNIX_EPOCH + TimeDelta::seconds(2));
+        let Move::Requeue { delay, .. } = again else { panic!("{again:?}") };
+        assert_eq!(delay, TimeDelta::seconds(2));
         let over = conclude_failure(Cause::ComputeLost, "gone".to_owned(), &circumstances(false, 2, 2));
         assert_eq!((over.status(), cause_of(&over)), (Status::Failed, Some(Cause::ComputeLost)));
     }
@@ -400,6 +471,19 @@ mod tests {
             &circumstances(false, 1, 9),
         );
         assert_eq!(step.status(), Status::Failed);
+    }
+
+    /// Found by the simulation: a worker bars a failed attempt and dies before it has written why.
+    #[test]
+    fn an_attempt_that_was_given_up_before_it_began_is_not_lost_compute() {
+        let barred = exit(ExitReason::Canceled, None, None);
+        assert_eq!(
+            cause_of(&conclude_exit(&barred, &circumstances(false, 1, 1))),
+            Some(Cause::DispatchFailed)
+        );
+        assert_eq!(conclude_exit(&barred, &circumstances(false, 1, 2)).status(), Status::Queued);
+        let stopped = Exit { started_at: Some(DateTime::UNIX_EPOCH), ..barred };
+        assert_eq!(cause_of(&conclude_exit(&stopped, &circumstances(false, 1, 1))), Some(Cause::ComputeLost));
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! The life of a run: its statuses, why it ended, which status may follow which, and what an observation leads to.
 
+mod blocked;
 mod cause;
 mod conclusion;
+mod course;
 mod observation;
 mod status;
 
+pub use blocked::{BlockCode, BlockedBy, Waiting, blocked_by};
 pub use cause::Cause;
 pub use conclusion::{
-    Circumstances, Ending, Move, conclude_exit, conclude_failure, conclude_refusal, retry_delay,
+    Circumstances, Ending, Move, Retries, conclude_exit, conclude_failure, conclude_refusal, retry_delay,
 };
+pub use course::{Act, Course, Failure, Pause, Prepared, Submitted};
 pub use observation::{Exit, ExitReason, Observation};
 pub use status::{Status, UnknownWord};
 

@@ -1,6 +1,6 @@
 //! What a backend can say of an attempt's processes.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 /// Why the processes of an attempt ended.
@@ -15,6 +15,8 @@ pub enum ExitReason {
     CanceledElsewhere,
     /// They ran longer than `max_run_duration_seconds`.
     MaxRunDurationExceeded,
+    /// They wrote more than the operator lets a run have of the disk.
+    DiskLimitExceeded,
 }
 
 /// How the processes of an attempt ended. When this exists, none of them is left.
@@ -60,6 +62,20 @@ impl Exit {
             build_error: None,
             remark: None,
         }
+    }
+
+    /// The end in words, as evidence of it.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let at = self.finished_at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        let script = match (self.started_at, self.exit_code, self.signal) {
+            (_, Some(code), _) => format!("the script ended with exit code {code}"),
+            (_, None, Some(signal)) => format!("the script was ended by signal {signal}"),
+            (None, None, None) => "the script had not begun".to_owned(),
+            (Some(_), None, None) => "how the script ended is not known".to_owned(),
+        };
+        let remark = self.remark.as_ref().map(|remark| format!(" ({remark})")).unwrap_or_default();
+        format!("every process was gone at {at}; {script}{remark}")
     }
 
     /// Whether there was a script that could do anything.

@@ -1,25 +1,19 @@
-//! Handing an attempt to the backend, and what comes of it until the script begins.
+//! Handing an attempt to the backend, and what it waits for there.
 
-use tracing::warn;
+use tracing::Instrument as _;
 
-use super::{Driver, RETRY_PAUSE, Stop, Turn};
+use super::{Driver, Stop, step::call};
 use crate::{
     backend::{ActualEnvironment, Backend, BackendError},
-    domain::run::{Cause, Move, Status},
+    domain::run::{Cause, Failure, Submitted},
     storage::transitions::Written,
-    worker::jittered,
 };
 
 impl<B: Backend> Driver<'_, B> {
-    pub(super) async fn start(&mut self) -> Result<Turn, Stop> {
-        match self.submit(Status::Starting).await? {
-            Some(turn) => Ok(turn),
-            None => self.watch(Status::Starting).await,
-        }
-    }
-
-    /// Hands the attempt to the backend, which knows whether it was before; where that leads when it fails.
-    pub(super) async fn submit(&mut self, status: Status) -> Result<Option<Turn>, Stop> {
+    /// Hands the attempt to the backend, which knows whether it was before.
+    pub(super) async fn submit(&mut self) -> Result<Submitted, Stop> {
+        let failed =
+            |cause, detail, is_permanent| Ok(Submitted::Failed(Failure { cause, detail, is_permanent }));
         let environment: Result<ActualEnvironment, String> = match &self.run.actual_environment {
             Some(value) => serde_json::from_value(value.clone()).map_err(|e| e.to_string()),
             None => Err("none was recorded".to_owned()),
@@ -28,44 +22,31 @@ impl<B: Backend> Driver<'_, B> {
             Ok(environment) => environment,
             Err(detail) => {
                 let detail = format!("the prepared environment cannot be read back: {detail}");
-                return self.fail(status, Cause::Internal, detail).await.map(Some);
+                return failed(Cause::Internal, detail, false);
             }
         };
         // Whoever takes a run over that is prepared has to know the password as well.
         if self.attempt.registry.is_none() {
             match self.registry_login().await {
                 Ok(Ok(login)) => self.attempt.registry = login,
-                Ok(Err(detail)) => return self.refuse(status, Cause::DispatchFailed, detail).await.map(Some),
+                Ok(Err(detail)) => return failed(Cause::DispatchFailed, detail, true),
                 Err(error) => {
                     self.wait_out(&error).await?;
-                    return Ok(Some(Turn::Status(status)));
+                    return Ok(Submitted::Again);
                 }
             }
         }
-        let failed = match self.context.backend.ensure_submitted(&self.attempt, &environment).await {
-            Ok(()) => return Ok(None),
-            Err(error) => error,
-        };
-        let turn = match failed {
-            BackendError::Unavailable(why) => self.no_answer(status, &why).await,
-            BackendError::Refused(why) => self.refuse(status, Cause::DispatchFailed, why).await,
-            error => self.fail(status, Cause::DispatchFailed, error.to_string()).await,
-        };
-        turn.map(Some)
-    }
-
-    /// The compute does not answer: the run keeps what it has, and says so.
-    pub(super) async fn no_answer(&mut self, status: Status, why: &str) -> Result<Turn, Stop> {
-        if status == Status::NotResponding {
-            warn!("run {}: still no answer from the backend: {why}", self.run.id);
-            return Ok(Turn::Wait(jittered(RETRY_PAUSE * 4)));
+        let call = call("submit", &self.attempt);
+        match self.context.backend.ensure_submitted(&self.attempt, &environment).instrument(call).await {
+            Ok(()) => Ok(Submitted::Accepted),
+            Err(BackendError::Unavailable(why)) => Ok(Submitted::Silent(why)),
+            Err(BackendError::Refused(why)) => failed(Cause::DispatchFailed, why, true),
+            Err(error) => failed(Cause::DispatchFailed, error.to_string(), false),
         }
-        let detail = format!("the backend cannot be asked: {why}");
-        self.write(status, Move::because(Status::NotResponding, detail)).await
     }
 
-    /// It has not begun; what it waits for on the compute, if it does, is for people to see.
-    pub(super) async fn waits(&mut self, reason: Option<String>) -> Result<Turn, Stop> {
+    /// Records what it waits for on the compute, where that is news.
+    pub(super) async fn waits(&mut self, reason: Option<String>) -> Result<(), Stop> {
         while self.waits_for != reason {
             let (storage, now) = (&self.context.storage, self.context.clock.now());
             match storage.record_wait(&self.lease, reason.as_deref(), now).await {
@@ -74,6 +55,6 @@ impl<B: Backend> Driver<'_, B> {
                 Err(error) => self.wait_out(&error).await?,
             }
         }
-        Ok(Turn::Wait(self.interval()))
+        Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! Making everything ready that must be there before the start: data, source tree, environment.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Instant};
 
-use super::{Driver, Stop, Turn, ship};
+use tracing::Instrument as _;
+
+use super::{Driver, Stop, ship, step::call};
 use crate::{
     artifacts::Artifacts,
     backend::{ActualEnvironment, Backend, PrepareError, RegistryLogin, SourceTree},
@@ -10,9 +12,10 @@ use crate::{
     domain::{
         environment::{EnvironmentKind, unheeded_version},
         ids::SnapshotId,
-        run::{Cause, Move, Status},
+        run::{Cause, Failure, Prepared},
         staging::unheeded_places,
     },
+    figures::Found,
     storage::StorageError,
     vault::purposes,
     worker::{
@@ -35,64 +38,59 @@ struct Ready {
 }
 
 impl<B: Backend> Driver<'_, B> {
-    pub(super) async fn prepare(&mut self) -> Result<Turn, Stop> {
-        let status = Status::Preparing;
+    /// Makes everything ready that must be there before the start.
+    pub(super) async fn prepare(&mut self) -> Result<Prepared, Stop> {
+        let failed =
+            |cause, detail, is_permanent| Ok(Prepared::Failed(Failure { cause, detail, is_permanent }));
         match self.registry_login().await {
             Ok(Ok(login)) => self.attempt.registry = login,
-            Ok(Err(detail)) => return self.refuse(status, Cause::EnvironmentBuildFailed, detail).await,
+            Ok(Err(detail)) => return failed(Cause::EnvironmentBuildFailed, detail, true),
             Err(error) => return self.ask_again(&error).await,
         }
-        let Some(prepared) = self.until_prepared().await? else {
-            return Ok(Turn::Status(Status::CancelRequested));
-        };
+        // Interrupted: the driver knows by what.
+        let Some(prepared) = self.until_prepared().await? else { return Ok(Prepared::Again) };
         match prepared {
-            Ok(ready) => {
-                for note in &ready.staged {
-                    self.note("data", note).await?;
-                }
-                let in_container = ready.environment.is_in_container();
-                for note in unheeded_places(&self.attempt.plan, in_container) {
-                    self.note("data", &note).await?;
-                }
-                self.note_differences(&ready.environment).await?;
-                let actual = match serde_json::to_value(&ready.environment) {
-                    Ok(value) => Some(value),
-                    Err(error) => {
-                        let detail = format!("the environment cannot be recorded: {error}");
-                        return self.fail(status, Cause::Internal, detail).await;
-                    }
-                };
-                self.run.actual_environment.clone_from(&actual);
-                let step = Move::To {
-                    status: Status::Starting,
-                    detail: None,
-                    started_at: None,
-                    actual_environment: actual,
-                };
-                let turn = self.write(status, step).await?;
-                environments::count_use(self.context, &ready.environment).await;
-                Ok(turn)
-            }
+            Ok(ready) => self.record_readiness(ready).await,
             Err(Unready::Staging(StagingError::Storage(error))) => self.ask_again(&error).await,
-            Err(Unready::Staging(StagingError::Data(error))) if error.is_permanent() => {
-                self.refuse(status, Cause::DispatchFailed, error.to_string()).await
-            }
             Err(Unready::Staging(StagingError::Data(error))) => {
-                self.fail(status, Cause::DispatchFailed, error.to_string()).await
+                failed(Cause::DispatchFailed, error.to_string(), error.is_permanent())
             }
             Err(Unready::Backend(error @ PrepareError::EnvironmentBuild { .. })) => {
-                self.fail(status, Cause::EnvironmentBuildFailed, error.to_string()).await
+                failed(Cause::EnvironmentBuildFailed, error.to_string(), false)
             }
             Err(Unready::Backend(error @ PrepareError::Io { .. })) => {
-                self.fail(status, Cause::Internal, error.to_string()).await
+                failed(Cause::Internal, error.to_string(), false)
             }
         }
     }
 
+    /// Puts into the history what was made ready, and what of it differs from what was asked for.
+    async fn record_readiness(&mut self, ready: Ready) -> Result<Prepared, Stop> {
+        for note in &ready.staged {
+            self.note("data", note).await?;
+        }
+        let in_container = ready.environment.is_in_container();
+        for note in unheeded_places(&self.attempt.plan, in_container) {
+            self.note("data", &note).await?;
+        }
+        self.note_differences(&ready.environment).await?;
+        let actual = match serde_json::to_value(&ready.environment) {
+            Ok(value) => value,
+            Err(error) => {
+                let detail = format!("the environment cannot be recorded: {error}");
+                let failure = Failure { cause: Cause::Internal, detail, is_permanent: false };
+                return Ok(Prepared::Failed(failure));
+            }
+        };
+        self.run.actual_environment = Some(actual.clone());
+        environments::count_use(self.context, &ready.environment).await;
+        Ok(Prepared::Ready(actual))
+    }
+
     /// The database did not answer: preparing begins again after a while. What was made ready is found.
-    async fn ask_again(&self, error: &StorageError) -> Result<Turn, Stop> {
+    async fn ask_again(&self, error: &StorageError) -> Result<Prepared, Stop> {
         self.wait_out(error).await?;
-        Ok(Turn::Status(Status::Preparing))
+        Ok(Prepared::Again)
     }
 
     /// By whom the image is pulled; the inner error says why nobody can.
@@ -119,15 +117,22 @@ impl<B: Backend> Driver<'_, B> {
     /// Makes everything ready. `None` when somebody asked for the run's end meanwhile.
     async fn until_prepared(&mut self) -> Result<Option<Result<Ready, Unready>>, Stop> {
         let (context, held, attempt) = (self.context, self.held, &self.attempt);
+        let project = &self.run.project;
         let preparing = async {
             // Data that is not there is found out before an environment is built for nothing.
-            let sources = staging::locate(context, &attempt.plan).await.map_err(Unready::Staging)?;
+            let sources = staging::locate(context, project, &attempt.plan).await.map_err(Unready::Staging)?;
             let source = Snapshot {
                 artifacts: &context.artifacts,
                 id: &attempt.plan.snapshot_id,
                 share: sources.share.as_ref(),
             };
-            let environment = context.backend.prepare(attempt, &source).await.map_err(Unready::Backend)?;
+            let began = Instant::now();
+            let preparing = context.backend.prepare(attempt, &source).instrument(call("prepare", attempt));
+            let environment = preparing.await.map_err(Unready::Backend)?;
+            if environment.build_key.is_some() {
+                let found = if environment.reused { Found::Hit } else { Found::Miss };
+                context.settings.figures.environment(found, began.elapsed());
+            }
             let staged = staging::stage(context, attempt, &sources).await;
             let staged = staged.map_err(|error| Unready::Staging(StagingError::Data(error)))?;
             context.backend.ship(attempt).await.map_err(Unready::Backend)?;

@@ -1,11 +1,11 @@
 //! `POST /v1/estimators/render`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use serde_json::Map;
 
 use super::{RenderDefinitionBody, body, refused, rendered};
 use crate::{
-    api::{error::ApiError, etag, extract::ApiJson, problem::Problem, state::Shared},
+    api::{error::ApiError, etag, extract::ApiJson, problem::Problem, scoped::Scoped},
     domain::render::Rendering,
 };
 
@@ -26,7 +26,7 @@ use crate::{
         (status = 422, description = "The body or the definition is refused; `findings` has everything that was found", body = Problem),
     ),
 )]
-pub async fn render_definition(State(state): State<Shared>, body: ApiJson) -> Result<Response, ApiError> {
+pub async fn render_definition(state: Scoped, body: ApiJson) -> Result<Response, ApiError> {
     let request = body::read(&body.members, true).map_err(refused)?;
     let empty = Map::new();
     let definition = request.definition.unwrap_or(&empty);

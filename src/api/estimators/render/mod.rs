@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::judged::judged;
 use crate::{
-    api::{error::ApiError, problem::ProblemKind, runs::placed::Placement, state::ApiState},
+    api::{error::ApiError, problem::ProblemKind, runs::placed::Placement, scoped::Scoped},
     domain::{
         finding::Finding,
         json, judge,
@@ -23,7 +23,7 @@ pub use body::{RenderBody, RenderDefinitionBody};
 /// # Errors
 /// When the rules refuse it: with everything that was found, placed into the request's body.
 async fn rendered(
-    state: &ApiState,
+    state: &Scoped,
     definition: &Map<String, Value>,
     overrides: &Map<String, Value>,
     format: Format,

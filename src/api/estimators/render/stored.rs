@@ -1,6 +1,6 @@
 //! `POST /v1/estimators/{id}/render`
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 
 use super::{RenderBody, body, refused, rendered};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         etag,
         extract::{ApiJson, ApiPath},
         problem::Problem,
-        state::Shared,
+        scoped::Scoped,
     },
     domain::{ids::EstimatorId, render::Rendering},
 };
@@ -33,7 +33,7 @@ use crate::{
     ),
 )]
 pub async fn render_estimator(
-    State(state): State<Shared>,
+    state: Scoped,
     ApiPath(id): ApiPath<EstimatorId>,
     body: ApiJson,
 ) -> Result<Response, ApiError> {

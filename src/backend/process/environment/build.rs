@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write as _},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
     path::Path,
     process::Stdio,
     time::Duration,
@@ -56,7 +56,9 @@ impl BuildLog {
     /// Also writes to a second file, emptied first: there others find what happened.
     pub(in super::super) fn also(&self, path: &Path) -> io::Result<Self> {
         let mut files = self.files.iter().map(File::try_clone).collect::<io::Result<Vec<_>>>()?;
-        files.push(File::create(path)?);
+        let options = &mut File::options();
+        // Beside environments that every user of a run can reach; it may name what others install.
+        files.push(options.create(true).write(true).truncate(true).mode(0o600).open(path)?);
         Ok(Self { files, secrets: self.secrets.clone(), begun: Vec::new() })
     }
 

@@ -100,15 +100,16 @@ impl Builder<'_> {
         log: &mut BuildLog,
     ) -> Result<(Interpreter, Option<Substitution>), CommandError> {
         let own = own_pythons(&self.settings.data_dir);
-        self.present = self.known.discover(&own, &self.variables).await;
-        let none = match interpreters::choose(asked, chainer, &self.present, interpreters::THIS_MACHINE) {
+        let for_all = self.settings.isolation.users.is_some();
+        let place = if for_all { interpreters::FOR_ALL_USERS } else { interpreters::THIS_MACHINE };
+        self.present = self.known.discover(&own, &self.variables, for_all).await;
+        let none = match interpreters::choose(asked, chainer, &self.present, place) {
             Ok(chosen) => return Ok(chosen),
             Err(none) => none,
         };
         self.get_interpreter(&none, log).await?;
-        self.present = self.known.discover(&own, &self.variables).await;
-        interpreters::choose(asked, chainer, &self.present, interpreters::THIS_MACHINE)
-            .map_err(CommandError::Failed)
+        self.present = self.known.discover(&own, &self.variables, for_all).await;
+        interpreters::choose(asked, chainer, &self.present, place).map_err(CommandError::Failed)
     }
 
     /// Gets an interpreter with uv, where `none` says that there is no usable one.
@@ -179,6 +180,7 @@ mod tests {
             uv: Some(uv.clone()),
             conda: None,
             conda_channel_alias: None,
+            isolation: crate::backend::process::Isolation::default(),
         };
         let known = interpreters::Known::default();
         let builder = || Builder {

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::{process::Command, sync::Mutex};
 
-use super::super::super::Substitution;
+use super::super::{super::Substitution, confinement::closed_to_others};
 
 /// Minor versions of Python 3 with which chainer 5.1.0 and 7.0.0 work.
 ///
@@ -20,7 +20,7 @@ const CHAINER_MINORS: std::ops::RangeInclusive<u32> = 8..=11;
 /// What the installer supports where chainer is not asked for.
 const ANY_MINORS: std::ops::RangeInclusive<u32> = 8..=99;
 /// An interpreter that takes longer to say its version is none.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) const QUERY: &str = "import sys, os, json, platform; \
     print(json.dumps({'path': os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable), \
@@ -61,10 +61,18 @@ pub(super) async fn query(path: &Path, environment: &[(String, String)]) -> Opti
 pub(in super::super) struct Known(Mutex<HashMap<(PathBuf, SystemTime), Interpreter>>);
 
 impl Known {
-    /// Every interpreter on `PATH`, of pyenv, of uv, and of the service itself (`own`).
-    pub(super) async fn discover(&self, own: &Path, environment: &[(String, String)]) -> Vec<Interpreter> {
+    /// Every interpreter on `PATH`, of pyenv, of uv, and of the service itself (`own`); where `for_all`, only those that every user
+    /// of the machine can run, or will be let to.
+    pub(super) async fn discover(
+        &self,
+        own: &Path,
+        environment: &[(String, String)],
+        for_all: bool,
+    ) -> Vec<Interpreter> {
+        let is_open =
+            |path: &PathBuf| !for_all || path.starts_with(own) || matches!(closed_to_others(path), Ok(None));
         let (programs, scripts): (Vec<_>, Vec<_>) =
-            candidates(own, environment).into_iter().partition(|path| !is_script(path));
+            candidates(own, environment).into_iter().filter(is_open).partition(|path| !is_script(path));
         let mut found = BTreeSet::new();
         let mut known = self.0.lock().await;
         for path in programs {
@@ -118,6 +126,8 @@ fn candidates(own: &Path, environment: &[(String, String)]) -> Vec<PathBuf> {
 
 /// How the place of interpreters is called that are on the worker's own machine.
 pub(super) const THIS_MACHINE: &str = "on this machine";
+/// How it is called where runs have users of their own.
+pub(super) const FOR_ALL_USERS: &str = "on this machine that every user can run";
 
 /// The interpreter to use, and the substitution when it is not the one asked for. `place` says where they are.
 pub(super) fn choose(

@@ -25,14 +25,17 @@ pub(super) use self::{
     workshop::own_pythons,
 };
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use sha2::{Digest as _, Sha256};
 
 use self::inside::Inside;
 use super::{
     super::{ActualEnvironment, Attempt, BuiltEnvironment, PrepareError},
-    ProcessBackend, Settings,
+    ProcessBackend, Settings, confinement,
     container::{self, Choice},
     layout::{self, AttemptDir, BUILD_LOG},
 };
@@ -66,7 +69,37 @@ pub(super) async fn prepare(
             on_machine(backend, attempt, directory, instead_because.as_deref(), &mut log).await
         }
     };
-    result.map_err(|error| explain(error, &mut log, backend))
+    let opened = result.and_then(|actual| {
+        open_to_users(backend, &actual)?;
+        Ok(actual)
+    });
+    opened.map_err(|error| explain(error, &mut log, backend))
+}
+
+/// What uv leaves in an environment, writable by everybody.
+const UV_LOCK: &str = ".lock";
+
+/// Where runs have users of their own, these must get to what was built; or it is said what is in the way.
+fn open_to_users(backend: &ProcessBackend, actual: &ActualEnvironment) -> Result<(), CommandError> {
+    if backend.settings.isolation.users.is_none() || actual.container.is_some() {
+        return Ok(());
+    }
+    let Some(root) = actual.built_root().and_then(Path::parent) else { return Ok(()) };
+    let interpreter = Path::new(&actual.interpreter);
+    let data_dir = &backend.settings.data_dir;
+    confinement::open_to_all(root)?;
+    if let Some(venv) = actual.built_root() {
+        confinement::close_to_others(&venv.join(UV_LOCK))?;
+    }
+    confinement::open_way(data_dir, interpreter)?;
+    confinement::open_way(data_dir, &fs::canonicalize(interpreter)?)?;
+    match confinement::why_closed(interpreter)? {
+        None => Ok(()),
+        Some(why) => Err(CommandError::Failed(format!(
+            "the user of the run cannot reach the interpreter of its environment, {}: {why}",
+            interpreter.display()
+        ))),
+    }
 }
 
 fn explain(error: CommandError, log: &mut BuildLog, backend: &ProcessBackend) -> PrepareError {

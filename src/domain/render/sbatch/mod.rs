@@ -321,7 +321,7 @@ fn launch(plan: &Plan) -> String {
 # In the background: bash answers a signal only when what is in the foreground has ended. When the time is nearly over
 # Slurm tells this shell alone (USR1), and {what} TERM from here. The TERM of scancel goes to every process by itself,
 # and a second one would disturb a script that is just writing its last files. Nor may it interrupt the wait: bash loses the
-# status of a process that ends at the very moment at which a signal is caught, and then calls it -1.
+# status of a process that ends at the very moment at which a signal is caught, and then calls it -1, or 138 for USR1.
 estimatord_stopped=
 "${{estimatord_command[@]}}" &
 estimatord_process=$!
@@ -332,7 +332,7 @@ estimatord_status=$?
 if [ -n "$estimatord_stopped" ]; then
     wait "$estimatord_process"
     estimatord_status=$?
-    if [ "$estimatord_status" -lt 0 ]; then
+    if [ "$estimatord_status" -lt 0 ] || [ "$estimatord_status" -eq 138 ]; then
         estimatord_status=143
     fi
 fi

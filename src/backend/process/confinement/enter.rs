@@ -1,0 +1,65 @@
+//! Starting a program within a confinement.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::Shutdown,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use super::{Confinement, Program, apply::Order};
+
+/// Starts a program within a confinement by way of `own` binary; `set_up` says where its output goes and the like. The process that
+/// is started is the one that becomes the program.
+///
+/// # Errors
+/// When it cannot be started, in the words of whoever could not.
+pub(in super::super) fn start(
+    own: &Path,
+    confinement: &Confinement,
+    program: Program,
+    set_up: impl FnOnce(&mut Command),
+) -> io::Result<Child> {
+    let order = Order::Become { confinement: Box::new(confinement.clone()), program };
+    let (mut child, said) = give(own, &order, set_up)?;
+    if said.is_empty() {
+        return Ok(child);
+    }
+    child.wait()?;
+    Err(io::Error::other(said))
+}
+
+/// Gives an order to a new process, which is `own` binary, and waits until it is obeyed. Answers what it says of why it could not.
+pub(super) fn give(
+    own: &Path,
+    order: &Order,
+    set_up: impl FnOnce(&mut Command),
+) -> io::Result<(Child, String)> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let mut command = Command::new(own);
+    set_up(&mut command);
+    command.arg0("estimatord").arg("confine").env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
+    let mut child = command.spawn()?;
+    // Or this side would wait for itself.
+    drop(command);
+    let told = ours.write_all(&serde_json::to_vec(order)?).and_then(|()| ours.shutdown(Shutdown::Write));
+    let mut said = String::new();
+    let heard = ours.read_to_string(&mut said);
+    match (told, heard) {
+        // What it says explains more than that it did not listen.
+        (_, Ok(_)) if !said.is_empty() => Ok((child, said)),
+        (Ok(()), Ok(_)) => Ok((child, said)),
+        (Err(error), _) | (_, Err(error)) => {
+            // It obeyed nothing: what it does with half an order is to end.
+            let status = child.wait()?;
+            Err(io::Error::new(
+                error.kind(),
+                format!("it ended before it was told what to do ({status}): {error}"),
+            ))
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Whose the files of an attempt are, and who gets to them.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
+    path::Path,
+};
+
+use super::super::layout::{self, AttemptDir};
+
+/// Lets an attempt's user, and nobody else, pass through to what is its own in there: group and user have the same number.
+pub(in super::super) fn open_to_user(directory: &AttemptDir, user: u32) -> io::Result<()> {
+    let root = directory.root();
+    // Those of all runs, and of the run: everybody may pass through, nobody look.
+    for parent in root.ancestors().skip(1).take(2) {
+        set_mode(parent, 0o711)?;
+    }
+    for path in [root, &directory.logs()] {
+        lchown(path, None, Some(user))?;
+        set_mode(path, 0o710)?;
+    }
+    Ok(())
+}
+
+/// Gives an attempt's user what is to be its own, before there is a process of it. What other runs use as well (links to files of
+/// the cache of data) stays whose it is.
+pub(in super::super) fn take_over(directory: &AttemptDir, user: u32) -> io::Result<()> {
+    open_to_user(directory, user)?;
+    let own = [
+        directory.work(),
+        directory.data(),
+        directory.records(),
+        directory.user_logs(),
+        directory.home(),
+        directory.temporary(),
+    ];
+    for path in own {
+        layout::create_private_dir(&path)?;
+        give(&path, user)?;
+        set_mode(&path, 0o700)?;
+    }
+    Ok(())
+}
+
+fn give(path: &Path, user: u32) -> io::Result<()> {
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        let metadata = fs::symlink_metadata(&path)?;
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                open.push(entry?.path());
+            }
+        } else if metadata.nlink() > 1 {
+            continue;
+        }
+        lchown(&path, Some(user), Some(user))?;
+    }
+    Ok(())
+}
+
+/// Makes a directory one that everybody may list.
+pub(in super::super) fn open_to_all(directory: &Path) -> io::Result<()> {
+    set_mode(directory, 0o755)
+}
+
+/// Takes a file away from everybody else; it need not be there.
+pub(in super::super) fn close_to_others(file: &Path) -> io::Result<()> {
+    match set_mode(file, 0o600) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        set => set,
+    }
+}
+
+/// Lets everybody pass through the directories from a data directory down to a path in it; a path elsewhere is not the service's to
+/// open.
+pub(in super::super) fn open_way(data_dir: &Path, path: &Path) -> io::Result<()> {
+    let Ok(inner) = path.strip_prefix(data_dir) else { return Ok(()) };
+    let mut directory = data_dir.to_owned();
+    for part in inner.parent().into_iter().flat_map(Path::components) {
+        directory.push(part);
+        let mode = fs::metadata(&directory)?.permissions().mode() & 0o7777;
+        if mode & 0o011 != 0o011 {
+            set_mode(&directory, mode | 0o011)?;
+        }
+    }
+    Ok(())
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}

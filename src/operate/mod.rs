@@ -1,0 +1,4 @@
+//! What operators do to an installation beside running it.
+
+pub mod doctor;
+pub mod rotate;
