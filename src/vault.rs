@@ -46,13 +46,30 @@ const VERSION: u8 = 1;
 const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 8;
 const NONCE_BYTES: usize = 24;
-/// What it is, for people who find one.
-const TOKEN_PREFIX: &str = "est-attempt-v1.";
 
-/// Whether a token is one of an attempt's, be it good or not.
+/// Whom a token of an attempt is for. Neither is taken for the other: a script must not be able to say what its pods say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bearer {
+    /// What the service itself starts in pods, to fetch and to send.
+    Pods,
+    /// The script, to read its run.
+    Script,
+}
+
+impl Bearer {
+    /// What it is, for people who find one.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Pods => "est-attempt-v1.",
+            Self::Script => "est-run-v1.",
+        }
+    }
+}
+
+/// Whether a token is one that a script was given, be it good or not.
 #[must_use]
-pub fn is_of_attempt(token: &str) -> bool {
-    token.starts_with(TOKEN_PREFIX)
+pub fn is_of_script(token: &str) -> bool {
+    token.starts_with(Bearer::Script.prefix())
 }
 
 /// Why there is no key.
@@ -200,14 +217,30 @@ impl Vault {
     /// The token by which the pods of one attempt are let in, for what they fetch and send and nothing else.
     #[must_use]
     pub fn attempt_token(&self, run: RunId, attempt: u32) -> Secret {
-        self.key.attempt_token(run, attempt)
+        self.key.token(Bearer::Pods, run, attempt)
     }
 
-    /// Whether a text is the token of an attempt, by any of the keys: pods have theirs for as long as they run. How long it takes
-    /// tells nothing of how much of a guess was right.
+    /// Whether a text is the token of an attempt's pods, by any of the keys: they have theirs for as long as they run.
     #[must_use]
     pub fn is_attempt_token(&self, run: RunId, attempt: u32, given: &str) -> bool {
-        let is_of = |key: &Key| key.attempt_token(run, attempt).expose().as_bytes().ct_eq(given.as_bytes());
+        self.is_token(Bearer::Pods, run, attempt, given)
+    }
+
+    /// The token by which the script of one attempt is let in, to read its run and nothing else.
+    #[must_use]
+    pub fn script_token(&self, run: RunId, attempt: u32) -> Secret {
+        self.key.token(Bearer::Script, run, attempt)
+    }
+
+    /// Whether a text is the token of an attempt's script, by any of the keys.
+    #[must_use]
+    pub fn is_script_token(&self, run: RunId, attempt: u32, given: &str) -> bool {
+        self.is_token(Bearer::Script, run, attempt, given)
+    }
+
+    /// How long it takes tells nothing of how much of a guess was right.
+    fn is_token(&self, bearer: Bearer, run: RunId, attempt: u32, given: &str) -> bool {
+        let is_of = |key: &Key| key.token(bearer, run, attempt).expose().as_bytes().ct_eq(given.as_bytes());
         bool::from(self.keys().map(is_of).fold(Choice::from(0), |known, ours| known | ours))
     }
 
@@ -243,11 +276,15 @@ impl Vault {
 }
 
 impl Key {
-    fn attempt_token(&self, run: RunId, attempt: u32) -> Secret {
+    fn token(&self, bearer: Bearer, run: RunId, attempt: u32) -> Secret {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.token_key).expect("a key of any length will do");
-        mac.update(format!("{run} {attempt}").as_bytes());
+        let of_whom = match bearer {
+            Bearer::Pods => format!("{run} {attempt}"),
+            Bearer::Script => format!("script {run} {attempt}"),
+        };
+        mac.update(of_whom.as_bytes());
         let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        Secret::new(format!("{TOKEN_PREFIX}{digits}"))
+        Secret::new(format!("{}{digits}", bearer.prefix()))
     }
 }
 
@@ -304,6 +341,21 @@ mod tests {
         for text in ["", "est-attempt-v1.", &token.expose()[..40], &format!("{}0", token.expose())] {
             assert!(!vault.is_attempt_token(run, 1, text), "{text}");
         }
+        let script = vault.script_token(run, 1);
+        assert!(
+            vault.is_script_token(run, 1, script.expose()) && !vault.is_script_token(run, 2, script.expose())
+        );
+        assert!(is_of_script(script.expose()) && !is_of_script(token.expose()));
+        // Neither opens what the other does, also under the other's name.
+        assert!(
+            !vault.is_attempt_token(run, 1, script.expose())
+                && !vault.is_script_token(run, 1, token.expose())
+        );
+        let renamed = |token: &Secret, prefix: &str| {
+            token.expose().split_once('.').map(|(_, digits)| format!("{prefix}.{digits}")).unwrap()
+        };
+        assert!(!vault.is_attempt_token(run, 1, &renamed(&script, "est-attempt-v1")));
+        assert!(!vault.is_script_token(run, 1, &renamed(&token, "est-run-v1")));
     }
 
     #[test]

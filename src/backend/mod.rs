@@ -15,12 +15,14 @@ use std::{
 };
 
 pub use self::{attempt_file::AttemptFile, dispatch::Backends};
+use crate::domain::{
+    base_url::BaseUrl, compute_target, ids::RunId, plan::Plan, secret::Secret, staging::Place,
+};
 pub use crate::domain::{
     built_environment::BuiltEnvironment,
     environment::{ActualEnvironment, Substitution},
     run::{Exit, ExitReason, Observation},
 };
-use crate::domain::{compute_target, ids::RunId, plan::Plan, secret::Secret, staging::Place};
 
 /// One attempt of a run, as a backend needs to know it. Its external name is made of `run_id` and `number`.
 #[derive(Clone, Debug)]
@@ -39,6 +41,50 @@ pub struct Attempt {
     pub backend: compute_target::Backend,
     /// Who pulls the image, where its registry asks for it.
     pub registry: Option<RegistryLogin>,
+    /// How its script reaches the service; not at all without a secret key, which its token is made with.
+    pub access: Option<ServiceAccess>,
+}
+
+/// Where a script finds the address of the service; so does our own command line.
+pub const URL_VARIABLE: &str = "ESTIMATORD_URL";
+/// Where a script finds its token; so does our own command line.
+pub const TOKEN_VARIABLE: &str = "ESTIMATORD_TOKEN";
+
+/// How a script reaches the service that runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccess {
+    /// Opens its own run, to be read, while it lives.
+    pub token: Secret,
+    /// Where the service answers.
+    pub addresses: ServiceAddresses,
+}
+
+/// Where a service answers, as URLs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceAddresses {
+    /// For everybody, as the operator says.
+    pub public: Option<BaseUrl>,
+    /// On the worker's machine, where an API is in the same process.
+    pub local: Option<BaseUrl>,
+}
+
+impl ServiceAccess {
+    /// The variables that a script on the worker's machine finds it by.
+    fn on_this_machine(&self) -> Vec<(String, String)> {
+        let ServiceAddresses { public, local } = &self.addresses;
+        self.variables(public.as_ref().or(local.as_ref()))
+    }
+
+    /// The variables that a script elsewhere finds it by, or one with a network of its own.
+    fn elsewhere(&self) -> Vec<(String, String)> {
+        self.variables(self.addresses.public.as_ref())
+    }
+
+    fn variables(&self, url: Option<&BaseUrl>) -> Vec<(String, String)> {
+        let url = url.map(|url| (URL_VARIABLE.to_owned(), url.to_string()));
+        let token = (TOKEN_VARIABLE.to_owned(), self.token.expose().to_owned());
+        url.into_iter().chain([token]).collect()
+    }
 }
 
 /// Who pulls an image. The registry's address is the plan's.

@@ -10,6 +10,7 @@ use crate::{
     backend::{kubernetes, process},
     client,
     domain::{
+        base_url::BaseUrl,
         collection::Limits,
         compute_target::ComputeTargetName,
         datastore_places,
@@ -193,6 +194,10 @@ pub struct Serve {
     /// What secrets are encrypted with.
     #[command(flatten)]
     pub secret_key: SecretKey,
+    /// Where scripts reach the service, as a URL: they find it in ESTIMATORD_URL, beside ESTIMATORD_TOKEN, which opens their own run
+    /// [default: for scripts on the machine of an API its own address; for others none]
+    #[arg(long, env = "ESTIMATORD_SERVICE_URL", value_name = "URL")]
+    pub service_url: Option<BaseUrl>,
     /// Do not bring the schema up to date at the start; refuse to start when it is not
     #[arg(long, env = "ESTIMATORD_NO_MIGRATE")]
     pub no_migrate: bool,

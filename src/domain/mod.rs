@@ -5,6 +5,7 @@
 pub mod access;
 pub mod api_token;
 pub mod audit;
+pub mod base_url;
 pub mod built_environment;
 pub mod collection;
 pub mod compute_target;

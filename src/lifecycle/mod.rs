@@ -5,7 +5,7 @@ mod tokens;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -33,10 +33,10 @@ use tracing::{error, info, warn};
 use crate::{
     api::{self, AccessSettings},
     artifacts::{Artifacts, Limits},
-    backend::{Backends, process},
+    backend::{Backends, ServiceAddresses, process},
     clock::{Clock, SystemClock, entropy},
     config::{Database, Role, Serve},
-    domain::webhook::allow_list::AllowList,
+    domain::{base_url::BaseUrl, webhook::allow_list::AllowList},
     embedded_postgres::DataDir,
     figures::RunFigures,
     http_server,
@@ -144,6 +144,13 @@ async fn serve_with(
     if settings.role != Role::Api {
         isolate_runs(settings, data_dir.path(), &[artifacts_dir, uploads])?;
     }
+    // With port 0 the machine has chosen one.
+    let address = match &listeners.api {
+        Some(listener) => Some(listener.local_addr().context("cannot tell the address listened on")?),
+        None => None,
+    };
+    let service_addresses =
+        ServiceAddresses { public: settings.service_url.clone(), local: address.and_then(local_url) };
     let worker = match settings.role {
         Role::Api => None,
         Role::All | Role::Worker => Some(tokio::spawn(
@@ -152,7 +159,13 @@ async fn serve_with(
                 artifacts.clone(),
                 make_backend(settings, data_dir.path(), artifacts.clone(), vault.clone())?,
                 Arc::clone(&clock),
-                worker_settings(settings, data_dir.path(), vault.clone(), figures.clone())?,
+                worker_settings(
+                    settings,
+                    data_dir.path(),
+                    vault.clone(),
+                    service_addresses,
+                    figures.clone(),
+                )?,
                 Arc::clone(&wakeup),
                 told.clone(),
             )
@@ -173,11 +186,6 @@ async fn serve_with(
             Some(tokio::spawn(dispatcher.run()))
         }
         _ => None,
-    };
-    // With port 0 the machine has chosen one.
-    let address = match &listeners.api {
-        Some(listener) => Some(listener.local_addr().context("cannot tell the address listened on")?),
-        None => None,
     };
     let api = api::Api::new(api::ApiSettings {
         storage: database.storage.clone(),
@@ -323,6 +331,7 @@ fn worker_settings(
     settings: &Serve,
     data_dir: &Path,
     vault: Option<Vault>,
+    service_addresses: ServiceAddresses,
     figures: RunFigures,
 ) -> anyhow::Result<worker::Settings> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -343,8 +352,19 @@ fn worker_settings(
         max_data_cache_bytes: settings.max_data_cache_bytes,
         keep_runs: settings.keep_runs,
         vault,
+        service_addresses,
         figures,
     })
+}
+
+/// How those on this machine reach what listens on an address.
+fn local_url(address: SocketAddr) -> Option<BaseUrl> {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port())).parse().ok()
 }
 
 /// The one line that says that the service is ready, and where.

@@ -20,7 +20,7 @@ use super::{
     staging::{self, StagingError},
 };
 use crate::{
-    backend::{Attempt, Backend},
+    backend::{Attempt, Backend, ServiceAccess},
     domain::{
         compute_target::Engine,
         run::{Act, Cause, Course, Move, Observation, Pause, Status},
@@ -68,6 +68,7 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
         plan: run.plan.clone(),
         backend: run.backend.clone(),
         registry: None,
+        access: access(context, &run),
     };
     info!(run.status = %run.status, "run {} attempt {}: claimed in {}", run.id, run.attempt, run.status);
     let course = Course::new(run.status, run.attempt, run.retries());
@@ -86,6 +87,14 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
             }
         }
     }
+}
+
+/// How the script of a run reaches the service.
+fn access<B>(context: &Context<B>, run: &Run) -> Option<ServiceAccess> {
+    let settings = &context.settings;
+    let vault = settings.vault.as_ref()?;
+    let token = vault.script_token(run.id, run.attempt);
+    Some(ServiceAccess { token, addresses: settings.service_addresses.clone() })
 }
 
 /// Where in its trace a run is, where anybody wants to know. Without it the run's spans stand alone.

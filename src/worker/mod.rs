@@ -33,7 +33,7 @@ pub use node::node_id;
 
 use crate::{
     artifacts::Artifacts,
-    backend::Backend,
+    backend::{Backend, ServiceAddresses},
     clock::{Clock, entropy},
     domain::{collection::Limits, compute_target::Engine, retention::KeepRuns},
     figures::RunFigures,
@@ -76,6 +76,8 @@ pub struct Settings {
     pub keep_runs: Option<KeepRuns>,
     /// Opens what is kept encrypted; without it runs that need such a thing fail.
     pub vault: Option<Vault>,
+    /// Where scripts reach the service.
+    pub service_addresses: ServiceAddresses,
     /// What this worker does is counted here.
     pub figures: RunFigures,
 }

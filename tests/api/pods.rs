@@ -105,9 +105,10 @@ async fn a_token_opens_what_is_its_attempts_and_nothing_else(pool: PgPool) {
     {
         get(&app, &bundle, stranger).await.problem(401, "unauthorized");
     }
-    // What runs in a run may look at it, and at nothing else.
-    get(&app, &format!("/v1/runs/{}", claimed.run.id), &mine).await.ok(200);
-    for elsewhere in ["/v1/runs", "/v1/compute-targets", "/metrics"] {
+    let script = format!("Bearer {}", Vault::new([7; 32]).script_token(claimed.run.id, 1).expose());
+    get(&app, &bundle, &script).await.problem(401, "unauthorized");
+    for elsewhere in [&*format!("/v1/runs/{}", claimed.run.id), "/v1/runs", "/v1/compute-targets", "/metrics"]
+    {
         get(&app, elsewhere, &mine).await.problem(401, "unauthorized");
     }
 }

@@ -3,8 +3,9 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use estimatord::{
-    backend::{AttemptFile, Backend, ExitReason, Observation},
+    backend::{AttemptFile, Backend, ExitReason, Observation, ServiceAccess, ServiceAddresses},
     domain::record::{Record, rank_of},
+    vault::Vault,
 };
 
 use crate::harness::{Lab, content, ended, noted_pids, start, until, with_variable};
@@ -27,6 +28,7 @@ macro_rules! suite {
             what_a_script_logs_is_recorded,
             logs_can_be_read_while_it_runs,
             arguments_arrive_verbatim_and_variables_are_set,
+            a_script_finds_the_service,
             what_cannot_start_says_so,
             removing_leaves_nothing_and_spares_what_runs,
             what_a_run_left_can_be_removed_without_its_attempts,
@@ -260,6 +262,22 @@ pub async fn arguments_arrive_verbatim_and_variables_are_set(lab: &impl Lab) {
     for foreign in ["CARGO_MANIFEST_DIR", "PYTHONDONTWRITEBYTECODE", "DATABASE_URL"] {
         assert!(environment.get(foreign).is_none(), "{foreign} is the service's own");
     }
+}
+
+pub async fn a_script_finds_the_service(lab: &impl Lab) {
+    let (backend, mut attempt) = (lab.backend(), lab.attempt("shows.py", &[]));
+    let token = Vault::new([7; 32]).script_token(attempt.run_id, attempt.number);
+    let url = "http://estimatord.example:8080".parse().ok();
+    let addresses = ServiceAddresses { public: url, local: None };
+    attempt.access = Some(ServiceAccess { token: token.clone(), addresses });
+    start(&backend, &attempt).await;
+    assert_eq!(ended(&backend, &attempt).await.exit_code, Some(0));
+    let outputs = backend.output_files(&attempt).await.unwrap();
+    let seen: serde_json::Value = serde_json::from_str(&content(&outputs, "seen.json")).unwrap();
+    assert_eq!(seen["environment"]["ESTIMATORD_TOKEN"], token.expose());
+    // In pods it is the address that the target names.
+    let url = seen["environment"]["ESTIMATORD_URL"].as_str().unwrap();
+    assert!(url.starts_with("http://"), "{url}");
 }
 
 pub async fn what_cannot_start_says_so(lab: &impl Lab) {

@@ -76,6 +76,7 @@ conforms! {
     what_a_script_logs_is_recorded,
     logs_can_be_read_while_it_runs,
     arguments_arrive_verbatim_and_variables_are_set,
+    a_script_finds_the_service,
     removing_leaves_nothing_and_spares_what_runs,
     what_a_run_left_can_be_removed_without_its_attempts,
 }

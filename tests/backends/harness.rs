@@ -198,6 +198,7 @@ pub fn attempt(script: &str, arguments: &[&str]) -> Attempt {
         },
         backend: compute_target::Backend::process(),
         registry: None,
+        access: None,
     }
 }
 

@@ -278,6 +278,7 @@ impl Kubelet {
         let mut running = process::start(
             pod,
             container,
+            |name, key| self.secret(name, key),
             &root,
             &mounts,
             (&self.service_program, &self.programs),
@@ -393,6 +394,13 @@ impl Kubelet {
         }
     }
 
+    /// A part of a secret that is there.
+    fn secret(&self, name: &str, key: &str) -> String {
+        let object = self.store.get("secrets", name).unwrap_or_else(|| panic!("there is no secret {name}"));
+        let data = object["data"][key].as_str().unwrap_or_else(|| panic!("{name} has no {key}"));
+        String::from_utf8(BASE64_STANDARD.decode(data).unwrap()).unwrap()
+    }
+
     /// Where each of a container's volumes is on this machine; the name of a secret that is missing.
     fn mounts(
         &self,
@@ -401,6 +409,11 @@ impl Kubelet {
         container: &Value,
         plays: &Plays,
     ) -> Result<Vec<(PathBuf, String)>, String> {
+        for variable in container["env"].as_array().into_iter().flatten() {
+            if let Some(secret) = variable["valueFrom"]["secretKeyRef"]["name"].as_str() {
+                self.store.get("secrets", secret).ok_or_else(|| secret.to_owned())?;
+            }
+        }
         let mut mounts = Vec::new();
         for mount in container["volumeMounts"].as_array().into_iter().flatten() {
             let name = mount["name"].as_str().unwrap_or_default();

@@ -84,7 +84,7 @@ pub fn expanded(text: &str, env: &[(String, String)]) -> String {
     out + rest
 }
 
-fn environment(pod: &str, container: &Value) -> Vec<(String, String)> {
+fn environment(pod: &str, container: &Value, secret: impl Fn(&str, &str) -> String) -> Vec<(String, String)> {
     let mut env = vec![
         ("PATH".to_owned(), PATH.to_owned()),
         ("HOSTNAME".to_owned(), pod.to_owned()),
@@ -92,9 +92,14 @@ fn environment(pod: &str, container: &Value) -> Vec<(String, String)> {
     ];
     for variable in container["env"].as_array().into_iter().flatten() {
         let name = variable["name"].as_str().unwrap_or_default().to_owned();
-        let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+        let from = &variable["valueFrom"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let value = match from["fieldRef"]["fieldPath"].as_str() {
             Some("metadata.name") => pod.to_owned(),
             Some(other) => panic!("{other} is not known here"),
+            None if from["secretKeyRef"].is_object() => {
+                secret(&text(&from["secretKeyRef"]["name"]), &text(&from["secretKeyRef"]["key"]))
+            }
             None => expanded(variable["value"].as_str().unwrap_or_default(), &env),
         };
         env.retain(|(known, _)| *known != name);
@@ -107,13 +112,14 @@ fn environment(pod: &str, container: &Value) -> Vec<(String, String)> {
 pub fn start(
     pod: &str,
     container: &Value,
+    secret: impl Fn(&str, &str) -> String,
     root: &Path,
     mounts: &[(PathBuf, String)],
     (program, programs): (&Path, &Path),
     logs: Arc<Logs>,
 ) -> Running {
     fs::create_dir_all(root).unwrap();
-    let env = environment(pod, container);
+    let env = environment(pod, container, secret);
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh"])

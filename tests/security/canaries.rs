@@ -33,6 +33,7 @@ use self::{
     },
 };
 use crate::{
+    collector::Collector,
     own_database::Database,
     service::{Service, data_dir, until},
 };
@@ -182,6 +183,7 @@ fn nothing_leaks(format: &str) {
     let (key, other) = (file("secret.key", KEY), file("other.key", OTHER_KEY));
     let tokens = file("tokens", &format!("alice {TOKEN}\n"));
     let (port, received) = receiver();
+    let collector = Collector::start();
     let allowed = format!("http://127.0.0.1:{port}");
     let place = dir.path().display().to_string();
     let options = [
@@ -197,6 +199,8 @@ fn nothing_leaks(format: &str) {
         &allowed,
         "--datastore-allow",
         NOBODY,
+        "--otlp-endpoint",
+        &collector.address,
     ];
     let mut command = Command::new(env!("CARGO_BIN_EXE_estimatord"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--cancel-grace-seconds", "1", "--log", "trace"]);
@@ -264,6 +268,9 @@ fn nothing_leaks(format: &str) {
     assert!(log.contains("DEBUG"), "it was as talkative as it can be");
     all.are_not_in("the log", log.as_bytes());
     assert!(service.stop().success());
+    let spans = collector.spans();
+    assert!(spans.iter().any(|span| span.name == "run collect"), "runs were traced");
+    all.are_not_in("what the collector of traces was sent", &format!("{spans:?}").into_bytes());
     let mut files = 0;
     files_below(dir.path(), &mut |path, bytes| {
         files += 1;

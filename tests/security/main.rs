@@ -5,6 +5,9 @@
 mod app;
 mod browsers;
 mod canaries;
+// Of the tests of the service from outside.
+#[path = "../service/collector.rs"]
+mod collector;
 mod doctor;
 mod http;
 #[expect(dead_code, reason = "the tests of the service let it die")]

@@ -157,6 +157,38 @@ fn a_run_gets_at_nothing_that_is_not_its_own() {
     assert!(USERS.contains(&got["user"].as_u64().expect("a number")), "{got:#}");
 }
 
+/// With its token a script reads its own run, as long as that lives, and does nothing else; our own command line takes it up.
+#[test]
+fn a_script_reads_its_own_run_and_no_other() {
+    let dir = data_dir();
+    let file = dir.path().join("tokens");
+    fs::write(&file, "root the-token-of-the-operator\n").expect("written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("set");
+    let mut command = default_command(dir.path());
+    command.args(["--api-token-file", file.to_str().expect("UTF-8")]);
+    let mut service = Service::started(command, dir.path());
+    service.token = Some("the-token-of-the-operator".to_owned());
+    let other = submit(&service, "print('other')", &[]);
+    service.until_status(&other, &["Completed"]);
+    let script = "import os, sys, urllib.request, urllib.error\n\
+        def ask(method, path, token=os.environ['ESTIMATORD_TOKEN']):\n\
+        \x20   headers = {'authorization': 'Bearer ' + token} if token else {}\n\
+        \x20   request = urllib.request.Request(os.environ['ESTIMATORD_URL'] + path, method=method, headers=headers)\n\
+        \x20   try: return urllib.request.urlopen(request).status\n\
+        \x20   except urllib.error.HTTPError as error: return error.code\n\
+        own, other = '/v1/runs/' + os.environ['AZUREML_RUN_ID'], '/v1/runs/' + sys.argv[1]\n\
+        print(ask('GET', own), ask('GET', own + '/events'), ask('GET', own, None), ask('GET', other), ask('GET', '/v1/runs'),\n\
+        \x20     ask('POST', own + '/cancel'), ask('GET', own + '/attempts/1/bundle'), ask('PUT', own + '/attempts/1/returned/x'))\n\
+        print(os.environ['ESTIMATORD_TOKEN'])\n";
+    let run = submit(&service, script, &[&other]);
+    service.until_status(&run, &["Completed"]);
+    let log = service.log_text(&run);
+    let (answers, token) = log.trim_end().split_once('\n').expect("two lines");
+    assert_eq!(answers, "200 200 401 401 401 401 401 401");
+    service.token = Some(token.to_owned());
+    assert_eq!(service.call("GET", &format!("/v1/runs/{run}"), None).status, 401, "it has ended");
+}
+
 #[test]
 fn with_landlock_a_run_gets_at_nothing_either() {
     if !is_root() {

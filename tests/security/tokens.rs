@@ -411,7 +411,7 @@ async fn what_runs_in_a_run_sees_that_run_while_it_lives(pool: PgPool) {
     app.start(&claimed).await;
     let id = claimed.run.id;
     let other = if other["id"] == id.to_string() { &run["id"] } else { &other["id"] };
-    let token = Vault::new([7; 32]).attempt_token(id, 1);
+    let token = Vault::new([7; 32]).script_token(id, 1);
     let authorization = format!("Bearer {}", token.expose());
     let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
     let ask = |method: &'static str, path: String| {
@@ -435,12 +435,13 @@ async fn what_runs_in_a_run_sees_that_run_while_it_lives(pool: PgPool) {
     }
     let around = format!("/v1/runs/{id}/../{}", other.as_str().expect("an id"));
     ask("GET", around).await.problem(404, "unknown-route");
-    // That of another attempt, of another run, of another key.
+    // That of its pods, of another attempt, of another run, of another key.
     let vault = Vault::new([7; 32]);
     for wrong in [
-        vault.attempt_token(id, 2),
-        vault.attempt_token(RunId::from_uuid(uuid::Uuid::nil()), 1),
-        Vault::new([8; 32]).attempt_token(id, 1),
+        vault.attempt_token(id, 1),
+        vault.script_token(id, 2),
+        vault.script_token(RunId::from_uuid(uuid::Uuid::nil()), 1),
+        Vault::new([8; 32]).script_token(id, 1),
     ] {
         let authorization = format!("Bearer {}", wrong.expose());
         let headers = [("authorization", authorization.as_str())];

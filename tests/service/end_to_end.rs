@@ -11,7 +11,7 @@ fn a_definition_becomes_a_finished_run() {
     let script = "import os, sys\n\
                   print('arguments', sys.argv[1:])\n\
                   print('run', os.environ['AZUREML_RUN_ID'], os.environ['AZUREML_ARM_PROJECT_NAME'], os.environ['RATE'])\n\
-                  print('secrets', [k for k in os.environ if k in ('DATABASE_URL', 'ESTIMATORD_TOKEN')])\n\
+                  print('secrets', [k for k in os.environ if k in ('DATABASE_URL', 'ESTIMATORD_SECRET_KEY')])\n\
                   open('outputs/model.txt', 'w').write('weights')\n\
                   open('logs/trace.txt', 'w').write('trace')\n";
     let mut definition = service.definition(script);

@@ -1,5 +1,6 @@
 //! The whole service from outside: the real binary with its own database, over HTTP, as a user sees it.
 
+mod collector;
 mod command_line;
 mod containers;
 mod data;

@@ -47,6 +47,8 @@ pub struct Service {
     log: PathBuf,
     pub base: String,
     http: reqwest::Client,
+    /// What requests are sent with.
+    pub token: Option<String>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -111,7 +113,7 @@ impl Service {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        let mut service = Self { process, log, base: String::new(), http, runtime };
+        let mut service = Self { process, log, base: String::new(), http, token: None, runtime };
         service.base = until("the service is ready", || {
             if let Some(status) = service.process.try_wait().expect("asked") {
                 panic!("the service ended ({status}):\n{}", service.read_log());
@@ -178,7 +180,11 @@ impl Service {
     }
 
     fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method.parse().expect("a method"), format!("{}{path}", self.base))
+        let request = self.http.request(method.parse().expect("a method"), format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     fn answer(&self, request: reqwest::RequestBuilder) -> Answer {

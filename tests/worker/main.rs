@@ -73,6 +73,7 @@ impl Stage {
             limits: Limits { log_bytes: 1000, log_files: 10, output_bytes: 1000, output_files: 10 },
             max_data_cache_bytes: 1000,
             keep_runs: None,
+            service_addresses: Default::default(),
             vault: Some(Vault::new([7; 32])),
             figures: self.figures.clone(),
         };

@@ -1,4 +1,4 @@
-//! The token of an attempt, which what runs inside it carries: it opens its own run, to be read, while that lives.
+//! The token of an attempt's script, which what runs inside it carries: it opens its own run, to be read, while that lives.
 
 use axum::http::{Method, header, request::Parts};
 
@@ -8,10 +8,10 @@ use crate::{
         access::{Credential, Principal, Scope},
         ids::RunId,
     },
-    vault::is_of_attempt,
+    vault::is_of_script,
 };
 
-/// The caller that a request is sent by from within a run. None when it carries no token of an attempt. `may_ask` is asked before the
+/// The caller that a request is sent by from within a run. None when it carries no token of a script. `may_ask` is asked before the
 /// database is.
 ///
 /// # Errors
@@ -25,7 +25,7 @@ pub async fn run_token(
     let given = given.and_then(|value| value.split_once(' '));
     let Some((scheme, token)) = given else { return Ok(None) };
     let token = token.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") || !is_of_attempt(token) {
+    if !scheme.eq_ignore_ascii_case("bearer") || !is_of_script(token) {
         return Ok(None);
     }
     let (Some(vault), Some(run)) = (&state.vault, run_of(head.uri.path())) else {
@@ -37,7 +37,7 @@ pub async fn run_token(
     // Whoever guesses asks the database as often as anybody asks anything, and no more.
     may_ask().map_err(ApiError::from)?;
     match state.installation.run_owner(run).await? {
-        Some(found) if !found.is_over && vault.is_attempt_token(run, found.attempt, token) => {
+        Some(found) if !found.is_over && vault.is_script_token(run, found.attempt, token) => {
             Ok(Some(Principal {
                 name: format!("run:{run}"),
                 project: found.project,

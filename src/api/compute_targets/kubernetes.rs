@@ -11,6 +11,7 @@ use super::{
 use crate::{
     api::findings::{Members, error_at, escaped, kind_of, nearest},
     domain::{
+        base_url::BaseUrl,
         framework,
         kubernetes::{KubernetesSettings, LowPriority, Toleration},
     },
@@ -95,17 +96,8 @@ fn kubeconfig(members: &mut Members<'_>) -> Option<String> {
 fn service_url(members: &mut Members<'_>) -> Option<String> {
     let form = "the address at which pods reach this service";
     let text = needed(members, "service_url", form)?;
-    let parsed = url::Url::parse(&text).ok();
-    let is_fine = parsed.is_some_and(|url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none()
-    });
-    if is_fine {
-        return Some(text.trim_end_matches('/').to_owned());
+    if let Ok(url) = text.parse::<BaseUrl>() {
+        return Some(url.to_string());
     }
     let message = "`service_url` must be an http or https address without credentials, query and fragment";
     members.refuse(

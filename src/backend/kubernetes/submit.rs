@@ -17,7 +17,10 @@ use crate::{
     clock::{Clock as _, SystemClock},
     domain::{
         container::registry_of,
-        kubernetes::{ATTEMPT_LABEL, Kind, RUN_LABEL, Workload, object_name, registry_secret, token_secret},
+        kubernetes::{
+            ATTEMPT_LABEL, Kind, RUN_LABEL, SCRIPT_TOKEN, Workload, object_name, registry_secret,
+            token_secret,
+        },
         render::{Subject, kubernetes as rendering},
     },
 };
@@ -61,10 +64,14 @@ impl KubernetesBackend {
             json!({"name": secret, "labels": object.metadata.labels, "ownerReferences": [owner]})
         };
         let token = vault.attempt_token(attempt.run_id, attempt.number);
+        let script_token = vault.script_token(attempt.run_id, attempt.number);
         let mut secrets = vec![json!({
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
             "metadata": metadata(&token_secret(&name)),
-            "data": {"token": BASE64_STANDARD.encode(token.expose())},
+            "data": {
+                "token": BASE64_STANDARD.encode(token.expose()),
+                SCRIPT_TOKEN: BASE64_STANDARD.encode(script_token.expose()),
+            },
         })];
         if let Some(login) = &attempt.registry {
             let container = &attempt.plan.environment.container;

@@ -53,5 +53,6 @@ pub(crate) fn attempt() -> Attempt {
         },
         backend: compute_target::Backend::process(),
         registry: None,
+        access: None,
     }
 }

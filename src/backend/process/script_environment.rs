@@ -124,6 +124,9 @@ pub(super) fn environment(
     for (name, value) in with_area(machine, |area| staging::variables(&attempt.plan, area)) {
         set(&name, &value);
     }
+    if let Some(access) = &attempt.access {
+        environment.extend(if in_container { access.elsewhere() } else { access.on_this_machine() });
+    }
     // Last: by these the attempt is known.
     environment.extend(of_the_run(attempt, machine.records, machine.work));
     environment.into_iter().collect()

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, path::Path};
 
 use super::{
     super::{
-        ActualEnvironment, Attempt,
+        ActualEnvironment, Attempt, ServiceAccess,
         process::{
             launch,
             layout::{self, AttemptDir, MPIRUN_LOG, STD_LOG},
@@ -112,6 +112,7 @@ fn variables(steering: &Steering<'_>, service: &[(String, String)]) -> Vec<(Stri
         set("SLURM_STDOUTMODE", rank_log(&attempt.plan, &directory.logs().join("user_logs")));
     }
     variables.extend(script_environment::of_the_run(attempt, &directory.records(), &work));
+    variables.extend(attempt.access.iter().flat_map(ServiceAccess::elsewhere));
     let (data, work) = (launch::text(&directory.data()), launch::text(&work));
     let area = Area { data: &data, work: &work, in_container: false };
     variables.extend(render::data_variables(&attempt.plan, &area));

@@ -16,8 +16,8 @@ pub use self::{
     end::{CANNOT_START, is_worker},
     log::{LogPosition, LogReader},
     names::{
-        ATTEMPT_LABEL, HAND_OVER, MANAGED_BY, PACKAGES, QUEUE_LABEL, RUN_LABEL, SCRIPT, STAGE, WORKER,
-        attempt_name_in, attempt_of, object_name, registry_secret, token_secret,
+        ATTEMPT_LABEL, HAND_OVER, MANAGED_BY, PACKAGES, QUEUE_LABEL, RUN_LABEL, SCRIPT, SCRIPT_TOKEN, STAGE,
+        WORKER, attempt_name_in, attempt_of, object_name, registry_secret, token_secret,
     },
     objects::{
         Condition, ContainerStatus, Event, Involved, Metadata, Pod, PodStatus, Terminated, Workload,

@@ -28,7 +28,10 @@ pub fn object_name(run: RunId, attempt: u32) -> String {
     format!("run-{}-a{attempt}", run.as_uuid().simple())
 }
 
-/// The name of the secret that holds the attempt's token.
+/// The key under which that secret has the script's token.
+pub const SCRIPT_TOKEN: &str = "script-token";
+
+/// The name of the secret that holds the attempt's tokens.
 #[must_use]
 pub fn token_secret(object: &str) -> String {
     format!("{object}-token")

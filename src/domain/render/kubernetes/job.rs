@@ -16,13 +16,15 @@ pub(super) fn manifest(parts: &Parts<'_>) -> Value {
     if !variables.iter().any(|(name, _)| name == "HOME") {
         variables.insert(0, ("HOME".to_owned(), "/tmp".to_owned()));
     }
+    let mut env = pod::env(&variables);
+    env.extend(parts.service.into_iter().flat_map(Service::access));
     let mut container = json!({
         "name": "script",
         "image": pod::image(parts),
         "workingDir": pod::WORK,
         "command": pod::words(&command),
         "args": pod::words(&script),
-        "env": pod::env(&variables),
+        "env": env,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": pod::container_security(true),
         "volumeMounts": pod::mounts(parts),

@@ -74,9 +74,11 @@ fn launcher(parts: &Parts<'_>) -> Value {
     }
     let (own, shared): (Vec<_>, Vec<_>) =
         variables.into_iter().partition(|(name, _)| is_for_ranks_only(name));
+    let mut env = pod::env(&shared);
+    env.extend(parts.service.into_iter().flat_map(Service::access));
     // Ranks are started over ssh, which brings no variables along.
-    for (name, _) in &shared {
-        words.extend(["-x".to_owned(), name.clone()]);
+    for name in env.iter().filter_map(|variable| variable["name"].as_str()) {
+        words.extend(["-x".to_owned(), name.to_owned()]);
     }
     if !own.is_empty() {
         words.push("env".to_owned());
@@ -103,7 +105,7 @@ fn launcher(parts: &Parts<'_>) -> Value {
         "image": pod::image(parts),
         "command": pod::words(&command),
         "args": pod::words(&words),
-        "env": pod::env(&shared),
+        "env": env,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": pod::container_security(false),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],

@@ -140,7 +140,7 @@ pub(super) fn variables(parts: &Parts<'_>) -> Vec<(String, String)> {
     list
 }
 
-pub(super) fn env(variables: &[(String, String)]) -> Value {
+pub(super) fn env(variables: &[(String, String)]) -> Vec<Value> {
     variables.iter().map(|(name, value)| json!({"name": name, "value": literal(value)})).collect()
 }
 

@@ -10,8 +10,8 @@ use crate::domain::{
     environment::{EnvironmentKind, Substitution},
     ids::RunId,
     kubernetes::{
-        ATTEMPT_LABEL, HAND_OVER, KubernetesSettings, LowPriority, MANAGED_BY, QUEUE_LABEL, RUN_LABEL, STAGE,
-        Toleration, object_name, registry_secret, token_secret,
+        ATTEMPT_LABEL, HAND_OVER, KubernetesSettings, LowPriority, MANAGED_BY, QUEUE_LABEL, RUN_LABEL,
+        SCRIPT_TOKEN, STAGE, Toleration, object_name, registry_secret, token_secret,
     },
     node_size::NodeSize,
     plan::{InputMode, Launcher, Plan},
@@ -173,6 +173,15 @@ impl Service<'_> {
 
     pub(super) fn registry_secret(&self) -> String {
         registry_secret(&self.name())
+    }
+
+    /// How the script reaches the service: its token is in a secret, of which it sees this part alone.
+    pub(super) fn access(&self) -> [Value; 2] {
+        let token = json!({"secretKeyRef": {"name": token_secret(&self.name()), "key": SCRIPT_TOKEN}});
+        [
+            json!({"name": "ESTIMATORD_URL", "value": literal(&self.settings.service_url)}),
+            json!({"name": "ESTIMATORD_TOKEN", "valueFrom": token}),
+        ]
     }
 
     fn token_mount() -> Value {
