@@ -115,6 +115,11 @@ pub enum ApiError {
     /// No token, or a wrong one.
     #[error("a valid bearer token is needed")]
     Unauthorized,
+    /// Everybody is let in, and this is a page of somebody else's.
+    #[error(
+        "a request without a token is let in from this machine alone, and {0}: use a token, or name its origin with --cors-allow-origin"
+    )]
+    ForeignPage(String),
     /// The caller is known, and may not do that.
     #[error("this needs a token with the scope `{needed}`; this one has `{has}`")]
     InsufficientScope {
@@ -227,7 +232,7 @@ impl ApiError {
             Self::IdempotencyKeyReused => ProblemKind::IdempotencyKeyReused,
             Self::IdempotencyInProgress => ProblemKind::IdempotencyInProgress,
             Self::Range { .. } => ProblemKind::RangeNotSatisfiable,
-            Self::Unauthorized => ProblemKind::Unauthorized,
+            Self::Unauthorized | Self::ForeignPage(_) => ProblemKind::Unauthorized,
             Self::InsufficientScope { .. } => ProblemKind::InsufficientScope,
             Self::IssuerUnavailable => ProblemKind::IssuerUnavailable,
             Self::QueueFull { .. } => ProblemKind::QueueFull,
@@ -300,7 +305,7 @@ impl ApiError {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         match self {
-            Self::Unauthorized => {
+            Self::Unauthorized | Self::ForeignPage(_) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Self::InsufficientScope { needed, .. } => {

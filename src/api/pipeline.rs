@@ -22,7 +22,10 @@ use super::{
     request_id::{self, X_REQUEST_ID},
     state::{ApiState, Shared},
 };
-use crate::{domain::access::Principal, traces};
+use crate::{
+    domain::access::{Credential, Principal},
+    traces,
+};
 
 /// How long an ordinary request may take. Uploads, long polls and streams are not ordinary.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -171,20 +174,35 @@ pub async fn guard(State(state): State<Shared>, request: Request, next: Next) ->
         head.extensions.insert(principal.clone());
     }
     let needed = operation.map(|(_, needs)| needs);
+    let changes = draft.as_ref().is_some_and(audit::Draft::changes);
     let request = Request::from_parts(head, body);
-    let (answer, allowance) = match state.rates.count(&party) {
-        Ok(allowance) => (let_in(&state, known, needed, request, next).await, allowance),
-        Err(allowance) => {
-            state.metrics.rate_limited();
-            (Err(allowance.into()), allowance)
+    let answering = async move {
+        let (answer, allowance) = match state.rates.count(&party) {
+            Ok(allowance) => (let_in(&state, known, needed, request, next).await, allowance),
+            Err(allowance) => {
+                state.metrics.rate_limited();
+                (Err(allowance.into()), allowance)
+            }
+        };
+        let mut response = answer.unwrap_or_else(ApiError::into_response);
+        if let Some(draft) = draft {
+            draft.finish(&state, response.status(), &party).await;
         }
+        allowance.write(response.headers_mut());
+        response
     };
-    let mut response = answer.unwrap_or_else(ApiError::into_response);
-    if let Some(draft) = draft {
-        draft.finish(&state, response.status(), &party).await;
+    if changes { to_the_end(answering).await } else { answering.await }
+}
+
+/// Goes on although the caller goes away: what was begun is done, or not, and the trail says which.
+async fn to_the_end(answering: impl Future<Output = Response> + Send + 'static) -> Response {
+    let placed = request_id::at_place(request_id::place(), answering);
+    match tokio::spawn(placed.in_current_span()).await {
+        Ok(response) => response,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends, and with it whoever waits.
+        Err(error) => ApiError::Internal(error.to_string()).into_response(),
     }
-    allowance.write(response.headers_mut());
-    response
 }
 
 /// Who sent a request; none where that is nobody's business, and for the pods of attempts, whose token their operations look at.
@@ -201,7 +219,13 @@ async fn identify(
     if let Some(principal) = run_token(state, head, may_ask).await? {
         return Ok(Some(principal));
     }
-    state.access.identify(&head.headers, address, &*state.clock, &state.rates).await.map(Some)
+    let principal = state.access.identify(&head.headers, address, &*state.clock, &state.rates).await?;
+    if principal.credential == Credential::None
+        && let Some(why) = auth::why_foreign(&head.method, &head.headers, &state.cors_origins)
+    {
+        return Err(ApiError::ForeignPage(why));
+    }
+    Ok(Some(principal))
 }
 
 /// Whether a request's head is of a size that anybody has a use for.

@@ -1,6 +1,7 @@
 //! What every backend must do (`conformance`), asked of each of them, and what only one does.
 
 mod builds;
+mod builds_as_user;
 mod conda;
 mod conformance;
 mod containers;

@@ -15,7 +15,7 @@ use sqlx::PgPool;
 
 use crate::{
     app::{TestApp, callers, tar},
-    service::{Service, data_dir},
+    service::{Service, data_dir, until},
 };
 
 #[sqlx::test(migrator = "MIGRATOR")]
@@ -147,9 +147,11 @@ fn told(service: &Service, bytes: &[u8]) -> String {
 fn no_request_hides_in_another() {
     let dir = data_dir();
     let service = Service::start(dir.path());
-    let hidden = "GET /v1/caller HTTP/1.1\r\nHost: x\r\nX-Request-Id: smuggled\r\nConnection: close\r\n\r\n";
+    let hidden =
+        "GET /v1/caller HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: smuggled\r\nConnection: close\r\n\r\n";
     let length = hidden.len();
-    let post = "POST /v1/estimators/validate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    let post =
+        "POST /v1/estimators/validate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     let attacks = [
         (
             "two lengths",
@@ -174,14 +176,19 @@ fn no_request_hides_in_another() {
             "a chunk of any size",
             format!("{post}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{hidden}"),
         ),
-        ("a zero byte in a header", format!("GET /v1/runs HTTP/1.1\r\nHost: x\r\nX-A: b\0c\r\n\r\n{hidden}")),
+        (
+            "a zero byte in a header",
+            format!("GET /v1/runs HTTP/1.1\r\nHost: localhost\r\nX-A: b\0c\r\n\r\n{hidden}"),
+        ),
         (
             "a line in a header",
-            format!("GET /v1/runs HTTP/1.1\r\nHost: x\r\nX-A: b\rX-Request-Id: smuggled\r\n\r\n{hidden}"),
+            format!(
+                "GET /v1/runs HTTP/1.1\r\nHost: localhost\r\nX-A: b\rX-Request-Id: smuggled\r\n\r\n{hidden}"
+            ),
         ),
         (
             "a line in the path",
-            format!("GET /v1/runs\r\nX-Request-Id: smuggled HTTP/1.1\r\nHost: x\r\n\r\n{hidden}"),
+            format!("GET /v1/runs\r\nX-Request-Id: smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}"),
         ),
         ("no version", format!("GET /v1/runs\r\n\r\n{hidden}")),
     ];
@@ -191,11 +198,11 @@ fn no_request_hides_in_another() {
         assert!(!answer.starts_with("HTTP/1.1 200"), "{what}: {answer}");
     }
     // What is honest goes on: two requests on one connection are two answers.
-    let honest = format!("GET /v1/caller HTTP/1.1\r\nHost: x\r\n\r\n{hidden}");
+    let honest = format!("GET /v1/caller HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}");
     let answer = told(&service, honest.as_bytes());
     assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
     // Header names and values that come back in answers are the caller's own request id at most, and that is a plain word.
-    let split = "GET /v1/caller HTTP/1.1\r\nHost: x\r\nX-Request-Id: a b%0d%0aSet-Cookie: x\r\nConnection: close\r\n\r\n";
+    let split = "GET /v1/caller HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a b%0d%0aSet-Cookie: x\r\nConnection: close\r\n\r\n";
     assert!(!told(&service, split.as_bytes()).contains("Set-Cookie"));
     assert_eq!(service.call("GET", "/readyz", None).status, 200);
 }
@@ -209,4 +216,44 @@ fn who_sends_too_much_is_told_so_while_it_sends() {
         let answer = service.send("POST", "/v1/snapshots", Some(("application/x-tar", large.clone())));
         assert_eq!(answer.status, 413, "{}", answer.text());
     }
+}
+
+/// Whoever goes away without waiting for the answer has done what the trail says, and nothing that it does not say.
+#[test]
+fn a_change_is_in_the_trail_although_its_caller_went_away() {
+    let dir = data_dir();
+    let service = Service::start(dir.path());
+    let address = service.base.trim_start_matches("http://").to_owned();
+    let body = json!({"url": "file:///usr/share"}).to_string();
+    for number in 0..200 {
+        let mut stream = TcpStream::connect(&address).expect("connected");
+        let head = format!(
+            "PUT /v1/datastores/gone{number} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all((head + &body).as_bytes()).expect("sent");
+        // And closed, whatever the service is at.
+    }
+    let names = |path: &str, of: &dyn Fn(&serde_json::Value) -> String| {
+        let (mut found, mut cursor) = (std::collections::BTreeSet::new(), String::new());
+        loop {
+            let page = service.call("GET", &format!("{path}?limit=200{cursor}"), None).json();
+            found.extend(page["items"].as_array().expect("a list").iter().map(of));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return found,
+            }
+        }
+    };
+    let made = until("something was made", || {
+        let made = names("/v1/datastores", &|one| {
+            format!("/v1/datastores/{}", one["name"].as_str().expect("a name"))
+        });
+        (!made.is_empty()).then_some(made)
+    });
+    until("the trail has all of it", || {
+        let told = names("/v1/audit-events", &|one| one["path"].as_str().expect("a path").to_owned());
+        made.is_subset(&told).then_some(())
+    });
 }

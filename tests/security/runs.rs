@@ -157,6 +157,43 @@ fn a_run_gets_at_nothing_that_is_not_its_own() {
     assert!(USERS.contains(&got["user"].as_u64().expect("a number")), "{got:#}");
 }
 
+/// A package of the source tree runs code while it is built: as the run's user, and not as the service.
+#[test]
+fn slow_a_package_gets_at_nothing_while_it_is_built() {
+    if !is_root() {
+        return;
+    }
+    let (dir, notes) = (data_dir(), notes());
+    let service = start(dir.path(), &[]);
+    let told = json!({"data_dir": dir.path(), "notes": notes.path(), "service": service.pid()});
+    let backend = include_str!("scripts/build_backend.py").replace("@TOLD@", &told.to_string());
+    let project = "[build-system]\nrequires = []\nbuild-backend = \"spy\"\nbackend-path = [\".\"]\n";
+    let snapshot = service.upload(&[
+        ("train.py", "import spied\nprint(spied.WORD)\n"),
+        ("pkg/spy.py", &backend),
+        ("pkg/pyproject.toml", project),
+    ]);
+    let definition = json!({"source_directory": snapshot, "compute_target": "local", "entry_script": "train.py",
+        "use_docker": false, "pip_packages": ["spied @ file:./pkg"]});
+    let run = service.submit(&definition);
+    let ended = until("the run has ended", || {
+        let run = service.run(&run);
+        (!run["finished_at"].is_null()).then_some(run)
+    });
+    let got =
+        fs::read_to_string(notes.path().join("got")).unwrap_or_else(|error| panic!("{error}: {ended:#}"));
+    let mut users = std::collections::BTreeSet::new();
+    for line in got.lines() {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["got"], json!([]), "{line:#}");
+        users.insert(line["user"].as_u64().expect("a number"));
+    }
+    assert!(users.len() == 1 && users.iter().all(|user| USERS.contains(user)), "{users:?}");
+    assert_eq!(ended["status"], "Completed", "{ended:#}");
+    assert_eq!(service.log_text(&run), "built\n");
+    answers(&service);
+}
+
 /// With its token a script reads its own run, as long as that lives, and does nothing else; our own command line takes it up.
 #[test]
 fn a_script_reads_its_own_run_and_no_other() {

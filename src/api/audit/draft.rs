@@ -65,6 +65,12 @@ impl Draft {
         })
     }
 
+    /// Whether the request was to change something.
+    #[must_use]
+    pub const fn changes(&self) -> bool {
+        self.changes
+    }
+
     /// Adds it to the trail, if what came of it belongs there.
     pub async fn finish(self, state: &ApiState, status: StatusCode, party: &Party) {
         let was_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);

@@ -5,6 +5,7 @@ mod jwks;
 mod made_tokens;
 pub mod oidc;
 mod operations;
+mod origin;
 pub mod run_tokens;
 mod verifier;
 
@@ -18,6 +19,7 @@ use axum::{
 pub use self::{
     file_tokens::FileTokens,
     operations::{Needs, Operations, needs_of, only_judges},
+    origin::why_foreign,
 };
 use self::{made_tokens::MadeTokens, oidc::Oidc};
 use super::{error::ApiError, rate::Party, rate::Rates};

@@ -223,10 +223,7 @@ impl ProcessBackend {
     /// What it reaches of the file system, where that is restricted.
     fn places(&self, attempt: &Attempt, interpreter: &Path, links: &[PathBuf]) -> io::Result<Places> {
         let (directory, data_dir) = (self.directory(attempt), &self.settings.data_dir);
-        // An installation: `bin` beside `lib`. That of a link as well as that of what it leads to.
-        let installation = |path: &Path| path.parent().and_then(Path::parent).map(Path::to_owned);
-        let real = interpreter.canonicalize().unwrap_or_else(|_| interpreter.to_owned());
-        let mut read: Vec<PathBuf> = [interpreter, &real].into_iter().filter_map(installation).collect();
+        let mut read = installations_of(interpreter);
         read.extend([self.settings.supervisor.clone(), data_dir.join("tools")]);
         read.extend(links.iter().cloned());
         read.retain(|path| path.exists() && path.parent().is_some());
@@ -326,6 +323,13 @@ impl ProcessBackend {
             source,
         })
     }
+}
+
+/// What an interpreter belongs to: `bin` beside `lib`. That of a link as well as that of what it leads to.
+fn installations_of(interpreter: &Path) -> Vec<PathBuf> {
+    let installation = |path: &Path| path.parent().and_then(Path::parent).map(Path::to_owned);
+    let real = interpreter.canonicalize().unwrap_or_else(|_| interpreter.to_owned());
+    [interpreter, &real].into_iter().filter_map(installation).collect()
 }
 
 /// How long after the grace of a cancel a supervisor may be found stopped.

@@ -31,7 +31,7 @@ const INHERITED: [&str; 18] = [
     "CUDA_VISIBLE_DEVICES",
 ];
 /// How the user of a run is called, whatever its number.
-const RUN_USER: &str = "run";
+pub(super) const RUN_USER: &str = "run";
 /// Where programs are looked for when the service itself was told nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What lets more ranks than cores run, as Open MPI 4 and 5 read it from the environment; others do not mind.

@@ -11,7 +11,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{Confinement, Program, apply::Order};
+use super::{
+    Confinement, Program,
+    apply::{ORDER, Order},
+};
 
 /// Starts a program within a confinement by way of `own` binary; `set_up` says where its output goes and the like. The process that
 /// is started is the one that becomes the program.
@@ -31,6 +34,19 @@ pub(in super::super) fn start(
     }
     child.wait()?;
     Err(io::Error::other(said))
+}
+
+/// A command that starts a program within a confinement and leaves its standard input what it is made: what it is told comes in
+/// the environment, which nobody but the service reads and which is gone when the program begins.
+pub(in super::super) fn holding_stdin(
+    own: &Path,
+    confinement: &Confinement,
+    program: Program,
+) -> io::Result<Command> {
+    let order = Order::Become { confinement: Box::new(confinement.clone()), program };
+    let mut command = Command::new(own);
+    command.arg("confine").env_clear().env(ORDER, serde_json::to_string(&order)?);
+    Ok(command)
 }
 
 /// Gives an order to a new process, which is `own` binary, and waits until it is obeyed. Answers what it says of why it could not.

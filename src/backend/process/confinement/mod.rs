@@ -25,8 +25,8 @@ pub use self::{
 pub(super) use self::{
     asking::output,
     disk::{DiskUse, Found, measure},
-    enter::start,
-    ownership::{close_to_others, open_to_all, open_to_user, open_way, take_over},
+    enter::{holding_stdin, start},
+    ownership::{close_to_others, give, open_to_all, open_to_user, open_way, take_back, take_over},
     reach::{closed_to_others, why_closed},
     sandbox::Places,
     sweep::{end_all, remove_left_files},

@@ -1,6 +1,7 @@
 //! Whose the files of an attempt are, and who gets to them.
 
 use std::{
+    collections::HashMap,
     fs, io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
     path::Path,
@@ -42,7 +43,8 @@ pub(in super::super) fn take_over(directory: &AttemptDir, user: u32) -> io::Resu
     Ok(())
 }
 
-fn give(path: &Path, user: u32) -> io::Result<()> {
+/// Gives a user a file, or a directory with all that is in there. What has another name elsewhere stays whose it is.
+pub(in super::super) fn give(path: &Path, user: u32) -> io::Result<()> {
     let mut open = vec![path.to_owned()];
     while let Some(path) = open.pop() {
         let metadata = fs::symlink_metadata(&path)?;
@@ -58,16 +60,51 @@ fn give(path: &Path, user: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes a directory that was a user's, with all that is in there. No process of the user may be left.
+///
+/// # Errors
+/// When something in there has another name elsewhere: it may be somebody else's, or stay in somebody's reach.
+pub(in super::super) fn take_back(directory: &Path) -> io::Result<()> {
+    let service = nix::unistd::geteuid().as_raw();
+    let (mut open, mut linked) = (vec![directory.to_owned()], HashMap::new());
+    while let Some(path) = open.pop() {
+        let metadata = fs::symlink_metadata(&path)?;
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                open.push(entry?.path());
+            }
+        } else if metadata.nlink() > 1 {
+            let (names, _, _) = linked
+                .entry((metadata.dev(), metadata.ino()))
+                .or_insert_with(|| (0_u64, metadata.nlink(), path.clone()));
+            *names += 1;
+            continue;
+        }
+        lchown(&path, Some(service), Some(service))?;
+    }
+    for (names, links, path) in linked.into_values() {
+        if names < links {
+            let text =
+                format!("{} has another name elsewhere: it was not made by an installer", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        lchown(&path, Some(service), Some(service))?;
+    }
+    Ok(())
+}
+
 /// Makes a directory one that everybody may list.
 pub(in super::super) fn open_to_all(directory: &Path) -> io::Result<()> {
     set_mode(directory, 0o755)
 }
 
-/// Takes a file away from everybody else; it need not be there.
+/// Takes a file away from everybody else; it need not be there. A link is left alone: it leads to what is somebody's.
 pub(in super::super) fn close_to_others(file: &Path) -> io::Result<()> {
-    match set_mode(file, 0o600) {
+    match fs::symlink_metadata(file) {
+        Ok(metadata) if metadata.is_file() => set_mode(file, 0o600),
+        Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        set => set,
+        Err(error) => Err(error),
     }
 }
 

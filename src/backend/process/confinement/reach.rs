@@ -37,6 +37,8 @@ pub(in super::super) fn why_closed(path: &Path) -> io::Result<Option<String>> {
 
 /// Whether others get something of what is at a path: read or list it, or pass through it.
 pub(super) fn is_open(path: &Path) -> io::Result<bool> {
+    // One that is given as seen from here has parents too.
+    let path = &std::path::absolute(path)?;
     match path.parent().map(closed_to_others).transpose()?.flatten() {
         Some(_) => Ok(false),
         None => Ok(mode(path)? & 0o007 != 0),
@@ -69,6 +71,7 @@ mod tests {
         set(root, 0o755);
         assert_eq!(closed_to_others(&file).unwrap(), None);
         assert!(is_open(&file).unwrap());
+        assert!(is_open(Path::new("Cargo.toml")).is_ok(), "a path as seen from here");
         set(&inner, 0o700);
         assert_eq!(closed_to_others(&file).unwrap(), Some(inner.clone()));
         assert!(why_closed(&file).unwrap().unwrap().ends_with("/a is closed to other users (mode 700)"));

@@ -17,7 +17,8 @@ use tokio::{io::AsyncReadExt as _, net::unix::pipe, time::Instant};
 
 use super::{
     super::{container::ContainerControl, layout},
-    workshop::Installer,
+    account::Account,
+    workshop::{Installer, Parts},
 };
 use crate::domain::{rules::grammar::pip, secret::Secret};
 
@@ -137,6 +138,17 @@ impl Drop for Contained {
     }
 }
 
+/// Ends what an account has running when it goes out of scope.
+struct OfAccount(Option<Account>);
+
+impl Drop for OfAccount {
+    fn drop(&mut self) {
+        if let Some(account) = self.0.take() {
+            account.end_soon();
+        }
+    }
+}
+
 /// Runs a command to its end, output into the log. The command, and what it starts, holds `lock` open, so that
 /// the lock is not free before all of them are gone, even if this service is killed.
 pub(in super::super) async fn run(
@@ -145,7 +157,11 @@ pub(in super::super) async fn run(
     log: &mut BuildLog,
     deadline: Instant,
 ) -> Result<String, CommandError> {
-    let (mut command, container) = installer.into().into_parts();
+    let Parts { mut command, container, account } = installer.into().into_parts();
+    if let Some(account) = &account {
+        command = account.command(command.as_std())?;
+    }
+    let mut of_account = OfAccount(account);
     if let Some(container) = container.clone() {
         tokio::task::spawn_blocking(move || container.end())
             .await
@@ -186,6 +202,10 @@ pub(in super::super) async fn run(
     drop(group);
     // It was removed when it ended.
     contained.0 = None;
+    if let Some(account) = of_account.0.take() {
+        // What has got away from the group is not left either.
+        tokio::task::spawn_blocking(move || account.end()).await.map_err(io::Error::other)??;
+    }
     let text = String::from_utf8_lossy(&kept).into_owned();
     log.flush()?;
     if status.success() { Ok(text) } else { Err(CommandError::Failed(meaningful(&log.masked(&text)))) }

@@ -1,11 +1,15 @@
 //! What building takes, whichever environment it is: an interpreter, uv, and what uv is told of the service.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use tokio::{process::Command, time::Instant};
 
 use super::{
     super::{super::Substitution, Settings, script_environment},
+    account::Account,
     build::{BuildLog, CommandError},
     interpreters::{self, Interpreter},
     uv,
@@ -52,6 +56,8 @@ pub(super) struct Builder<'a> {
     pub(super) known: &'a interpreters::Known,
     /// The interpreters that are there.
     pub(super) present: Vec<Interpreter>,
+    /// As whom it is built, where that is not the service.
+    pub(super) account: Option<Account>,
     /// The image in which it is built, if it is built for one.
     pub(super) workshop: Option<Workshop<'a>>,
     pub(super) deadline: Instant,
@@ -65,6 +71,7 @@ impl Builder<'_> {
             data_dir: &self.settings.data_dir,
             environment: &self.variables,
             present: &self.present,
+            for_all: self.settings.isolation.users.is_some(),
             deadline: self.deadline,
         };
         match self.workshop {
@@ -81,15 +88,39 @@ impl Builder<'_> {
             None => {
                 let mut command = Command::new(uv);
                 command.current_dir(directory).env_clear().envs(self.variables.iter().cloned());
+                if self.account.is_some() {
+                    // A file with two names could be anybody's.
+                    command.env("UV_LINK_MODE", "copy");
+                }
                 command.into()
             }
         };
         installer.args(["--color", "never", "--no-progress", "--cache-dir"]);
-        match &self.workshop {
-            Some(workshop) => installer.arg(workshop.cache()),
-            None => installer.arg(self.settings.data_dir.join("cache/uv")),
+        match (&self.workshop, &self.account) {
+            (Some(workshop), _) => installer.arg(workshop.cache()),
+            (None, Some(account)) => installer.arg(account.cache()),
+            (None, None) => installer.arg(self.settings.data_dir.join("cache/uv")),
         };
+        installer.account = self.account_for(place, uv);
         installer
+    }
+
+    /// The account that builds at a place with a program.
+    pub(super) fn account_for(&self, place: &Path, program: &Path) -> Option<Account> {
+        let of_program = program.parent().map(Path::to_owned);
+        self.account.clone().map(|account| account.writing(place).reading(of_program))
+    }
+
+    /// Gives the account what is at a place, before it builds there.
+    pub(super) fn give(&self, place: &Path) -> io::Result<()> {
+        self.account.as_ref().map_or(Ok(()), |account| account.give(place))
+    }
+
+    /// Takes it back: from here on nothing at the place changes.
+    pub(super) async fn take_back(&self, place: &Path) -> io::Result<()> {
+        let Some(account) = self.account.clone() else { return Ok(()) };
+        let place = place.to_owned();
+        tokio::task::spawn_blocking(move || account.take_back(&place)).await.map_err(io::Error::other)?
     }
 
     /// The interpreter to build with: one that is there, else one that uv gets.
@@ -188,6 +219,7 @@ mod tests {
             variables: vec![("PATH".into(), "/nowhere".into()), ("HOME".into(), "/nowhere".into())],
             known: &known,
             present: Vec::new(),
+            account: None,
             workshop: None,
             deadline: build::deadline(std::time::Duration::from_secs(60)),
         };

@@ -10,21 +10,26 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::{
-    BuildLog, CommandError, build,
+    BuildLog, CommandError, account, build,
     builder::Builder,
     find_program,
     inside::Inside,
     interpreters,
+    interpreters::Interpreter,
     requirements::Found,
     resolution::{self, content_key},
     site::{Built, Claim, Site},
     substitutions::{Asks, requirement_name},
     wanted::Wanted,
+    workshop::Installer,
 };
 use crate::{
     backend::{
         ActualEnvironment, Attempt,
-        process::layout::{self, AttemptDir},
+        process::{
+            files,
+            layout::{self, AttemptDir},
+        },
     },
     domain::conda::{self, CondaTool, Creation, create_arguments},
 };
@@ -123,18 +128,24 @@ pub(super) async fn prepare(
                     None => None,
                 };
                 let steering = Steering { alias, glibc };
+                builder.give(site.root())?;
                 create(&program, &creation, &steering, builder, &lock, &mut log).await?;
                 let python = match image {
                     Some(inside) => inside.query(&site.interpreter(), site.root()).await?,
-                    None => interpreters::query(&site.interpreter(), &builder.variables).await.ok_or_else(
-                        || CommandError::Failed("the environment has no Python 3 that answers".to_owned()),
-                    )?,
+                    None => query(&site, builder).await?.ok_or_else(|| {
+                        CommandError::Failed("the environment has no Python 3 that answers".to_owned())
+                    })?,
                 };
                 let image = image.map(|inside| inside.image.id.clone());
                 let wanted = Wanted { asks: asks.clone(), found, python, image, source: work };
                 install(&site, &wanted, builder, &lock, &mut log).await
             };
             let built = built.await;
+            if builder.account.is_some() {
+                // What is there twice, linked, has one name afterwards.
+                files::remove_tree(&cache(builder))?;
+                builder.take_back(site.root()).await?;
+            }
             (site.conclude(built, &mut log).await?, false)
         }
     };
@@ -201,11 +212,12 @@ async fn create(
 ) -> Result<(), CommandError> {
     let arguments = create_arguments(creation);
     log.line(&format!("Running {} ({}): {}", program.tool.name(), program.version, arguments.join(" ")))?;
-    let cache = builder.settings.data_dir.join("cache/conda");
+    let cache = cache(builder);
     layout::create_private_dir(&cache)?;
     // An empty file: the configuration of whoever the service runs as is nobody else's.
     let configuration = cache.join("condarc");
     fs::write(&configuration, "")?;
+    builder.give(&cache)?;
     let mut command = Command::new(&program.path);
     command.args(arguments).env_clear().envs(builder.variables.iter().cloned());
     command.env("MAMBA_ROOT_PREFIX", &cache).env("CONDA_PKGS_DIRS", cache.join("pkgs"));
@@ -216,7 +228,29 @@ async fn create(
     if let Some(alias) = steering.alias {
         command.env("CONDA_CHANNEL_ALIAS", alias).env("MAMBA_CHANNEL_ALIAS", alias);
     }
-    build::run(command, lock, log, builder.deadline).await.map(|_| ())
+    let mut installer = Installer::from(command);
+    let place = Path::new(creation.prefix).parent().unwrap_or(&cache);
+    installer.account = builder.account_for(place, &program.path);
+    build::run(installer, lock, log, builder.deadline).await.map(|_| ())
+}
+
+/// Where packages are kept: for all, or for one build alone, where that has an account of its own.
+fn cache(builder: &Builder<'_>) -> PathBuf {
+    match &builder.account {
+        Some(account) => account.cache().with_file_name("conda"),
+        None => builder.settings.data_dir.join("cache/conda"),
+    }
+}
+
+/// Asks the interpreter that was just installed who it is.
+async fn query(site: &Site, builder: &Builder<'_>) -> io::Result<Option<Interpreter>> {
+    let interpreter = site.interpreter();
+    let Some(account) = builder.account_for(site.root(), &interpreter) else {
+        return Ok(interpreters::query(&interpreter, &builder.variables).await);
+    };
+    let arguments = ["-I", "-c", interpreters::QUERY];
+    let said = account.ask(&interpreter, &arguments, &builder.variables, interpreters::QUERY_TIMEOUT).await?;
+    Ok(said.as_deref().and_then(interpreters::answered))
 }
 
 /// Adds what pip is asked for, and says what there is.
@@ -238,6 +272,7 @@ async fn install(
         install.arg("-c").arg(&placed.constraints).arg("-b").arg(&placed.constraints);
         placed.override_with(&mut install);
         install.args(&wanted.found.arguments);
+        builder.give(site.root())?;
         build::run(install, lock, log, builder.deadline).await?;
     }
     let mut packages: BTreeSet<String> = of_conda(&site.prefix())?.into_iter().collect();
@@ -252,7 +287,7 @@ fn of_conda(prefix: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(prefix.join("conda-meta"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "json") {
-            let Meta { name, version } = serde_json::from_slice(&fs::read(path)?)?;
+            let Meta { name, version } = serde_json::from_str(&account::read(&path)?)?;
             packages.push(format!("{name}=={version}"));
         }
     }

@@ -52,7 +52,12 @@ pub(super) async fn query(path: &Path, environment: &[(String, String)]) -> Opti
     if !output.status.success() {
         return None;
     }
-    serde_json::from_slice(&output.stdout).ok()
+    answered(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// What one answered.
+pub(super) fn answered(said: &str) -> Option<Interpreter> {
+    serde_json::from_str(said.trim()).ok()
 }
 
 /// What interpreters answered, by their files and when these were last changed: each takes a while to answer, and many runs

@@ -1,9 +1,13 @@
 //! An environment that the service builds, or has built before: on the machine, or for an image.
 
-use std::path::Path;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     BuildLog, CommandError,
+    account::Account,
     builder::{Builder, installer_environment},
     conda,
     inside::Inside,
@@ -13,14 +17,15 @@ use super::{
     site::Site,
     substitutions, uv,
     wanted::Wanted,
-    workshop::Workshop,
+    workshop::{Workshop, places_in},
 };
 use crate::{
     backend::{
         ActualEnvironment, Attempt, Substitution,
         process::{
-            ProcessBackend,
+            ProcessBackend, Settings, installations_of,
             layout::{self, AttemptDir},
+            script_environment::RUN_USER,
         },
     },
     domain::{self, plan::Launcher},
@@ -43,11 +48,18 @@ pub(super) async fn prepare(
     asks.substitutions.splice(..0, instead);
     // One of its own for each build: installers leave locks and the like in there, and all of it goes in the end.
     let temporary = tempfile::tempdir_in(layout::scratch(&backend.settings.data_dir)?)?;
+    let mut variables = installer_environment(&backend.service_environment, temporary.path());
+    let account = match image {
+        // A container keeps it away from everything but the environment.
+        Some(_) => None,
+        None => account(backend, attempt, temporary.path(), &mut variables).await?,
+    };
     let mut builder = Builder {
         settings: &backend.settings,
-        variables: installer_environment(&backend.service_environment, temporary.path()),
+        variables,
         known: &backend.interpreters,
         present: Vec::new(),
+        account,
         workshop: None,
         deadline: super::build::deadline(backend.settings.build_timeout),
     };
@@ -66,6 +78,7 @@ pub(super) async fn prepare(
         None => builder.interpreter(asked, asks.chainer, log).await?,
     };
     let image_id = image.map(|inside| inside.image.id.clone());
+    builder.account = builder.account.map(|account| account.reading(installations_of(&python.path)));
     let wanted = Wanted { asks, found, python, image: image_id, source: directory.work() };
     let snapshot = attempt.plan.snapshot_id.as_str();
     let (site, complete, reused) =
@@ -82,6 +95,33 @@ pub(super) async fn prepare(
         container: image.map(Inside::actual),
         image: None,
     })
+}
+
+/// As whom the environment of an attempt is built: its own user, where it has one, and within what it reaches of the files, where that
+/// is restricted.
+async fn account(
+    backend: &ProcessBackend,
+    attempt: &Attempt,
+    temporary: &Path,
+    variables: &mut Vec<(String, String)>,
+) -> Result<Option<Account>, CommandError> {
+    let Settings { data_dir, supervisor, isolation, .. } = &backend.settings;
+    let user = backend.user(attempt).await.map_err(io::Error::other)?;
+    if user.is_none() && !isolation.landlock {
+        return Ok(None);
+    }
+    let named = variables.iter().flat_map(|(_, value)| places_in(value));
+    let mut read: Vec<PathBuf> = named.collect();
+    read.extend([supervisor.clone(), data_dir.join("tools")]);
+    read.retain(|path| path.exists() && path.parent().is_some());
+    let read = isolation.landlock.then_some(read);
+    let account = Account::new(supervisor, data_dir, user, temporary, read)?;
+    // Whoever it is, the home of the service's user is not its own.
+    let home = temporary.to_string_lossy().into_owned();
+    let own = [("HOME", home), ("USER", RUN_USER.to_owned()), ("LOGNAME", RUN_USER.to_owned())];
+    variables.retain(|(name, _)| own.iter().all(|(own, _)| own != name));
+    variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    Ok(Some(account))
 }
 
 /// Reuses what an identical request led to, else resolves it, and builds what that leads to if nobody did before.

@@ -1,5 +1,6 @@
 //! The interpreter and packages of an attempt: built once with uv and kept, or the user's own.
 
+mod account;
 pub(super) mod build;
 mod builder;
 mod conda;
@@ -84,15 +85,25 @@ fn open_to_users(backend: &ProcessBackend, actual: &ActualEnvironment) -> Result
     if backend.settings.isolation.users.is_none() || actual.container.is_some() {
         return Ok(());
     }
-    let Some(root) = actual.built_root().and_then(Path::parent) else { return Ok(()) };
+    let Some((built, root)) = actual.built_root().and_then(|built| Some((built, built.parent()?))) else {
+        return Ok(());
+    };
     let interpreter = Path::new(&actual.interpreter);
     let data_dir = &backend.settings.data_dir;
-    confinement::open_to_all(root)?;
-    if let Some(venv) = actual.built_root() {
-        confinement::close_to_others(&venv.join(UV_LOCK))?;
+    // A package may have put a link in the place of what was built: nothing is opened that it leads to.
+    let real = fs::canonicalize(interpreter)?;
+    let whole = fs::canonicalize(root)?;
+    let (own_data, tools) = (fs::canonicalize(data_dir)?, data_dir.join("tools"));
+    let is_own =
+        real.starts_with(&whole) || fs::canonicalize(tools).is_ok_and(|tools| real.starts_with(tools));
+    if fs::canonicalize(built)?.parent() != Some(&*whole) || (real.starts_with(&own_data) && !is_own) {
+        let said = format!("the interpreter of the environment, {}, leads out of it", interpreter.display());
+        return Err(CommandError::Failed(said));
     }
+    confinement::open_to_all(root)?;
+    confinement::close_to_others(&built.join(UV_LOCK))?;
     confinement::open_way(data_dir, interpreter)?;
-    confinement::open_way(data_dir, &fs::canonicalize(interpreter)?)?;
+    confinement::open_way(data_dir, &real)?;
     match confinement::why_closed(interpreter)? {
         None => Ok(()),
         Some(why) => Err(CommandError::Failed(format!(

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{files, layout},
-    BuildLog, CommandError, build,
+    BuildLog, CommandError, account, build,
     builder::Builder,
     digest,
     interpreters::Interpreter,
@@ -171,8 +171,10 @@ pub(super) async fn resolve(
     placed.override_with(&mut compile);
     compile.args(&wanted.found.arguments);
     compile.arg("--output-file").arg(&output).args(&placed.requirements);
+    builder.give(directory)?;
     build::run(compile, held, log, builder.deadline).await?;
-    let lock = Lock::parse(&fs::read_to_string(&output)?, &placed.directory)?;
+    builder.take_back(directory).await?;
+    let lock = Lock::parse(&account::read(&output)?, &placed.directory)?;
     for line in lock.shown() {
         log.line(&format!("Resolved to: {line}"))?;
     }

@@ -147,6 +147,7 @@ impl Site {
             Claim::There(complete) => Ok((complete, true)),
             Claim::Vacant { lock, mut log } => {
                 let built = self.build(wanted, resolved, builder, &lock, &mut log).await;
+                builder.take_back(&self.root).await?;
                 Ok((self.conclude(built, &mut log).await?, false))
             }
         }
@@ -234,6 +235,7 @@ impl Site {
             command.args(arguments);
             command
         };
+        builder.give(&self.root)?;
         let mut make = command(&["venv", "--no-project", "--no-python-downloads", "--python"]);
         make.arg(&wanted.python.path).arg(self.root.join("venv"));
         build::run(make, lock, log, builder.deadline).await?;

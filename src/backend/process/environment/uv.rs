@@ -10,7 +10,10 @@ use std::{
 use tokio::{process::Command, time::Instant};
 
 use super::{
-    super::{files, layout},
+    super::{
+        confinement::{closed_to_others, open_way, why_closed},
+        files, layout,
+    },
     build::{self, BuildLog, CommandError},
     find_program,
     interpreters::Interpreter,
@@ -29,6 +32,8 @@ pub(super) struct Search<'a> {
     pub(super) environment: &'a [(String, String)],
     /// The interpreters that are there.
     pub(super) present: &'a [Interpreter],
+    /// Whether every user of the machine must be able to run it.
+    pub(super) for_all: bool,
     pub(super) deadline: Instant,
 }
 
@@ -38,7 +43,9 @@ impl Search<'_> {
         if let Some(path) = self.configured()? {
             return Ok(path);
         }
-        if let Some(path) = find_program("uv", self.environment) {
+        if let Some(path) = find_program("uv", self.environment)
+            && (!self.for_all || matches!(closed_to_others(&path), Ok(None)))
+        {
             return Ok(path);
         }
         self.installed("uv", &[], log).await
@@ -54,12 +61,23 @@ impl Search<'_> {
         self.installed("uv-for-images", &options, log).await
     }
 
+    /// Lets every user of the machine get to what the service installed, where they must.
+    fn open_way(&self, program: &Path) -> io::Result<()> {
+        if self.for_all { open_way(self.data_dir, program) } else { Ok(()) }
+    }
+
     fn configured(&self) -> Result<Option<PathBuf>, CommandError> {
         let Some(path) = self.configured else { return Ok(None) };
-        if path.is_file() {
-            Ok(Some(path.to_owned()))
-        } else {
-            Err(CommandError::Failed(format!("the configured uv, {}, is not there", path.display())))
+        if !path.is_file() {
+            let said = format!("the configured uv, {}, is not there", path.display());
+            return Err(CommandError::Failed(said));
+        }
+        match if self.for_all { why_closed(path)? } else { None } {
+            None => Ok(Some(path.to_owned())),
+            Some(why) => Err(CommandError::Failed(format!(
+                "the configured uv, {}, builds as the user of the run, who cannot reach it: {why}",
+                path.display()
+            ))),
         }
     }
 
@@ -74,11 +92,13 @@ impl Search<'_> {
         let own = tools.join(name);
         let program = own.join("bin/uv");
         if program.is_file() {
+            self.open_way(&program)?;
             return Ok(program);
         }
         layout::create_private_dir(&tools)?;
         let lock = lock(&tools.join(format!("{name}.lock")), self.deadline, || Ok(())).await?;
         if program.is_file() {
+            self.open_way(&program)?;
             return Ok(program);
         }
         log.line("uv is not on this machine: installing it with pip, once")?;
@@ -94,6 +114,7 @@ impl Search<'_> {
             match build::run(command, &lock, log, self.deadline).await {
                 Ok(_) => {
                     std::fs::rename(&partial, &own)?;
+                    self.open_way(&program)?;
                     return Ok(program);
                 }
                 // Debian's interpreter comes without; another may have it.

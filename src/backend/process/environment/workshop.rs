@@ -13,6 +13,7 @@ use super::{
         container::{self, ContainerControl, Engine, Image},
         launch,
     },
+    account::Account,
     digest,
 };
 use crate::domain::container::{Mount, Tool, tool_arguments};
@@ -26,19 +27,28 @@ const BUNDLES: [&str; 3] =
 /// A command of the installer, and the container that it runs in.
 pub(in super::super) struct Installer {
     command: Command,
+    /// As whom it runs, where that is not the service.
+    pub(super) account: Option<Account>,
     /// Ended before another one of this name starts, and when the command is given up.
     pub(in super::super) container: Option<ContainerControl>,
 }
 
+/// What running it takes.
+pub(super) struct Parts {
+    pub(super) command: Command,
+    pub(super) container: Option<ContainerControl>,
+    pub(super) account: Option<Account>,
+}
+
 impl From<Command> for Installer {
     fn from(command: Command) -> Self {
-        Self { command, container: None }
+        Self { command, account: None, container: None }
     }
 }
 
 impl Installer {
-    pub(in super::super) fn into_parts(self) -> (Command, Option<ContainerControl>) {
-        (self.command, self.container)
+    pub(super) fn into_parts(self) -> Parts {
+        Parts { command: self.command, container: self.container, account: self.account }
     }
 }
 
@@ -139,7 +149,7 @@ impl<'a> Workshop<'a> {
             name,
             records: self.temporary.clone(),
         };
-        Installer { command, container: Some(container) }
+        Installer { command, account: None, container: Some(container) }
     }
 }
 
@@ -160,7 +170,7 @@ fn passed_on(variables: &[(String, String)]) -> Vec<(String, String)> {
 }
 
 /// The files and directories of the machine that a value names.
-fn places_in(value: &str) -> impl Iterator<Item = PathBuf> {
+pub(super) fn places_in(value: &str) -> impl Iterator<Item = PathBuf> {
     value
         .split([' ', ',', '\n'])
         .map(|word| Path::new(word.strip_prefix("file://").unwrap_or(word)))
