@@ -7,9 +7,11 @@ use estimatord::{
     domain::{
         datastore::{Datastore, DatastoreUrl},
         datastore_access::{Credentials, DatastoreOptions},
+        datastore_places::Places,
     },
 };
 use serde_json::{Map, Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn map(value: Value) -> Map<String, Value> {
     let Value::Object(map) = value else { panic!("{value} is no object") };
@@ -21,7 +23,7 @@ fn store(url: &str, options: Value, credentials: Value) -> Store {
     let kind = datastore.url.kind();
     let options = DatastoreOptions::read(kind, &map(options)).unwrap();
     let credentials = Credentials::read(kind, &map(credentials)).unwrap();
-    open(&datastore, &options, credentials.as_ref()).unwrap()
+    open(&datastore, &options, credentials.as_ref(), &Places::default()).unwrap()
 }
 
 fn variable(name: &str) -> String {
@@ -88,6 +90,51 @@ async fn a_store_is_written_found_and_read(store: &Store) {
     upload(store, "sets/2026", vec![local("a.csv", "changed")], true).await.unwrap();
     let stale = download(store, &file, &directory.path().join("stale")).await.unwrap_err();
     assert!(stale.to_string().contains("changed while it was copied"), "{stale}");
+}
+
+/// A store that sends everybody on to another; what the other was asked.
+async fn sends_on() -> (String, tokio::sync::mpsc::UnboundedReceiver<()>) {
+    let inside = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = inside.local_addr().unwrap();
+    let (asked, was_asked) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = inside.accept().await {
+            asked.send(()).unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\netag: \"a\"\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\nsecret").await;
+        }
+    });
+    let store = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", store.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = store.accept().await {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let answer = format!(
+                "HTTP/1.1 302 Found\r\nlocation: http://{target}/latest/meta-data\r\ncontent-length: 0\r\n\r\n"
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (endpoint, was_asked)
+}
+
+#[tokio::test]
+async fn nobody_is_followed_to_another_place() {
+    let (endpoint, mut was_asked) = sends_on().await;
+    for (url, options) in [
+        ("s3://bucket", json!({"endpoint": endpoint})),
+        ("az://container", json!({"account_name": "acc", "endpoint": endpoint})),
+        ("gs://bucket", json!({"endpoint": endpoint})),
+    ] {
+        let store = store(url, options, json!({}));
+        let file = find(&store, "latest", None).await.unwrap_err();
+        assert!(file.to_string().contains("redirect"), "{url}: {file}");
+        let listed = find(&store, "", None).await.unwrap_err();
+        assert!(listed.to_string().contains("redirect"), "{url}: {listed}");
+        let sent = upload(&store, "", vec![local("a", "1")], true).await.unwrap_err();
+        assert!(sent.to_string().contains("redirect"), "{url}: {sent}");
+    }
+    assert!(was_asked.try_recv().is_err(), "nobody came to the other place");
 }
 
 #[tokio::test]

@@ -236,8 +236,9 @@ pub struct Serve {
     /// [default: nowhere]
     #[arg(long, env = "ESTIMATORD_WEBHOOK_ALLOW", value_name = "RECEIVER", value_delimiter = ',')]
     pub webhook_allow: Vec<webhook::allow_list::Entry>,
-    /// Where datastores may lead, with commas between: folders (`/srv/datasets`) and services (`minio.example.com:9000`, with
-    /// `http://` where it is so); never among the service's own files
+    /// Where datastores may lead, with commas between: folders (`/srv/datasets`), services (`minio.example.com:9000`, with
+    /// `http://` where it is so), and networks that are not public and that other names may lead into (`10.0.0.0/8`); never among
+    /// the service's own files
     /// [default: anywhere, where everybody is let in; where callers show tokens, to the public clouds alone]
     #[arg(long, env = "ESTIMATORD_DATASTORE_ALLOW", value_name = "PLACE", value_delimiter = ',')]
     pub datastore_allow: Option<Vec<datastore_places::Place>>,

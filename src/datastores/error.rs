@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use super::folder::Linked;
+
 /// How many of the files that could not be sent are named.
 const NAMED: usize = 3;
 
@@ -44,6 +46,17 @@ pub enum DataError {
         path: String,
         /// Why.
         detail: String,
+    },
+    /// A link is in the way.
+    #[error(
+        "the datastore `{datastore}` has a symbolic link at `{path}`, and the service follows none: put there what it leads to, or \
+         let the script read it in place (mode `mount` of a path without links, where its own user follows them)"
+    )]
+    Link {
+        /// The datastore.
+        datastore: String,
+        /// Where in it the link is.
+        path: String,
     },
     /// It may not be read or written with these credentials.
     #[error("the datastore `{datastore}` refuses access to `{path}`: {detail}")]
@@ -188,6 +201,11 @@ pub(super) fn of_store(datastore: &str, path: &str, error: &object_store::Error)
     use object_store::Error as E;
     let (datastore, path) = (datastore.to_owned(), path.to_owned());
     let detail = said(error);
+    if let E::PermissionDenied { source, .. } = error
+        && let Some(Linked(link)) = source.downcast_ref()
+    {
+        return DataError::Link { datastore, path: link.clone() };
+    }
     match error {
         E::NotFound { .. } => DataError::Missing { datastore, path },
         E::AlreadyExists { .. } => DataError::Exists { datastore, path },

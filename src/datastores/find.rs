@@ -83,14 +83,7 @@ fn unlisted(store: &Store, folder: &str, error: &object_store::Error) -> DataErr
         } => path,
         error => return of_store(&store.name, folder, error),
     };
-    // A folder of the machine is listed with whole paths without links, percent-encoded or not.
-    let root = store.folder.as_ref().and_then(|root| root.canonicalize().ok());
-    let encoded = root.as_ref().and_then(|root| url::Url::from_file_path(root).ok());
-    let roots = [encoded.map(|url| url.path().to_owned()), root.map(|root| root.display().to_string())];
-    let path = path.trim_start_matches('/');
-    let below = |root: String| path.strip_prefix(root.trim_start_matches('/'))?.strip_prefix('/');
-    let path = roots.into_iter().flatten().find_map(below).unwrap_or(path);
-    DataError::FileName { datastore: store.name.clone(), path: path.to_owned() }
+    DataError::FileName { datastore: store.name.clone(), path: path.clone() }
 }
 
 fn matcher(store: &Store, pattern: &str) -> Result<globset::GlobMatcher, DataError> {

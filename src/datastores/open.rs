@@ -1,21 +1,25 @@
 //! From an address, options and credentials to a store that can be asked.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, fs, path::PathBuf, sync::Arc};
 
 use object_store::{
-    ClientOptions, ObjectStore, RetryConfig,
+    ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
-    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
-    local::LocalFileSystem,
+    gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey},
     path::Path,
 };
 use url::Url;
 
-use super::error::{DataError, said};
+use super::{
+    connector::Connector,
+    error::{DataError, of_store, said},
+    folder::Folder,
+};
 use crate::domain::{
     datastore::{Datastore, DatastoreKind},
     datastore_access::{Credentials, DatastoreOptions},
+    datastore_places::Places,
     secret::Secret,
 };
 
@@ -26,8 +30,8 @@ pub struct Store {
     pub name: String,
     /// Identifies the place: what was copied from it is kept under this.
     pub identity: String,
-    /// Where a folder of this machine lies; none for any other kind.
-    pub folder: Option<PathBuf>,
+    /// A folder of this machine; none for any other kind.
+    folder: Option<Folder>,
     pub(super) inner: Arc<dyn ObjectStore>,
     /// Where in the bucket or container it begins.
     pub(super) prefix: Path,
@@ -40,6 +44,21 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
+    /// Whether it is a folder of this machine.
+    #[must_use]
+    pub const fn is_folder(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// Where a path in it lies on this machine, when it is a folder of it. There is no link in what is answered, nor was one on the way.
+    ///
+    /// # Errors
+    /// When nothing is there, or a link is on the way.
+    pub fn place_of(&self, path: &str) -> Result<Option<PathBuf>, DataError> {
+        let place = self.folder.as_ref().map(|folder| folder.real_path_of(path)).transpose();
+        place.map_err(|error| of_store(&self.name, path, &error))
+    }
+
     /// The key of a path in the datastore.
     pub(super) fn key(&self, path: &str) -> Result<Path, DataError> {
         let parsed = Path::parse(path).map_err(|error| DataError::Path {
@@ -57,14 +76,15 @@ impl Store {
     }
 }
 
-/// Opens a datastore; nothing is asked of it yet.
+/// Opens a datastore where it may be; nothing is asked of it yet.
 ///
 /// # Errors
-/// When its parts do not go together, or a folder is not there.
+/// When its parts do not go together, a folder is not there, or it leads where no datastore may.
 pub fn open(
     datastore: &Datastore,
     options: &DatastoreOptions,
     credentials: Option<&Credentials>,
+    places: &Places,
 ) -> Result<Store, DataError> {
     let name = datastore.name.as_str().to_owned();
     let failed = |detail: String| DataError::Open { datastore: name.clone(), detail };
@@ -73,12 +93,8 @@ pub fn open(
     let identity = format!("{url} {}", options.endpoint.as_deref().unwrap_or_default());
     if kind == DatastoreKind::File {
         let folder = url.to_file_path().map_err(|()| failed("its address is no folder".to_owned()))?;
-        // Its own message names no datastore.
-        let inner = LocalFileSystem::new_with_prefix(&folder).map_err(|_| DataError::Open {
-            datastore: name.clone(),
-            detail: format!("there is no folder {} on this machine", folder.display()),
-        })?;
-        let inner = Arc::new(inner.with_fsync(true));
+        let folder = open_folder(folder, places).map_err(failed)?;
+        let inner = Arc::new(folder.clone());
         return Ok(Store { name, identity, folder: Some(folder), inner, prefix: Path::default() });
     }
     // The clients' TLS has no provider of its own; a second installation finds the first one there.
@@ -86,13 +102,27 @@ pub fn open(
     let bucket = url.host_str().unwrap_or_default();
     let path = percent_encoding::percent_decode_str(url.path()).decode_utf8_lossy();
     let prefix = Path::parse(&path).map_err(|error| failed(error.to_string()))?;
+    let connector = Connector::new(places, is_plain_http(options));
     let inner = match kind {
-        DatastoreKind::S3 => s3(bucket, options, credentials),
-        DatastoreKind::Az => az(bucket, options, credentials),
-        DatastoreKind::File | DatastoreKind::Gs => gs(bucket, options, credentials),
+        DatastoreKind::S3 => s3(bucket, options, credentials, connector),
+        DatastoreKind::Az => az(bucket, options, credentials, connector),
+        DatastoreKind::File | DatastoreKind::Gs => gs(bucket, options, credentials, connector),
     };
     let inner = inner.map_err(|error| failed(said(&error)))?;
     Ok(Store { name, identity, folder: None, inner, prefix })
+}
+
+/// Opens a folder of this machine, if it may be one of a datastore: not by its path, which a script can have made lead elsewhere
+/// since it was registered, but by what it led to.
+fn open_folder(path: PathBuf, places: &Places) -> Result<Folder, String> {
+    let shown = path.display().to_string();
+    let folder = Folder::open(path).map_err(|_| format!("there is no folder {shown} on this machine"))?;
+    let real = folder.real_path().map_err(|error| format!("cannot tell where {shown} is: {error}"))?;
+    let resolve = |path: &str| fs::canonicalize(path).ok().map(|real| real.to_string_lossy().into_owned());
+    places
+        .check_real_folder(&real.to_string_lossy(), resolve)
+        .map_err(|why| format!("{shown} leads to {}: {why}", real.display()))?;
+    Ok(folder)
 }
 
 type Opened = Result<Arc<dyn ObjectStore>, object_store::Error>;
@@ -110,11 +140,17 @@ fn is_plain_http(options: &DatastoreOptions) -> bool {
     options.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
 
-fn s3(bucket: &str, options: &DatastoreOptions, credentials: Option<&Credentials>) -> Opened {
+fn s3(
+    bucket: &str,
+    options: &DatastoreOptions,
+    credentials: Option<&Credentials>,
+    connector: Connector,
+) -> Opened {
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(options.region.as_deref().unwrap_or("us-east-1"))
         .with_allow_http(is_plain_http(options))
+        .with_http_connector(connector)
         .with_retry(retry());
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint);
@@ -134,11 +170,17 @@ fn s3(bucket: &str, options: &DatastoreOptions, credentials: Option<&Credentials
     Ok(Arc::new(builder.build()?))
 }
 
-fn az(container: &str, options: &DatastoreOptions, credentials: Option<&Credentials>) -> Opened {
+fn az(
+    container: &str,
+    options: &DatastoreOptions,
+    credentials: Option<&Credentials>,
+    connector: Connector,
+) -> Opened {
     let mut builder = MicrosoftAzureBuilder::new()
         .with_container_name(container)
         .with_account(options.account_name.as_deref().unwrap_or_default())
         .with_allow_http(is_plain_http(options))
+        .with_http_connector(connector)
         .with_retry(retry());
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
@@ -156,17 +198,27 @@ fn az(container: &str, options: &DatastoreOptions, credentials: Option<&Credenti
     Ok(Arc::new(builder.build()?))
 }
 
-fn gs(bucket: &str, options: &DatastoreOptions, credentials: Option<&Credentials>) -> Opened {
+fn gs(
+    bucket: &str,
+    options: &DatastoreOptions,
+    credentials: Option<&Credentials>,
+    connector: Connector,
+) -> Opened {
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(bucket)
         .with_client_options(ClientOptions::new().with_allow_http(is_plain_http(options)))
+        .with_http_connector(connector)
         .with_retry(retry());
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_base_url(endpoint);
     }
     builder = match credentials {
         Some(Credentials::ServiceAccountKey(key)) => builder.with_service_account_key(Secret::expose(key)),
-        _ => builder.with_config(GoogleConfigKey::SkipSignature, "true"),
+        // Writing asks for a token nevertheless: none, and not that of the machine, which its metadata service would give.
+        _ => {
+            let nobody = StaticCredentialProvider::new(GcpCredential { bearer: String::new() });
+            builder.with_config(GoogleConfigKey::SkipSignature, "true").with_credentials(Arc::new(nobody))
+        }
     };
     Ok(Arc::new(builder.build()?))
 }

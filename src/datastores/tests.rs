@@ -9,6 +9,7 @@ use super::*;
 use crate::domain::{
     datastore::{Datastore, DatastoreUrl},
     datastore_access::{Credentials, DatastoreOptions},
+    datastore_places::Places,
 };
 
 struct Bench {
@@ -37,7 +38,7 @@ impl Bench {
 
     fn store(&self) -> Store {
         let url = url::Url::from_file_path(self.root()).unwrap();
-        open(&datastore(url.as_str()), &DatastoreOptions::default(), None).unwrap()
+        open(&datastore(url.as_str()), &DatastoreOptions::default(), None, &Places::default()).unwrap()
     }
 }
 
@@ -85,7 +86,9 @@ async fn what_is_missing_is_named() {
     let error = find(&store, "sets", Some("sets/*.json")).await.unwrap_err();
     assert_eq!(error.to_string(), "the datastore `mystore` has nothing at `sets/*.json`");
     assert!(matches!(find(&store, "set", None).await, Err(DataError::Missing { .. })), "no prefix of a name");
-    let gone = open(&datastore("file:///gone/for/good"), &DatastoreOptions::default(), None).unwrap_err();
+    let gone =
+        open(&datastore("file:///gone/for/good"), &DatastoreOptions::default(), None, &Places::default())
+            .unwrap_err();
     assert!(gone.to_string().contains("there is no folder /gone/for/good"), "{gone}");
 }
 
@@ -278,7 +281,7 @@ fn every_kind_opens_without_asking_anybody() {
         let serde_json::Value::Object(credentials) = credentials else { unreachable!() };
         let options = DatastoreOptions::read(datastore.url.kind(), &options).unwrap();
         let credentials = Credentials::read(datastore.url.kind(), &credentials).unwrap();
-        open(&datastore, &options, credentials.as_ref())
+        open(&datastore, &options, credentials.as_ref(), &Places::default())
     };
     read("s3", json!({}), json!({"access_key_id": "a", "secret_access_key": "b"})).unwrap();
     read("s3", json!({"endpoint": "http://127.0.0.1:1"}), json!({})).unwrap();

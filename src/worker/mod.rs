@@ -35,7 +35,7 @@ use crate::{
     artifacts::Artifacts,
     backend::{Backend, ServiceAddresses},
     clock::{Clock, entropy},
-    domain::{collection::Limits, compute_target::Engine, retention::KeepRuns},
+    domain::{collection::Limits, compute_target::Engine, datastore_places::Places, retention::KeepRuns},
     figures::RunFigures,
     storage::{
         Storage, StorageError,
@@ -72,6 +72,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How much is kept of data from remote datastores.
     pub max_data_cache_bytes: u64,
+    /// Where datastores may lead.
+    pub datastore_places: Places,
     /// How long runs are kept after their end; for ever when none.
     pub keep_runs: Option<KeepRuns>,
     /// Opens what is kept encrypted; without it runs that need such a thing fail.

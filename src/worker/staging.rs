@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Context;
+use super::{Context, Settings};
 use crate::{
     artifacts::Artifacts,
     backend::{Attempt, Backend, StagingArea},
@@ -20,7 +20,7 @@ use crate::{
         staging::{self, Place, Root, components},
     },
     storage::{StorageError, datastores::DatastoreAccess},
-    vault::{Vault, purposes},
+    vault::purposes,
 };
 
 /// Where source trees lie on a datastore that they are staged on.
@@ -69,14 +69,16 @@ pub(in crate::worker) struct Sources {
 }
 
 /// Opens a datastore with its credentials.
-fn open(kept: &Qualified, access: &DatastoreAccess, vault: Option<&Vault>) -> Result<Store, DataError> {
+fn open(kept: &Qualified, access: &DatastoreAccess, settings: &Settings) -> Result<Store, DataError> {
     let datastore = &access.datastore;
     let unusable =
         |detail: String| DataError::Credentials { datastore: datastore.name.as_str().to_owned(), detail };
     let credentials = match &access.sealed_credentials {
         None => None,
         Some(sealed) => {
-            let vault = vault
+            let vault = settings
+                .vault
+                .as_ref()
                 .ok_or_else(|| unusable("this worker has no secret key to decrypt them with".to_owned()))?;
             let purpose = purposes::datastore_credentials(kept);
             let text = vault.open(&purpose, sealed).map_err(|error| unusable(error.to_string()))?;
@@ -86,7 +88,7 @@ fn open(kept: &Qualified, access: &DatastoreAccess, vault: Option<&Vault>) -> Re
             Credentials::read(datastore.url.kind(), &members).map_err(|error| unusable(error.to_string()))?
         }
     };
-    datastores::open(datastore, &access.options, credentials.as_ref())
+    datastores::open(datastore, &access.options, credentials.as_ref(), &settings.datastore_places)
 }
 
 /// Every datastore that is named, open.
@@ -107,7 +109,7 @@ async fn stores<'a, B>(
         let access = found.iter().find(|access| access.datastore.name.as_str() == name);
         let access = access.ok_or_else(|| DataError::NotRegistered(name.clone()))?;
         let kept = project.qualified(&name);
-        stores.insert(name, open(&kept, access, context.settings.vault.as_ref())?);
+        stores.insert(name, open(&kept, access, &context.settings)?);
     }
     Ok(stores)
 }
@@ -167,18 +169,13 @@ async fn how(store: &Store, input: &PlannedInput) -> Result<How, DataError> {
     let (folder, pattern) = staging::folder_and_pattern(input);
     if input.mode != InputMode::Download
         && pattern.is_none()
-        && let Some(root) = &store.folder
+        && let Some(place) = store.place_of(&folder)?
     {
-        let path = root.join(&folder);
-        return if path.exists() {
-            Ok(How::Link(path))
-        } else {
-            Err(DataError::Missing { datastore: store.name.clone(), path: folder })
-        };
+        return Ok(How::Link(place));
     }
     let found = datastores::find(store, &folder, pattern.as_deref()).await?;
     // A copy that the script was promised for itself, and of a folder there is no need for another.
-    let own = input.mode == InputMode::Download || store.folder.is_some();
+    let own = input.mode == InputMode::Download || store.is_folder();
     Ok(if own { How::Copy(found) } else { How::Share(found) })
 }
 

@@ -8,6 +8,7 @@ mod canaries;
 // Of the tests of the service from outside.
 #[path = "../service/collector.rs"]
 mod collector;
+mod datastores;
 mod doctor;
 mod http;
 #[expect(dead_code, reason = "the tests of the service let it die")]

@@ -18,10 +18,10 @@ const USERS: std::ops::RangeInclusive<u64> = 70_000..=79_999;
 /// Somebody without rights, as whom the service runs where it is not to be root. `initdb` wants somebody who has a name.
 const NOBODY: u32 = 65_534;
 /// Told to the service in secret.
-const SECRET: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
+pub(crate) const SECRET: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
 
 /// Whether this can be tested: only root can give runs users of their own.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let is_root = nix::unistd::geteuid().is_root();
     if !is_root {
         eprintln!("not root: what only root can do is not tested");
@@ -30,21 +30,21 @@ fn is_root() -> bool {
 }
 
 /// A data directory as a service that is root makes it: everybody may pass through, nobody look.
-fn data_dir() -> tempfile::TempDir {
+pub(crate) fn data_dir() -> tempfile::TempDir {
     let dir = service::data_dir();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("set");
     dir
 }
 
 /// A service as it is started by default, with a secret in its environment, and with a Python that every user can run.
-fn default_command(data_dir: &Path) -> Command {
+pub(crate) fn default_command(data_dir: &Path) -> Command {
     let mut command = command(data_dir);
     command.env_remove("ESTIMATORD_RUN_UIDS").env("ESTIMATORD_SECRET_KEY", SECRET);
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
     command
 }
 
-fn start(data_dir: &Path, options: &[&str]) -> Service {
+pub(crate) fn start(data_dir: &Path, options: &[&str]) -> Service {
     let mut command = default_command(data_dir);
     command.args(options);
     Service::started(command, data_dir)
@@ -58,7 +58,7 @@ fn refused(mut command: Command) -> String {
 }
 
 /// A place outside of the data directory where everybody may write.
-fn notes() -> tempfile::TempDir {
+pub(crate) fn notes() -> tempfile::TempDir {
     let everybody = fs::Permissions::from_mode(0o777);
     let notes = tempfile::Builder::new().prefix("estimatord-notes-").permissions(everybody).tempdir();
     let notes = notes.expect("made");
@@ -67,14 +67,14 @@ fn notes() -> tempfile::TempDir {
     notes
 }
 
-fn submit(service: &Service, script: &str, arguments: &[&str]) -> String {
+pub(crate) fn submit(service: &Service, script: &str, arguments: &[&str]) -> String {
     let mut definition = service.definition(script);
     let parameters = arguments.iter().map(|argument| ((*argument).to_owned(), json!("")));
     definition["script_params"] = Value::Object(parameters.collect());
     service.submit(&definition)
 }
 
-fn answers(service: &Service) {
+pub(crate) fn answers(service: &Service) {
     assert_eq!(service.call("GET", "/readyz", None).status, 200, "the service is up");
 }
 

@@ -15,6 +15,7 @@ use estimatord::{
     clock::{Clock as _, SystemClock},
     domain::{
         collection::Limits,
+        datastore_places::Places,
         ids::RunId,
         one_off_target::one_off_target,
         plan::OneOffTarget,
@@ -72,6 +73,7 @@ impl Stage {
             listens: true,
             limits: Limits { log_bytes: 1000, log_files: 10, output_bytes: 1000, output_files: 10 },
             max_data_cache_bytes: 1000,
+            datastore_places: Places::default(),
             keep_runs: None,
             service_addresses: Default::default(),
             vault: Some(Vault::new([7; 32])),

@@ -89,12 +89,28 @@ async fn plan_launch(
         }
         None => backend.confinement(attempt, &interpreter, &real).await?,
     };
+    leads_where_it_did(&links)?;
     if confinement.user.is_some() {
         reaches_data(&links)?;
     }
     let failed =
         |source| BackendError::Io { action: format!("start in {}", directory.root().display()), source };
     plan_confined(backend, attempt, environment, directory, confinement, &links).await.map_err(failed)
+}
+
+/// Whether the data still lie where they were found. A container's runtime mounts them, and Landlock's rules are made, as the service:
+/// another script may have put a link on the way since.
+fn leads_where_it_did(links: &[(String, String)]) -> Result<(), BackendError> {
+    for (_, real) in links {
+        let now = fs::canonicalize(real);
+        let now = now.map_err(|source| BackendError::Io { action: format!("look at {real}"), source })?;
+        if now != Path::new(real) {
+            return Err(BackendError::Refused(format!(
+                "the run's data were found in {real}, and by now there is a symbolic link on the way there"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the run's user gets to the folders that its data are links to; it has the rights that everybody has.

@@ -154,6 +154,17 @@ impl AllowList {
         if is_listed { Ok(url) } else { Err(Forbidden::NotListed(asked)) }
     }
 
+    /// Whether a host is listed by itself, with whatever port, and not by a domain that it is below.
+    #[must_use]
+    pub fn names(&self, host: &Host<&str>) -> bool {
+        self.entries.iter().any(|entry| match entry {
+            Entry::Receiver { host: pattern @ (Pattern::Name(_) | Pattern::Address(_)), .. } => {
+                pattern.holds(host)
+            }
+            _ => false,
+        })
+    }
+
     /// Whether a listed name may lead to an address.
     #[must_use]
     pub fn may_lead_to(&self, address: IpAddr) -> bool {
