@@ -11,6 +11,7 @@ mod collector;
 mod datastores;
 mod doctor;
 mod http;
+mod open_files;
 #[expect(dead_code, reason = "the tests of the service let it die")]
 #[path = "../service/own_database.rs"]
 mod own_database;

@@ -40,10 +40,10 @@ for _ in range(3):
     daemon(note)
 if os.fork() == 0:
     linger()
-for directory in ("/tmp", "/var/tmp", "/dev/shm"):
+for directory in sys.argv[2].split(":"):
     os.makedirs("%s/left-by-%d/deeper" % (directory, os.getuid()))
 while len(open(note).readlines() if os.path.exists(note) else []) < 3:
     time.sleep(0.01)
 print(os.getuid(), flush=True)
-if len(sys.argv) > 2:
+if len(sys.argv) > 3:
     time.sleep(60)

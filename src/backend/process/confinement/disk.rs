@@ -9,10 +9,8 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-use super::super::super::attempt_file::open_beneath;
+use super::{super::super::attempt_file::open_beneath, nameless, shared};
 
-/// Directories of everybody's in which a run can leave files as well.
-pub(super) const SHARED: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 /// Directories within directories beyond which nothing is looked at: a run that goes deeper hides what it writes.
 const DEEPEST: usize = 256;
 /// In what `st_blocks` counts, whatever the file system's own blocks are.
@@ -46,12 +44,18 @@ pub(in super::super) fn measure(
 ) -> io::Result<Found> {
     let mut open: Vec<(PathBuf, PathBuf)> = vec![(what.root.to_owned(), PathBuf::new())];
     if let Some(user) = what.user {
-        for (directory, name) in left_by(user)? {
+        for (directory, name) in shared::left_by(user)? {
             open.push((directory, name));
         }
     }
     let (mut seen, mut blocks) = (HashSet::new(), 0_u64);
     let is_counted = |metadata: &fs::Metadata| what.user.is_none_or(|user| metadata.uid() == user);
+    // Each is in as many processes as have it open.
+    for metadata in nameless::files(what.user)? {
+        if is_counted(&metadata) && seen.insert((metadata.dev(), metadata.ino())) {
+            blocks += metadata.blocks();
+        }
+    }
     while let Some((root, path)) = open.pop() {
         if !go_on() {
             return Ok(Found::Interrupted);
@@ -90,19 +94,6 @@ pub(in super::super) fn measure(
         }
     }
     Ok(Found::Bytes(blocks.saturating_mul(BLOCK)))
-}
-
-/// What a user has in the directories of everybody's: directory and name.
-pub(super) fn left_by(user: u32) -> io::Result<Vec<(PathBuf, PathBuf)>> {
-    let mut left = Vec::new();
-    for directory in SHARED.map(Path::new) {
-        for entry in super::super::files::entries(directory)? {
-            if entry.metadata().is_ok_and(|metadata| metadata.uid() == user) {
-                left.push((directory.to_owned(), entry.file_name().into()));
-            }
-        }
-    }
-    Ok(left)
 }
 
 /// Gone since it was seen, no directory any more, or nothing that can be opened (a socket).

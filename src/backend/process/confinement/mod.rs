@@ -6,9 +6,11 @@ mod asking;
 mod check;
 mod disk;
 mod enter;
+mod nameless;
 mod ownership;
 mod reach;
 mod sandbox;
+mod shared;
 mod sweep;
 mod users;
 

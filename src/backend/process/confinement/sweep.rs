@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::{super::descendants, apply::Order, disk, enter};
+use super::{super::descendants, apply::Order, enter, shared};
 
 /// Between two looks at processes that were killed and are not gone yet.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -47,7 +47,7 @@ pub(in super::super) fn end_all(own: &Path, user: u32) -> io::Result<usize> {
     }
 }
 
-fn processes_of(user: u32) -> io::Result<Vec<descendants::Process>> {
+pub(super) fn processes_of(user: u32) -> io::Result<Vec<descendants::Process>> {
     let of_user = |process: &descendants::Process| user_ids(process.pid).contains(&user);
     descendants::living(of_user)
 }
@@ -61,7 +61,7 @@ pub(super) fn user_ids(pid: i32) -> Vec<u32> {
 
 /// Removes what a user has left in everybody's directories. No process of it must be left.
 pub(in super::super) fn remove_left_files(user: u32) -> io::Result<()> {
-    for (directory, name) in disk::left_by(user)? {
+    for (directory, name) in shared::left_by(user)? {
         super::super::files::remove_tree(&directory.join(name))?;
     }
     Ok(())
