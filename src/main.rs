@@ -13,14 +13,23 @@ use estimatord::{
     operate, telemetry,
 };
 
+/// After standard input, output and error.
+const FIRST_INHERITED: i32 = 3;
+
 fn main() -> ExitCode {
     // A container runtime asks for a password by starting this binary under another name.
     let name = std::env::args_os().next().unwrap_or_default();
     if Path::new(&name).file_name() == Some(OsStr::new(process::CREDENTIAL_HELPER)) {
         return process::credential_helper();
     }
+    let command = Cli::parse().command;
+    // What whoever started this has open is for this process alone: neither scripts nor the database inherit it. What `mpirun` gives to a
+    // rank is for the script that this becomes.
+    if !matches!(command, Command::Rank(_)) {
+        close_fds::set_fds_cloexec(FIRST_INHERITED, &[]);
+    }
     // The helpers come first: each is one thread without a runtime.
-    match Cli::parse().command {
+    match command {
         Command::Supervise(args) => process::supervise(args),
         Command::Rank(args) => process::rank(args),
         Command::Confine(args) => process::confine(args),
