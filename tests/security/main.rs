@@ -12,6 +12,7 @@ mod datastores;
 mod doctor;
 mod http;
 mod open_files;
+mod issuers;
 #[expect(dead_code, reason = "the tests of the service let it die")]
 #[path = "../service/own_database.rs"]
 mod own_database;

@@ -1,6 +1,9 @@
 //! The keys of an issuer: fetched when they are needed, kept for a while, fetched anew when a token names one that is not among them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::{
@@ -9,12 +12,13 @@ use jsonwebtoken::{
 };
 use reqwest::{Client, redirect::Policy};
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::sync::{Mutex, OnceCell, RwLock};
+use tokio::sync::{OnceCell, watch};
 use url::Url;
 
 use crate::{api::error::ApiError, domain::oidc::is_trustworthy};
 
-/// After which keys are fetched anew: so long a key that the issuer has withdrawn is still good.
+/// After which keys are fetched anew when they are next needed: so long, and until that has been answered, a key that the issuer has
+/// withdrawn is still good.
 const FRESH: TimeDelta = TimeDelta::minutes(10);
 /// For how long keys are good when the issuer does not answer.
 const KEPT: TimeDelta = TimeDelta::hours(24);
@@ -36,8 +40,15 @@ pub(super) struct Keys {
     given: Option<Url>,
     client: OnceCell<Client>,
     fetched: RwLock<Option<Fetched>>,
-    /// When they were last asked for, whether or not they came. Held while somebody asks: the others wait for that.
-    asked: Mutex<Option<DateTime<Utc>>>,
+    asking: Mutex<Asking>,
+}
+
+#[derive(Default)]
+struct Asking {
+    /// When they were last asked for, whether or not they came.
+    at: Option<DateTime<Utc>>,
+    /// Ends when the last fetch has.
+    under_way: Option<watch::Receiver<()>>,
 }
 
 /// What an issuer says of itself (OpenID Connect Discovery).
@@ -49,59 +60,86 @@ struct Discovered {
 
 impl Keys {
     pub(super) fn new(issuer: String, given: Option<Url>) -> Self {
-        let (client, fetched, asked) = (OnceCell::new(), RwLock::default(), Mutex::default());
-        Self { issuer, given, client, fetched, asked }
+        let (client, fetched, asking) = (OnceCell::new(), RwLock::default(), Mutex::default());
+        Self { issuer, given, client, fetched, asking }
     }
 
-    /// The one key of this name that fits; none when the issuer has none, or several.
+    /// The key of this name, if it fits; none when the issuer has none, or several. Whoever names a key that is known is not kept
+    /// waiting by an issuer that is slow, also when the keys are to be fetched anew; whoever names another waits for the fetch that is
+    /// under way.
     ///
     /// # Errors
     /// When the issuer's keys are not known.
     pub(super) async fn find(
-        &self,
+        self: &Arc<Self>,
         kid: &str,
         now: DateTime<Utc>,
         fits: impl Fn(&Jwk) -> bool,
     ) -> Result<Option<Jwk>, ApiError> {
         let look = |keys: &JwkSet| {
-            let named = keys.keys.iter().filter(|key| key.common.key_id.as_deref() == Some(kid));
-            let mut fitting = named.filter(|key| fits(key));
-            let first = fitting.next().cloned();
-            // Which of two is meant must not depend on their order.
-            if fitting.next().is_some() { None } else { first }
+            let mut named = keys.keys.iter().filter(|key| key.common.key_id.as_deref() == Some(kid));
+            match (named.next(), named.next()) {
+                (Some(only), None) => Some(only).filter(|key| fits(key)).cloned(),
+                // Which of two is meant must not depend on anything but the name.
+                _ => None,
+            }
         };
-        let known = self.known(now, FRESH).await;
-        if let Some(found) = known.as_deref().and_then(look) {
+        if let Some(found) = self.known(now, FRESH).as_deref().and_then(look) {
             return Ok(Some(found));
         }
-        self.ask(now, known.is_none()).await;
-        match self.known(now, KEPT).await {
+        let under_way = self.ask(now);
+        if let Some(found) = self.known(now, KEPT).as_deref().and_then(look) {
+            return Ok(Some(found));
+        }
+        if let Some(mut under_way) = under_way {
+            // Nothing is ever sent: it ends with the fetch.
+            while under_way.changed().await.is_ok() {}
+        }
+        match self.known(now, KEPT) {
             Some(keys) => Ok(look(&keys)),
             None => Err(ApiError::IssuerUnavailable),
         }
     }
 
-    async fn known(&self, now: DateTime<Utc>, age: TimeDelta) -> Option<Arc<JwkSet>> {
-        let fetched = self.fetched.read().await;
+    fn known(&self, now: DateTime<Utc>, age: TimeDelta) -> Option<Arc<JwkSet>> {
+        // What is in it is whole, whoever panicked.
+        let fetched = self.fetched.read().unwrap_or_else(PoisonError::into_inner);
         fetched.as_ref().filter(|fetched| now - fetched.at < age).map(|fetched| Arc::clone(&fetched.keys))
     }
 
-    /// Asks the issuer, unless somebody did a moment ago.
-    async fn ask(&self, now: DateTime<Utc>, is_stale: bool) {
-        let mut asked = self.asked.lock().await;
-        let is_early = asked.is_some_and(|asked| now - asked < PAUSE);
-        // Who waited for the lock finds what was fetched meanwhile.
-        if is_early || (is_stale && self.known(now, FRESH).await.is_some()) {
-            return;
+    /// Has the issuer asked, unless it is being asked or was a moment ago. The answer ends when the asking that is under way has; none
+    /// when none is.
+    fn ask(self: &Arc<Self>, now: DateTime<Utc>) -> Option<watch::Receiver<()>> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = asking.under_way.as_ref().filter(|fetch| fetch.has_changed().is_ok()) {
+            return Some(under_way.clone());
         }
-        *asked = Some(now);
+        if asking.at.is_some_and(|at| now - at < PAUSE) {
+            return None;
+        }
+        let (ends, under_way) = watch::channel(());
+        *asking = Asking { at: Some(now), under_way: Some(under_way.clone()) };
+        let this = Arc::clone(self);
+        // It goes on when whoever had it begun goes away.
+        tokio::spawn(async move {
+            this.refresh(now).await;
+            drop(ends);
+        });
+        Some(under_way)
+    }
+
+    async fn refresh(&self, now: DateTime<Utc>) {
         match self.fetch().await {
-            Ok(keys) => *self.fetched.write().await = Some(Fetched { keys: Arc::new(keys), at: now }),
+            Ok(keys) => {
+                let fetched = Some(Fetched { keys: Arc::new(keys), at: now });
+                *self.fetched.write().unwrap_or_else(PoisonError::into_inner) = fetched;
+            }
             Err(why) => tracing::warn!("the keys of the issuer {} cannot be fetched: {why}", self.issuer),
         }
     }
 
-    async fn fetch(&self) -> Result<JwkSet, String> {
+    /// Asks the issuer.
+    pub(super) async fn fetch(&self) -> Result<JwkSet, String> {
         let address = match &self.given {
             Some(address) => address.clone(),
             None => {

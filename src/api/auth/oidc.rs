@@ -1,5 +1,7 @@
 //! Callers who come with a JWT of the configured issuer.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::Jwk};
 use serde_json::{Map, Value};
@@ -29,10 +31,24 @@ pub struct Settings {
     pub keys: Option<Url>,
 }
 
+impl Settings {
+    /// How many keys the issuer has that signatures are verified with. It is asked now.
+    ///
+    /// # Errors
+    /// Why it does not say.
+    pub async fn usable_keys(&self) -> Result<usize, String> {
+        let keys = Keys::new(self.expected.issuer.clone(), self.keys.clone()).fetch().await?;
+        let is_usable = |key: &&Jwk| {
+            key.common.key_id.is_some() && verifier::ALGORITHMS.iter().any(|algorithm| fits(key, *algorithm))
+        };
+        Ok(keys.keys.iter().filter(is_usable).count())
+    }
+}
+
 /// Knows callers by their JWTs.
 pub(super) struct Oidc {
     expected: Expected,
-    keys: Keys,
+    keys: Arc<Keys>,
 }
 
 /// Whether a token has the form of a JWT.
@@ -44,7 +60,7 @@ impl Oidc {
     pub(super) fn new(settings: Settings) -> Self {
         verifier::install();
         let keys = Keys::new(settings.expected.issuer.clone(), settings.keys);
-        Self { expected: settings.expected, keys }
+        Self { expected: settings.expected, keys: Arc::new(keys) }
     }
 
     /// Who the bearer of a token is. Why one is not let in is in the log, and not in the answer: whoever made it up learns nothing.
