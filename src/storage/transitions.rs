@@ -121,7 +121,8 @@ impl Storage {
         .await?;
         let Some(row) = row else {
             tx.rollback().await?;
-            return self.why_not_written(lease).await;
+            // An end takes the lease with it: one that is there already was written by us, and the answer did not come.
+            return self.why_not_written(lease, terminal.then_some(status)).await;
         };
         let event = events::NewEvent {
             cause: ending.and_then(|e| e.cause),
@@ -224,7 +225,7 @@ impl Storage {
         .await?;
         let Some(row) = row else {
             drop(tx);
-            return self.why_not_written(lease).await;
+            return self.why_not_written(lease, None).await;
         };
         if let Some(reason) = reason {
             let event = noted(lease, (row.event_count, row.attempt, &row.status), "waiting", reason, now)?;
@@ -252,7 +253,7 @@ impl Storage {
         .await?;
         let Some(row) = row else {
             drop(tx);
-            return self.why_not_written(lease).await;
+            return self.why_not_written(lease, None).await;
         };
         let said = "the backend took the order to end it; its processes have their grace";
         let event = noted(lease, (row.event_count, row.attempt, &row.status), "stop_sent", said, now)?;
@@ -261,11 +262,12 @@ impl Storage {
         Ok(Written::Done)
     }
 
-    async fn why_not_written(&self, lease: &Lease) -> Result<Written, StorageError> {
+    async fn why_not_written(&self, lease: &Lease, ended: Option<Status>) -> Result<Written, StorageError> {
         let status = sqlx::query_scalar!(
-            "SELECT status FROM runs WHERE id = $1 AND lease_token = $2",
+            "SELECT status FROM runs WHERE id = $1 AND (lease_token = $2 OR (lease_token IS NULL AND status = $3))",
             lease.run_id.as_uuid(),
             lease.token,
+            ended.map(Status::as_str),
         )
         .fetch_optional(&self.pool)
         .await?;

@@ -89,6 +89,21 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
     }
 }
 
+/// What is to be done next, with what is known of the lease.
+fn next(course: &mut Course, signal: Signal) -> Result<Act, Stop> {
+    // What was written last gave the lease back: that it is not renewed any more is no news.
+    if let leave @ Act::Leave(_) = course.act() {
+        return Ok(leave);
+    }
+    match signal {
+        Signal::Lost => return Err(Stop::LeaseLost),
+        // The database said so: the API has written that status.
+        Signal::CancelRequested => course.cancel_requested(),
+        Signal::Held => {}
+    }
+    Ok(course.act())
+}
+
 /// How the script of a run reaches the service.
 fn access<B>(context: &Context<B>, run: &Run) -> Option<ServiceAccess> {
     let settings = &context.settings;
@@ -131,11 +146,9 @@ struct Driver<'a, B> {
 impl<B: Backend> Driver<'_, B> {
     async fn drive_to_the_end(&mut self) -> Result<Status, Stop> {
         loop {
-            match self.held.signal() {
-                Signal::Lost => return Err(Stop::LeaseLost),
-                // The database said so: the API has written that status.
-                Signal::CancelRequested => self.course.cancel_requested(),
-                Signal::Held => {}
+            if let Act::Leave(status) = next(&mut self.course, self.held.signal())? {
+                self.clean_up().await;
+                return Ok(status);
             }
             if self.context.shutdown.is_cancelled() {
                 return Err(Stop::Shutdown);
@@ -194,10 +207,8 @@ impl<B: Backend> Driver<'_, B> {
                     self.pause(self.length_of(pause)).await;
                     self.course.waited();
                 }
-                Act::Leave(status) => {
-                    self.clean_up().await;
-                    return Ok(status);
-                }
+                // Seen to before anything else.
+                Act::Leave(status) => return Ok(status),
             }
         }
     }
@@ -448,5 +459,26 @@ async fn ship<B: Backend>(
             warn!("run {}: {error}", attempt.run_id);
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::run::Retries;
+
+    #[test]
+    fn whose_run_has_ended_loses_no_lease() {
+        let retries = Retries { max_attempts: 1, on_script_failure: false };
+        let course = |status| Course::new(status, 1, retries);
+        for ended in [Status::Completed, Status::Failed, Status::Canceled, Status::Queued] {
+            for signal in [Signal::Held, Signal::CancelRequested, Signal::Lost] {
+                let found = next(&mut course(ended), signal).ok();
+                assert_eq!(found, Some(Act::Leave(ended)), "{signal:?}");
+            }
+        }
+        assert!(matches!(next(&mut course(Status::Running), Signal::Lost), Err(Stop::LeaseLost)));
+        assert_eq!(next(&mut course(Status::Running), Signal::Held).ok(), Some(Act::Watch));
+        assert_eq!(next(&mut course(Status::Running), Signal::CancelRequested).ok(), Some(Act::Stop));
     }
 }

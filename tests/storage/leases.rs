@@ -234,8 +234,12 @@ async fn an_end_is_written_once(pool: PgPool) {
     let run = storage.of(&Default::default()).get_run(held.run.id).await.expect("read").expect("there");
     assert_eq!((run.status, run.cause), (Status::Failed, Some(Cause::EnvironmentBuildFailed)));
     assert_eq!(run.finished_at, Some(clock.now()));
+    // Whose answer was lost writes it again, and finds it done. Nobody makes another end of it.
+    let again = storage.move_run(&held.lease, Status::Preparing, &end, clock.now()).await.expect("asked");
+    assert_eq!(again, Written::StatusIs(Status::Failed));
+    let other = Move::End { status: Status::Canceled, ending: Ending::default() };
     assert_eq!(
-        storage.move_run(&held.lease, Status::Preparing, &end, clock.now()).await.expect("asked"),
+        storage.move_run(&held.lease, Status::Preparing, &other, clock.now()).await.expect("asked"),
         Written::LeaseLost
     );
     // Not even by hand.
