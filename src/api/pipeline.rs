@@ -23,7 +23,10 @@ use super::{
     state::{ApiState, Shared},
 };
 use crate::{
-    domain::access::{Credential, Principal},
+    domain::{
+        access::{Credential, Principal},
+        token_mask::without_tokens,
+    },
     traces,
 };
 
@@ -45,6 +48,9 @@ pub async fn around(State(state): State<Shared>, mut request: Request, next: Nex
     let instance = id.to_str().unwrap_or_default().to_owned();
     // For everything that reads it further in: the caller's own header may have been missing or unfit.
     request.headers_mut().insert(&X_REQUEST_ID, id.clone());
+    // Whoever mistakes a place for that of a token is not to find it in logs and traces.
+    let shown_method = without_tokens(request.method().as_str()).into_owned();
+    let shown_path = without_tokens(request.uri().path()).into_owned();
     let is_in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -53,12 +59,12 @@ pub async fn around(State(state): State<Shared>, mut request: Request, next: Nex
     let traced = if is_probe(&path) {
         tracing::Span::none()
     } else {
-        traces::of_request(method.as_str(), &route, &instance, given.as_ref())
+        traces::of_request(&shown_method, &route, &instance, given.as_ref())
     };
     let place = traces::place_of(&traced).or(given);
     // On every line, whatever the level is.
     let span = tracing::error_span!(
-        "request", request_id = %instance, http.method = %method, http.route = %route,
+        "request", request_id = %instance, http.method = %shown_method, http.route = %route,
         trace_id = place.map(|place| format!("{:032x}", place.trace_id)),
     );
 
@@ -75,12 +81,13 @@ pub async fn around(State(state): State<Shared>, mut request: Request, next: Nex
         if response.status().is_server_error() {
             traced.record("otel.status_code", "ERROR");
         }
-        let elapsed_milliseconds = elapsed.as_millis();
+        // As 64 bits it is a number in JSON, which larger ones are not.
+        let elapsed_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         // A kubelet asks every few seconds, for ever: that all is well is no news.
         if is_probe(&path) && response.status().is_success() {
-            tracing::debug!(status, elapsed_milliseconds, "{method} {path} answered {status}");
+            tracing::debug!(status, elapsed_milliseconds, "{shown_method} {shown_path} answered {status}");
         } else {
-            tracing::info!(status, elapsed_milliseconds, "{method} {path} answered {status}");
+            tracing::info!(status, elapsed_milliseconds, "{shown_method} {shown_path} answered {status}");
         }
         response
     });

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     clock::{Clock, entropy},
-    domain::{ids::uuid_v7, trace_parent::TraceParent},
+    domain::{ids::uuid_v7, token_mask::without_tokens, trace_parent::TraceParent},
 };
 
 /// The header, in both directions.
@@ -24,7 +24,10 @@ pub fn of(headers: &HeaderMap, clock: &dyn Clock) -> HeaderValue {
 }
 
 fn is_sane(bytes: &[u8]) -> bool {
-    (1..=MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let is_visible = (1..=MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    // It will stand in logs and answers, where no token belongs.
+    is_visible && without_tokens(text) == text
 }
 
 /// Where in the caller's trace a request is, by its `traceparent`, if that is sound.
@@ -59,6 +62,7 @@ mod tests {
         assert!(!is_sane(b""));
         assert!(!is_sane(b"a b"));
         assert!(!is_sane(&[b'x'; 129]));
+        assert!(!is_sane(b"eyJhbGciOiJF.eyJhIjoxfQ.c2ln"), "a token is no id");
     }
 
     #[tokio::test]

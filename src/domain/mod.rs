@@ -44,5 +44,6 @@ pub mod schema;
 pub mod secret;
 pub mod slurm;
 pub mod staging;
+pub mod token_mask;
 pub mod trace_parent;
 pub mod webhook;

@@ -58,6 +58,7 @@ fn every_line_of_a_runs_life_is_an_object_that_says_of_what_it_is() {
             for field in ["request_id", "http.method", "http.route", "status", "elapsed_milliseconds"] {
                 assert!(line.contains_key(field), "{field} of {line:?}");
             }
+            assert!(line["elapsed_milliseconds"].is_u64() && line["status"].is_u64(), "numbers: {line:?}");
             of_requests += 1;
         }
     }

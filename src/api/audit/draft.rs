@@ -17,6 +17,7 @@ use crate::{
         access::{Credential, Principal},
         audit::AuditEvent,
         ids::uuid_v7,
+        token_mask::without_tokens,
     },
 };
 
@@ -58,8 +59,8 @@ impl Draft {
             principal: principal.cloned(),
             address,
             operation: operation.to_owned(),
-            method: head.method.as_str().chars().take(16).collect(),
-            path: path.chars().take(MAX_PATH_CHARACTERS).collect(),
+            method: without_tokens(head.method.as_str()).chars().take(16).collect(),
+            path: without_tokens(path).chars().take(MAX_PATH_CHARACTERS).collect(),
             request_id: request_id.unwrap_or_default().to_owned(),
             changes,
         })

@@ -36,7 +36,25 @@ impl<'a> Caller<'a> {
     pub fn send_unseen(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let method: Method = method.parse().expect("a method");
         let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.token);
-        let request = request.header("content-type", content_type).body(body.to_vec());
+        self.answer_to(request.header("content-type", content_type).body(body.to_vec()))
+    }
+
+    /// Sends a token where none belongs, without one where it does: what was done is refused, and stands in the audit trail.
+    fn misplace(&self, token: &str) {
+        let place = format!("{}/v1/runs/{token}", self.base);
+        for request in [
+            self.http.get(&place),
+            self.http.get(&place).bearer_auth(self.token),
+            self.http.post(format!("{place}/cancel")).bearer_auth(self.token),
+            self.http.get(format!("{}/v1/runs", self.base)).header("x-request-id", token),
+        ] {
+            let (status, answer) = self.answer_to(request);
+            let text = String::from_utf8_lossy(&answer);
+            assert!(status / 100 == 4 && !text.contains(token), "{status} {text}");
+        }
+    }
+
+    fn answer_to(&self, request: reqwest::RequestBuilder) -> (u16, Vec<u8>) {
         self.runtime.block_on(async {
             let answer = request.send().await.expect("an answer");
             let (status, headers) = (answer.status().as_u16(), format!("{:?}\n", answer.headers()));
@@ -159,6 +177,12 @@ pub fn speak(caller: &Caller<'_>, receiver: u16, snapshot: &str) -> Vec<String> 
     let (status, answer) = caller.send_unseen("POST", "/v1/tokens", "application/json", token.as_bytes());
     assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
     ids.push(secret_of(&answer, "token", "estimatord_"));
+    let made = ids.last().expect("just made");
+    for token in
+        [format!("estimatord_{made}"), format!("est-run-v1.{made}"), format!("eyJhbGciOiJF.{made}.{made}")]
+    {
+        caller.misplace(&token);
+    }
     // A run that cannot reach its data, with credentials.
     let mut reads = plain.clone();
     reads["inputs"] = json!([{"type": "DataReference", "datastore": "bucket", "data_reference_name": "given",
