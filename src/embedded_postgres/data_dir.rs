@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,14 @@ use super::Error;
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+/// The service that has a data directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// Where it listens; none when it has not said so yet.
+    pub addresses: Vec<SocketAddr>,
 }
 
 impl DataDir {
@@ -56,26 +64,39 @@ impl DataDir {
             Err(TryLockError::Error(source)) => return Err(unusable(&lock_path)(source)),
         }
         write_pid(&mut lock).map_err(unusable(&lock_path))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
-    /// Whether a service has it now. Nothing is made.
+    /// Says where the service listens, to whoever looks after it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note_addresses(&self, addresses: &[SocketAddr]) -> io::Result<()> {
+        let lines: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+        (&self.lock).write_all(lines.as_bytes())
+    }
+
+    /// The service that has it now. Nothing is made.
     ///
     /// # Errors
     /// When its lock cannot be looked at.
-    pub fn is_held(path: &Path) -> Result<bool, Error> {
+    pub fn holder(path: &Path) -> Result<Option<Holder>, Error> {
         let lock_path = path.join("service.lock");
         let unusable = |source| Error::DataDirUnusable { path: lock_path.clone(), source };
-        let lock = match OpenOptions::new().read(true).open(&lock_path) {
+        let mut lock = match OpenOptions::new().read(true).open(&lock_path) {
             Ok(lock) => lock,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unusable(error)),
         };
         match lock.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(source)) => Err(unusable(source)),
+            Ok(()) => return Ok(None),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
+        let mut text = String::new();
+        lock.read_to_string(&mut text).map_err(unusable)?;
+        // After the line with its process id.
+        Ok(Some(Holder { addresses: text.lines().skip(1).filter_map(|line| line.parse().ok()).collect() }))
     }
 
     /// The directory: absolute, without symbolic links.
@@ -123,7 +144,7 @@ fn write_pid(lock: &mut File) -> io::Result<()> {
 fn read_pid(lock: &mut File) -> Option<u32> {
     let mut text = String::new();
     lock.read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+    text.lines().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -147,9 +168,15 @@ mod tests {
         let held = DataDir::lock(&dir).unwrap();
         let refused = DataDir::lock(&dir).unwrap_err().to_string();
         assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
-        assert!(DataDir::is_held(&dir).unwrap());
+        assert_eq!(DataDir::holder(&dir).unwrap(), Some(Holder::default()));
+        let addresses = ["127.0.0.1:8080".parse().unwrap(), "[::]:9090".parse().unwrap()];
+        held.note_addresses(&addresses).unwrap();
+        assert_eq!(DataDir::holder(&dir).unwrap(), Some(Holder { addresses: addresses.to_vec() }));
+        let refused = DataDir::lock(&dir).unwrap_err().to_string();
+        assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
         drop(held);
-        assert!(!DataDir::is_held(&dir).unwrap() && !DataDir::is_held(scratch.path()).unwrap());
+        assert_eq!(DataDir::holder(&dir).unwrap(), None);
+        assert_eq!(DataDir::holder(scratch.path()).unwrap(), None);
         DataDir::lock(&dir).unwrap();
     }
 }

@@ -41,7 +41,7 @@ use server::Server;
 use socket::SocketDir;
 
 pub use child::{PostgresChild, postgres_child};
-pub use data_dir::DataDir;
+pub use data_dir::{DataDir, Holder};
 pub use error::Error;
 pub use serve_only::{ServePostgresOnly, serve_postgres_only};
 

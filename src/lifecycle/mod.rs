@@ -1,12 +1,13 @@
 //! The life of the service: what is started in which order, and stopped in which.
 
 pub(crate) mod access;
+pub(crate) mod isolation;
 mod tokens;
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -17,7 +18,6 @@ use nix::{
     sys::{
         prctl::set_dumpable,
         resource::{Resource, getrlimit, setrlimit},
-        stat::{Mode, umask},
     },
     unistd::{Uid, gethostname},
 };
@@ -100,6 +100,7 @@ pub async fn serve(settings: &Serve, log_filter: &LogFilter) -> anyhow::Result<E
     let data_dir = installation::lock_data_dir(&settings.database)?;
     // Before anything takes long, so that a port in use is said at once.
     let listeners = Listeners::open(settings).await?;
+    data_dir.note_addresses(&listeners.addresses()?).context("cannot note where the service listens")?;
     let stop = stop_signal()?;
     // Dropping the start half-way stops what it had started.
     let mut database = tokio::select! {
@@ -142,7 +143,7 @@ async fn serve_with(
     let figures = RunFigures::default();
 
     if settings.role != Role::Api {
-        isolate_runs(settings, data_dir.path(), &[artifacts_dir, uploads])?;
+        isolation::isolate_runs(settings, data_dir.path(), &[artifacts_dir, uploads])?;
     }
     // With port 0 the machine has chosen one.
     let address = match &listeners.api {
@@ -279,26 +280,6 @@ fn allow_many_files() {
     if let Err(error) = raised {
         warn!("the limit of open files stays as it is: {error}");
     }
-}
-
-/// Makes sure that runs can be kept apart as the operator wants it.
-fn isolate_runs(settings: &Serve, data_dir: &Path, private: &[PathBuf]) -> anyhow::Result<()> {
-    let isolation = settings.isolation(Uid::effective().is_root());
-    if isolation.users.is_some() {
-        // What is built for runs must be readable to them. What is private is so by the directory that it is in.
-        umask(Mode::from_bits_truncate(0o022));
-    }
-    let keys = &settings.secret_key;
-    let files = settings
-        .access
-        .api_token_file
-        .iter()
-        .chain(&keys.secret_key_file)
-        .chain(&keys.other_secret_key_files);
-    let private: Vec<PathBuf> = private.iter().chain(files).cloned().collect();
-    let own_binary = installation::own_executable()?;
-    let surroundings = process::Surroundings { data_dir, own_binary: &own_binary, private: &private };
-    Ok(process::check_isolation(&isolation, &surroundings)?)
 }
 
 /// Other people's source trees and results are nobody else's business. A directory that is there keeps its mode.
@@ -458,6 +439,11 @@ impl Listeners {
             None => None,
         };
         Ok(Self { api, probes })
+    }
+
+    fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
+        let each = self.api.iter().chain(&self.probes);
+        each.map(|one| one.local_addr().context("cannot tell the address listened on")).collect()
     }
 }
 

@@ -3,7 +3,12 @@
 
 mod machine;
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use crate::{
     artifacts::Artifacts,
@@ -12,7 +17,7 @@ use crate::{
     config::{self, Role, Serve},
     domain::{
         compute_target::Engine,
-        doctor::{self, Finding, Kept, Program, Report, ServiceFacts},
+        doctor::{self, Asked, Finding, Kept, Program, Report, ServiceFacts},
         ids::RunId,
         schema::SchemaState,
     },
@@ -52,6 +57,10 @@ async fn look(settings: &Serve) -> anyhow::Result<Vec<Finding>> {
     findings.extend(doctor::artifacts(&machine::directory(&artifacts), own.is_some(), is_shared));
     findings.push(doctor::open_files(machine::open_files()?));
     findings.push(authentication(settings));
+    findings.extend(issuer(settings).await);
+    if settings.role != Role::Api && data_dir.is_dir() {
+        findings.push(isolation(settings, &data_dir, &artifacts));
+    }
     findings.push(doctor::service(&service(settings, &data_dir).await?));
     findings.extend(database(settings, &data_dir, &artifacts).await);
     if settings.role != Role::Api {
@@ -74,6 +83,40 @@ fn authentication(settings: &Serve) -> Finding {
     }
 }
 
+/// Asks the issuer of JWTs for its keys, as the service does when the first one comes.
+async fn issuer(settings: &Serve) -> Option<Finding> {
+    let oidc = lifecycle::access::settings(settings).ok()?.oidc?;
+    let name = &oidc.expected.issuer;
+    let mend = "look whether this machine reaches it, and whether --oidc-issuer and --oidc-jwks-url are right; until then its tokens \
+                are answered 503 or 401";
+    Some(match oidc.usable_keys().await {
+        Ok(0) => {
+            Finding::warning("issuer", format!("{name} has no key that signatures are verified with"), mend)
+        }
+        Ok(keys) => Finding::ok("issuer", format!("{name} has {keys} key(s)")),
+        Err(why) => Finding::warning("issuer", format!("{name} cannot be asked for its keys: {why}"), mend),
+    })
+}
+
+/// Whether runs are kept apart, by the very function that the service starts with.
+fn isolation(settings: &Serve, data_dir: &Path, artifacts: &Path) -> Finding {
+    let check = "isolation";
+    // What is not there yet is made closed to others.
+    let private: Vec<PathBuf> =
+        [artifacts.to_owned(), data_dir.join("uploads")].into_iter().filter(|path| path.exists()).collect();
+    match lifecycle::isolation::check(settings, data_dir, &private) {
+        Err(error) => Finding::error(
+            check,
+            format!("{error:#}"),
+            "the service does not start like this: do what the message says",
+        ),
+        Ok(()) => match settings.isolation(machine::is_root()).users {
+            Some(users) => Finding::ok(check, format!("runs have users of their own, {users}")),
+            None => Finding::ok(check, "runs have the service's own user"),
+        },
+    }
+}
+
 /// Whether a service that asks everybody knows anybody.
 async fn somebody_is_known(settings: &Serve, storage: &Storage) -> Option<Finding> {
     let access = lifecycle::access::settings(settings).ok()?;
@@ -91,19 +134,28 @@ async fn service(settings: &Serve, data_dir: &Path) -> anyhow::Result<ServiceFac
         (None, Role::Worker) => return Ok(ServiceFacts::Unheard),
         (None, _) => settings.listen,
     };
-    let url = format!("http://{}/readyz", machine::reachable(address));
+    let address = machine::reachable(address);
+    let holder = DataDir::holder(data_dir)?;
+    Ok(doctor::service_at(address, holder.map(|holder| holder.addresses), ask(address).await))
+}
+
+async fn ask(address: SocketAddr) -> Asked {
     let asked = async {
         let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
-        let answer = client.get(&url).send().await?;
+        let answer = client.get(format!("http://{address}/readyz")).send().await?;
         let status = answer.status();
-        anyhow::Ok((status, answer.text().await?))
+        Ok((status, answer.text().await?))
     };
-    Ok(match asked.await {
-        Ok((status, _)) if status.is_success() => ServiceFacts::Ready { url },
-        Ok((status, text)) => ServiceFacts::NotReady { url, why: format!("{status} {}", text.trim()) },
-        Err(_) if !DataDir::is_held(data_dir)? => ServiceFacts::NotRunning,
-        Err(error) => ServiceFacts::NotReady { url, why: format!("{error:#}") },
-    })
+    match asked.await {
+        Ok((status, _)) if status.is_success() => Asked::Ready,
+        Ok((status, text)) => Asked::NotReady(format!("{status} {}", text.trim())),
+        Err(error) => {
+            let error: reqwest::Error = error;
+            let is_nobody = error.is_connect();
+            let why = format!("{:#}", anyhow::Error::from(error));
+            if is_nobody { Asked::Nobody(why) } else { Asked::NotReady(why) }
+        }
+    }
 }
 
 /// The database, and everything that can only be looked at through it.
@@ -181,6 +233,12 @@ async fn contents(
     findings.push(doctor::schema(&state, !settings.no_migrate));
     if !is_current {
         // Its tables are another version's.
+        return Ok(findings);
+    }
+    let wrong = storage.wrong_schema_objects().await?;
+    findings.push(doctor::schema_objects(&wrong));
+    if !wrong.is_empty() {
+        // What follows reads the tables.
         return Ok(findings);
     }
     findings.extend(somebody_is_known(settings, storage).await);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::migrate::{MigrateError, Migrator};
 
 use super::{Storage, StorageError};
-use crate::domain::schema::SchemaState;
+use crate::domain::schema::{Objects, SchemaState};
 
 /// The migrations, embedded in the binary.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -66,5 +66,39 @@ impl Storage {
             .fetch_all(&self.pool)
             .await?;
         Ok(SchemaState::of(Some(&applied.into_iter().collect()), &known))
+    }
+
+    /// What of the tables and triggers that the migrations made is not as they made it, each in words.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn wrong_schema_objects(&self) -> Result<Vec<String>, StorageError> {
+        let made = Objects::made_by(MIGRATOR.iter().map(|migration| migration.sql.as_str()));
+        Ok(made.lacking_in(&self.schema_objects().await?))
+    }
+
+    /// The tables that are there, and the triggers.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn schema_objects(&self) -> Result<Objects, StorageError> {
+        let tables = sqlx::query_scalar!(
+            r#"SELECT relname::text AS "name!" FROM pg_class
+             WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let triggers = sqlx::query!(
+            r#"SELECT relname::text AS "table!", tgname::text AS "name!", tgenabled::text AS "state!"
+             FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+             WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let state = |text: &str| text.chars().next().unwrap_or_default();
+        Ok(Objects {
+            tables: tables.into_iter().collect(),
+            triggers: triggers.into_iter().map(|one| ((one.table, one.name), state(&one.state))).collect(),
+        })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output},
@@ -111,8 +113,21 @@ fn an_embedded_installation_is_looked_at_before_while_and_after_it_runs() {
     says(&findings, "service", "ok", "is ready");
     says(&findings, "notifications", "ok", "they arrive");
     says(&findings, "secret key", "ok", "1 row(s)");
-    // Somewhere else nobody answers.
-    says(&doctor.findings(&["--listen", "127.0.0.1:9"]), "service", "error", "it runs");
+    // Somewhere else nobody answers, or somebody who is somebody else.
+    let findings = doctor.findings(&["--listen", "127.0.0.1:9"]);
+    says(&findings, "service", "error", &format!("it runs and listens on {address}"));
+    says(&findings, "service", "error", "nobody answers at");
+    let other = data_dir();
+    let elsewhere = Doctor { data_dir: &other.path().join("data"), database_url: None };
+    says(&elsewhere.findings(&["--listen", &address]), "service", "error", "another installation's service");
+    let program = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = program.local_addr().expect("an address").to_string();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = program.accept().expect("accepted");
+        stream.write_all(b"220 smtp.example.com\r\n").expect("sent");
+    });
+    says(&elsewhere.findings(&["--listen", &taken]), "service", "error", "another program has");
+    serving.join().expect("it was asked");
     says(&doctor.findings(&["--listen", "0.0.0.0:9"]), "authentication", "error", "without a token");
     assert!(service.stop().success());
 
@@ -130,6 +145,10 @@ fn an_embedded_installation_is_looked_at_before_while_and_after_it_runs() {
     says(&doctor.findings(&both), "secret key", "warning", "rotate-secret-key");
     fs::set_permissions(&own, fs::Permissions::from_mode(0o644)).expect("opened");
     says(&doctor.findings(&[]), "secret key", "error", "can be read by others");
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).expect("closed to others");
+    if nix::unistd::Uid::effective().is_root() {
+        the_users_of_runs_are_kept_out(&doctor);
+    }
     fs::set_permissions(doctor.data_dir, fs::Permissions::from_mode(0o777)).expect("opened");
     says(&doctor.findings(&[]), "data directory", "error", "can be written by others");
     let text = String::from_utf8(doctor.ask(&[]).stdout).expect("UTF-8");
@@ -137,6 +156,70 @@ fn an_embedded_installation_is_looked_at_before_while_and_after_it_runs() {
         text.contains("\nerror    data directory: ") && text.contains("         -> chmod go-w "),
         "{text}"
     );
+}
+
+/// What `serve` refuses because of what the users of runs would reach is said.
+fn the_users_of_runs_are_kept_out(doctor: &Doctor<'_>) {
+    let tokens = doctor.data_dir.join("tokens");
+    fs::write(&tokens, "ci 0123456789abcdef read\n").expect("written");
+    let artifacts = doctor.data_dir.join("artifacts");
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+    let with_file = ["--api-token-file", tokens.to_str().expect("UTF-8")];
+    mode(&tokens, 0o600);
+    says(&doctor.findings(&with_file), "isolation", "ok", "users of their own");
+    for (path, closed) in [(&tokens, 0o600), (&artifacts, 0o700)] {
+        mode(path, 0o755);
+        let said = format!("the users of runs would get at {}", path.display());
+        says(&doctor.findings(&with_file), "isolation", "error", &said);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_estimatord"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(doctor.data_dir).args(with_file);
+        let output = command.env_remove("DATABASE_URL").output().expect("started");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&said), "{output:?}");
+        says(
+            &doctor.findings(&[&with_file[..], &["--run-uids", "none"]].concat()),
+            "isolation",
+            "ok",
+            "own user",
+        );
+        mode(path, closed);
+    }
+}
+
+#[test]
+fn an_issuer_is_asked() {
+    let dir = data_dir();
+    let doctor = Doctor { data_dir: &dir.path().join("data"), database_url: None };
+    let issuer = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let name = format!("http://{}", issuer.local_addr().expect("an address"));
+    let keys = format!("{name}/keys");
+    let options = [
+        "--oidc-issuer",
+        &name,
+        "--oidc-audience",
+        "estimatord",
+        "--oidc-jwks-url",
+        &keys,
+        "--listen",
+        "127.0.0.1:9",
+    ];
+    let key = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": "AAAA"}]}"#;
+    let answers = ["{\"keys\": []}", key, "no JSON"];
+    let serving = std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = issuer.accept().expect("accepted");
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).expect("a request") > 0);
+            let head =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", answer.len());
+            stream.write_all(format!("{head}{answer}").as_bytes()).expect("sent");
+        }
+    });
+    says(&doctor.findings(&options), "issuer", "warning", "no key that signatures are verified with");
+    says(&doctor.findings(&options), "issuer", "ok", "1 key(s)");
+    says(&doctor.findings(&options), "issuer", "warning", "cannot be asked for its keys");
+    serving.join().expect("it was asked");
+    // It is gone.
+    says(&doctor.findings(&options), "issuer", "warning", "cannot be asked for its keys");
 }
 
 #[test]
@@ -161,6 +244,19 @@ fn a_database_of_the_operators_is_looked_at() {
     says(&doctor.findings(&[]), "compute target cluster", "error", "");
     database.execute(&["ALTER ROLE estimatord SET synchronous_commit = off"]);
     says(&doctor.findings(&[]), "durability", "error", "synchronous_commit = off");
+    for (statement, said) in [
+        ("ALTER TABLE audit_events DISABLE TRIGGER the_audit_trail_is_append_only", "of audit_events is off"),
+        (
+            "ALTER TABLE audit_events ENABLE TRIGGER the_audit_trail_is_append_only",
+            "is silent in sessions of a replica",
+        ),
+        ("ALTER TABLE audit_events ENABLE ALWAYS TRIGGER the_audit_trail_is_append_only", ""),
+        ("DROP TRIGGER guard_run_deletion ON runs", "guard_run_deletion of runs is not there"),
+        ("DROP TABLE webhook_attempts", "the table webhook_attempts is not there"),
+    ] {
+        database.execute(&[statement]);
+        says(&doctor.findings(&[]), "schema objects", if said.is_empty() { "ok" } else { "error" }, said);
+    }
     database.execute(&[
         "ALTER ROLE estimatord RESET synchronous_commit",
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)

@@ -1,8 +1,11 @@
 //! The database says the same as the domain.
 
 use estimatord::{
-    domain::{run::Status, schema::SchemaState},
-    storage::{SchemaError, Storage},
+    domain::{
+        run::Status,
+        schema::{Objects, SchemaState},
+    },
+    storage::{MIGRATOR, SchemaError, Storage},
 };
 use sqlx::PgPool;
 
@@ -19,6 +22,27 @@ async fn the_table_of_transitions_is_the_domains(pool: PgPool) {
             assert_eq!(in_database, from.may_become(to), "{from} to {to}");
         }
     }
+}
+
+#[sqlx::test]
+async fn what_the_migrations_make_is_what_is_there(pool: PgPool) {
+    let storage = Storage::from_pool(pool.clone());
+    assert_eq!(storage.wrong_schema_objects().await.expect("asked"), Vec::<String>::new());
+    // And it knows of all that is there: a table or trigger that is made in other words would be missed.
+    let made = Objects::made_by(MIGRATOR.iter().map(|migration| migration.sql.as_str()));
+    let mut found = storage.schema_objects().await.expect("asked");
+    found.tables.remove("_sqlx_migrations");
+    assert_eq!(made, found);
+}
+
+#[sqlx::test]
+async fn the_audit_trail_is_not_rewritten_as_a_replica(pool: PgPool) {
+    let mut connection = pool.acquire().await.expect("connected");
+    for statement in ["SET session_replication_role = replica", "DELETE FROM audit_events"] {
+        let done = sqlx::raw_sql(statement).execute(&mut *connection).await;
+        assert_eq!(done.is_err(), statement.starts_with("DELETE"), "{statement}: {done:?}");
+    }
+    connection.detach();
 }
 
 #[sqlx::test]

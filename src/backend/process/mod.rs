@@ -56,6 +56,7 @@ use crate::{
 pub use self::{
     confinement::{
         Confine, Isolation, IsolationError, Limits, Surroundings, check as check_isolation, confine,
+        make_room as make_room_for_isolation,
     },
     container::{HELPER as CREDENTIAL_HELPER, credential_helper},
     rank::{Rank, rank},

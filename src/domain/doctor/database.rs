@@ -147,9 +147,24 @@ pub fn schema(state: &SchemaState, migrates: bool) -> Finding {
         SchemaState::Newer { .. } | SchemaState::Apart { .. } => Finding::error(
             "schema",
             state.to_string(),
-            "see docs/operating.md, Upgrading; replicas of the older version that run already go on",
+            "see docs/operating.md, Upgrade; replicas of the older version that run already go on",
         ),
     }
+}
+
+/// What is to be said of the tables and triggers that the migrations made: `wrong` says of each that is not as they made it why.
+#[must_use]
+pub fn schema_objects(wrong: &[String]) -> Finding {
+    let check = "schema objects";
+    if wrong.is_empty() {
+        return Finding::ok(check, "every table and trigger of the migrations is there");
+    }
+    Finding::error(
+        check,
+        wrong.join("; "),
+        "the service does not take them away: find out who did. A trigger that is off is put back by its table's owner with ALTER \
+         TABLE … ENABLE TRIGGER (ENABLE ALWAYS TRIGGER for the audit trail's); what is gone comes back with a restored backup",
+    )
 }
 
 /// What is kept encrypted, and whether it opens.

@@ -1,5 +1,7 @@
 //! The machine: directories, programs, limits, and whether the service answers.
 
+use core::net::SocketAddr;
+
 use super::Finding;
 
 const GIB: u64 = 1 << 30;
@@ -238,8 +240,56 @@ pub enum ServiceFacts {
         /// What it said.
         why: String,
     },
+    /// It runs, and listens elsewhere than where it was asked.
+    Elsewhere {
+        /// Where it was asked.
+        url: String,
+        /// Where it listens.
+        listens: Vec<SocketAddr>,
+        /// Whether somebody else has the address.
+        is_taken: bool,
+    },
+    /// Nobody holds the data directory, and somebody has the address.
+    Taken {
+        /// Where it was asked.
+        url: String,
+    },
     /// It is a worker alone, without an address for probes.
     Unheard,
+}
+
+/// What asking an address led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A service, which is ready.
+    Ready,
+    /// Somebody, who is not ready, or no service at all.
+    NotReady(String),
+    /// Nobody is there.
+    Nobody(String),
+}
+
+/// Whether a service answers at an address, and whether it is the one that has the data directory: that one listens on `listens`, which
+/// is empty where it has not said so; it is none when nobody has the data directory.
+#[must_use]
+pub fn service_at(address: SocketAddr, listens: Option<Vec<SocketAddr>>, asked: Asked) -> ServiceFacts {
+    let url = format!("http://{address}/readyz");
+    let Some(listens) = listens else {
+        return match asked {
+            Asked::Nobody(_) => ServiceFacts::NotRunning,
+            Asked::Ready | Asked::NotReady(_) => ServiceFacts::Taken { url },
+        };
+    };
+    let is_it = |one: &SocketAddr| {
+        one.port() == address.port() && (one.ip() == address.ip() || one.ip().is_unspecified())
+    };
+    if !listens.is_empty() && !listens.iter().any(is_it) {
+        return ServiceFacts::Elsewhere { url, listens, is_taken: !matches!(asked, Asked::Nobody(_)) };
+    }
+    match asked {
+        Asked::Ready => ServiceFacts::Ready { url },
+        Asked::NotReady(why) | Asked::Nobody(why) => ServiceFacts::NotReady { url, why },
+    }
 }
 
 /// What is to be said of the service itself.
@@ -251,6 +301,23 @@ pub fn service(facts: &ServiceFacts) -> Finding {
             "service",
             format!("it runs, and {url} says: {why}"),
             "look into its log; /readyz lists what is missing. If it listens elsewhere, tell this command with --listen",
+        ),
+        ServiceFacts::Elsewhere { url, listens, is_taken } => {
+            let listens: Vec<String> = listens.iter().map(ToString::to_string).collect();
+            let who = if *is_taken { "somebody else has" } else { "nobody answers at" };
+            Finding::error(
+                "service",
+                format!("it runs and listens on {}; {who} {url}", listens.join(" and ")),
+                "tell this command where it listens with --listen, or start it anew with the address that you want",
+            )
+        }
+        ServiceFacts::Taken { url } => Finding::error(
+            "service",
+            format!(
+                "none is running with this data directory, and another installation's service or another program has {url}"
+            ),
+            "end that, or name another address with --listen; if it is the service that you mean, name its data directory with \
+             --data-dir",
         ),
         ServiceFacts::NotRunning => Finding::warning(
             "service",

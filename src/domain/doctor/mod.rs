@@ -9,10 +9,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use database::{DatabaseFacts, Kept, database, notifications, schema, secrets};
+pub use database::{DatabaseFacts, Kept, database, notifications, schema, schema_objects, secrets};
 pub use machine::{
-    DirectoryFacts, Program, ProgramFacts, ServiceFacts, artifacts, data_directory, open_files, program,
-    runs_as_root, service,
+    Asked, DirectoryFacts, Program, ProgramFacts, ServiceFacts, artifacts, data_directory, open_files,
+    program, runs_as_root, service, service_at,
 };
 
 /// How much something matters.

@@ -121,6 +121,13 @@ fn schema_key_and_the_rest_are_judged() {
         (service(&ServiceFacts::Unheard), Severity::Warning),
         (service(&ServiceFacts::Ready { url: url() }), Severity::Ok),
         (service(&ServiceFacts::NotReady { url: url(), why: "503".to_owned() }), Severity::Error),
+        (service(&ServiceFacts::Taken { url: url() }), Severity::Error),
+        (
+            service(&ServiceFacts::Elsewhere { url: url(), listens: Vec::new(), is_taken: true }),
+            Severity::Error,
+        ),
+        (schema_objects(&[]), Severity::Ok),
+        (schema_objects(&["the table runs is not there".to_owned()]), Severity::Error),
     ];
     for (finding, severity) in cases {
         assert_eq!(worst(std::slice::from_ref(&finding)), severity, "{finding:?}");
@@ -139,4 +146,33 @@ fn a_report_counts_and_reads_well() {
         "ok       python: Python 3.11\nerror    durability: fsync = off\n         -> set it to on\n1 error(s), 0 warning(s)."
     );
     assert_eq!(Report::of(Vec::new()).to_string(), "Nothing is wrong.");
+}
+
+#[test]
+fn who_answers_is_told_apart_from_whom_it_should_be() {
+    let address = |text: &str| text.parse().expect("an address");
+    let asked = address("127.0.0.1:8080");
+    let url = || "http://127.0.0.1:8080/readyz".to_owned();
+    let why = || "503".to_owned();
+    let nobody = || Asked::Nobody(why());
+    let cases = [
+        (None, nobody(), ServiceFacts::NotRunning),
+        (None, Asked::Ready, ServiceFacts::Taken { url: url() }),
+        (None, Asked::NotReady(why()), ServiceFacts::Taken { url: url() }),
+        // It has not said where it listens.
+        (Some(Vec::new()), Asked::Ready, ServiceFacts::Ready { url: url() }),
+        (Some(Vec::new()), nobody(), ServiceFacts::NotReady { url: url(), why: why() }),
+        (Some(vec![address("0.0.0.0:8080")]), Asked::Ready, ServiceFacts::Ready { url: url() }),
+        (Some(vec![asked]), Asked::NotReady(why()), ServiceFacts::NotReady { url: url(), why: why() }),
+    ];
+    for (listens, answer, facts) in cases {
+        assert_eq!(service_at(asked, listens.clone(), answer.clone()), facts, "{listens:?} {answer:?}");
+    }
+    for elsewhere in ["127.0.0.1:8081", "192.0.2.7:8080"] {
+        let listens = vec![address(elsewhere)];
+        for (answer, is_taken) in [(Asked::Ready, true), (nobody(), false)] {
+            let facts = ServiceFacts::Elsewhere { url: url(), listens: listens.clone(), is_taken };
+            assert_eq!(service_at(asked, Some(listens.clone()), answer), facts);
+        }
+    }
 }

@@ -84,7 +84,21 @@ pub enum IsolationError {
     },
 }
 
-/// Checks that runs can be isolated as asked for.
+/// Makes what isolated runs need on this machine.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_room(isolation: &Isolation) -> Result<(), IsolationError> {
+    if isolation.users.is_none() {
+        return Ok(());
+    }
+    users::make_claims().map_err(|source| IsolationError::Io {
+        action: "make the place where users of runs are claimed".to_owned(),
+        source,
+    })
+}
+
+/// Checks that runs can be isolated as asked for. Nothing is left of it.
 ///
 /// # Errors
 /// When they cannot; what to do is in the message.
@@ -127,10 +141,6 @@ fn check_users(range: UserRange, surroundings: &Surroundings<'_>) -> Result<(), 
             return Err(IsolationError::Open(path.clone()));
         }
     }
-    users::make_claims().map_err(|source| IsolationError::Io {
-        action: "make the place where users of runs are claimed".to_owned(),
-        source,
-    })?;
     let probe = tempfile::NamedTempFile::new_in(surroundings.data_dir);
     let probe = probe.map_err(looking_at(surroundings.data_dir))?;
     std::os::unix::fs::lchown(probe.path(), Some(range.first()), Some(range.first()))

@@ -22,7 +22,7 @@ use crate::domain::run_users::UserRange;
 
 pub use self::{
     apply::{Confine, confine},
-    check::{IsolationError, Surroundings, check},
+    check::{IsolationError, Surroundings, check, make_room},
 };
 pub(super) use self::{
     asking::output,
