@@ -163,6 +163,14 @@ pub enum ApiError {
         /// After how many seconds there is one again.
         seconds: u64,
     },
+    /// Too many requests of one caller at once.
+    #[error(
+        "{limit} requests of this caller are being answered already, and that is as many as may be; send the next when one of them is"
+    )]
+    TooManyAtOnce {
+        /// The limit.
+        limit: usize,
+    },
     /// Too many requests at once.
     #[error("too many requests are being answered; try again in a second")]
     Busy,
@@ -239,7 +247,7 @@ impl ApiError {
             Self::SlowBody { .. } => ProblemKind::SlowBody,
             Self::TooManyHeaders { .. } => ProblemKind::TooManyHeaders,
             Self::UriTooLong { .. } => ProblemKind::UriTooLong,
-            Self::RateLimited { .. } => ProblemKind::RateLimited,
+            Self::RateLimited { .. } | Self::TooManyAtOnce { .. } => ProblemKind::RateLimited,
             Self::Busy => ProblemKind::Busy,
             Self::Timeout { .. } => ProblemKind::Timeout,
             Self::ShuttingDown => ProblemKind::ShuttingDown,
@@ -330,7 +338,10 @@ impl ApiError {
         }
         match self.kind() {
             ProblemKind::DatabaseUnavailable | ProblemKind::IssuerUnavailable => Some(DATABASE_RETRY_SECONDS),
-            ProblemKind::IdempotencyInProgress | ProblemKind::Busy | ProblemKind::Timeout => Some(1),
+            ProblemKind::IdempotencyInProgress
+            | ProblemKind::RateLimited
+            | ProblemKind::Busy
+            | ProblemKind::Timeout => Some(1),
             ProblemKind::ShuttingDown => Some(2),
             ProblemKind::QueueFull => Some(QUEUE_RETRY_SECONDS),
             _ => None,

@@ -7,6 +7,7 @@ mod auth;
 pub mod caller;
 pub mod compute_targets;
 mod cors;
+mod crowd;
 pub mod datastores;
 mod deadlines;
 mod docs;
@@ -25,6 +26,7 @@ mod idempotency;
 pub mod log_filter;
 pub mod metrics;
 mod openapi;
+mod pace;
 pub mod paging;
 mod pipeline;
 pub mod pods;
@@ -53,7 +55,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
-    domain::{compute_target::ComputeTargetName, datastore_places::Places, webhook::allow_list::AllowList},
+    domain::{
+        compute_target::ComputeTargetName, datastore_places::Places, forwarded::TrustedProxies,
+        webhook::allow_list::AllowList,
+    },
     figures::RunFigures,
     storage::Storage,
     telemetry::LogFilter,
@@ -92,6 +97,8 @@ pub struct ApiSettings {
     pub datastore_places: Places,
     /// The origins whose pages may ask.
     pub cors_origins: Vec<HeaderValue>,
+    /// Whose word is taken for where a request came from.
+    pub trusted_proxies: TrustedProxies,
     /// Encrypts what callers send and nobody may read; without it secrets are refused.
     pub vault: Option<Vault>,
     /// What a worker in the same process counts.
@@ -178,6 +185,7 @@ fn lasting_operations() -> OpenApiRouter<Shared> {
         .routes(routes!(pods::bundle::get_attempt_bundle))
         .routes(routes!(pods::returned::put_attempt_returned))
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(pace::paced))
         .layer(pipeline::talkative())
 }
 

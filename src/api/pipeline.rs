@@ -1,6 +1,6 @@
 //! What happens around every request: its id, its span, its figures, its problems, and the headers of its answer.
 
-use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -168,11 +168,11 @@ pub async fn guard(State(state): State<Shared>, request: Request, next: Next) ->
     if let Err(error) = readable(&request) {
         return error.into_response();
     }
-    let address = auth::address_of(&request);
+    let address = auth::address_of(&request, &state.trusted_proxies);
     let (mut head, body) = request.into_parts();
     let known = identify(&state, &head, address).await;
     let party = match &known {
-        Ok(Some(principal)) => Party::of(&principal.caller(), address),
+        Ok(Some(principal)) => Party::of(principal, address),
         _ => Party::of_address(address),
     };
     let operation = operation_of(&state, &head);
@@ -185,7 +185,7 @@ pub async fn guard(State(state): State<Shared>, request: Request, next: Next) ->
     let request = Request::from_parts(head, body);
     let answering = async move {
         let (answer, allowance) = match state.rates.count(&party) {
-            Ok(allowance) => (let_in(&state, known, needed, request, next).await, allowance),
+            Ok(allowance) => (let_in(&state, known, needed, &party, request, next).await, allowance),
             Err(allowance) => {
                 state.metrics.rate_limited();
                 (Err(allowance.into()), allowance)
@@ -216,17 +216,16 @@ async fn to_the_end(answering: impl Future<Output = Response> + Send + 'static) 
 async fn identify(
     state: &ApiState,
     head: &Parts,
-    address: Option<SocketAddr>,
+    address: Option<IpAddr>,
 ) -> Result<Option<Principal>, ApiError> {
     let path = head.uri.path();
     if !auth::is_protected(path) || auth::is_for_pods(path) {
         return Ok(None);
     }
-    let may_ask = || state.rates.count(&Party::of_address(address)).map(drop);
-    if let Some(principal) = run_token(state, head, may_ask).await? {
+    if let Some(principal) = run_token(state, head).await? {
         return Ok(Some(principal));
     }
-    let principal = state.access.identify(&head.headers, address, &*state.clock, &state.rates).await?;
+    let principal = state.access.identify(&head.headers, address, &*state.clock).await?;
     if principal.credential == Credential::None
         && let Some(why) = auth::why_foreign(&head.method, &head.headers, &state.cors_origins)
     {
@@ -256,6 +255,7 @@ async fn let_in(
     state: &ApiState,
     known: Result<Option<Principal>, ApiError>,
     needed: Option<Needs>,
+    party: &Party,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
@@ -263,7 +263,11 @@ async fn let_in(
     if let (Some(principal), Some(Needs::Scope(needed))) = (&principal, needed) {
         principal.require(needed)?;
     }
-    let _place = state.requests.try_acquire().map_err(|_| ApiError::Busy)?;
+    let _place = state.crowd.enter(party).inspect_err(|error| {
+        if matches!(error, ApiError::TooManyAtOnce { .. }) {
+            state.metrics.rate_limited();
+        }
+    })?;
     Ok(next.run(request).await)
 }
 
@@ -273,7 +277,7 @@ fn operation_of<'a>(state: &'a ApiState, head: &Parts) -> Option<(&'a str, Needs
     state.operations.find(&head.method, route.as_str())
 }
 
-/// Ends bodies that stay silent too long: whoever sends slowly, but sends, may go on.
+/// Ends bodies that stay silent too long. Who sends slowly may go on, down to the least rate of [`super::pace`].
 #[must_use]
 pub fn talkative() -> RequestBodyTimeoutLayer {
     RequestBodyTimeoutLayer::new(BODY_PATIENCE)
@@ -301,6 +305,8 @@ pub async fn method_not_allowed() -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use axum::{Router, body::Body, middleware, routing::get};
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
@@ -336,6 +342,7 @@ mod tests {
             webhook_receivers: Default::default(),
             datastore_places: Default::default(),
             cors_origins: Vec::new(),
+            trusted_proxies: Default::default(),
             vault: None,
             figures: crate::figures::RunFigures::default(),
             log_filter: crate::telemetry::LogFilter::new("info").expect("a filter").0,
@@ -381,8 +388,10 @@ mod tests {
     async fn too_many_requests_are_turned_away() {
         let directory = tempfile::tempdir().expect("a directory");
         let (router, state) = app(directory.path());
-        let all = u32::try_from(state.requests.available_permits()).expect("small");
-        let _all = state.requests.acquire_many(all).await.expect("open");
+        let parties = (0..u8::MAX).map(|one| Party::Address([10, 0, 0, one].into()));
+        let _all: Vec<_> = parties
+            .flat_map(|party| iter::from_fn(|| state.crowd.enter(&party).ok()).collect::<Vec<_>>())
+            .collect();
         let (status, text) = problem(&router, "/bare").await;
         assert!(status == 503 && text.contains("/problems/busy"), "{text}");
     }

@@ -2,7 +2,7 @@
 //! are left (`RateLimit`, `RateLimit-Policy`: draft-ietf-httpapi-ratelimit-headers).
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     num::NonZeroU32,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -14,6 +14,8 @@ use governor::{
     middleware::StateInformationMiddleware,
     state::keyed::HashMapStateStore,
 };
+
+use crate::domain::access::{Credential, Principal};
 
 /// What a quota is counted by, in seconds.
 const WINDOW_SECONDS: u32 = 60;
@@ -29,7 +31,9 @@ static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy
 pub enum Party {
     /// A caller whom the operator gave a name.
     Caller(String),
-    /// Everybody who comes from an address.
+    /// Those who come from an address with a token that has no name: others from there use up nothing of theirs.
+    Nameless(Option<IpAddr>),
+    /// Everybody else who comes from an address.
     Address(IpAddr),
     /// Everybody else: the address is not known.
     Nobody,
@@ -38,14 +42,18 @@ pub enum Party {
 impl Party {
     /// Who sent a request: by its caller's name, else by the address.
     #[must_use]
-    pub fn of(caller: &str, address: Option<SocketAddr>) -> Self {
-        if caller.is_empty() { Self::of_address(address) } else { Self::Caller(caller.to_owned()) }
+    pub fn of(principal: &Principal, address: Option<IpAddr>) -> Self {
+        match (principal.caller(), &principal.credential) {
+            (name, _) if !name.is_empty() => Self::Caller(name),
+            (_, Credential::None) => Self::of_address(address),
+            _ => Self::Nameless(address),
+        }
     }
 
     /// Everybody who comes from an address.
     #[must_use]
-    pub fn of_address(address: Option<SocketAddr>) -> Self {
-        address.map_or(Self::Nobody, |address| Self::Address(address.ip()))
+    pub fn of_address(address: Option<IpAddr>) -> Self {
+        address.map_or(Self::Nobody, Self::Address)
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     ApiSettings,
     audit::AuditTrail,
     auth::{Access, Operations},
+    crowd::Crowd,
     error::ApiError,
     feed::Feeds,
     metrics::HttpMetrics,
@@ -19,7 +20,10 @@ use super::{
 use crate::{
     artifacts::{Artifacts, Limits},
     clock::Clock,
-    domain::{compute_target::ComputeTargetName, datastore_places::Places, webhook::allow_list::AllowList},
+    domain::{
+        compute_target::ComputeTargetName, datastore_places::Places, forwarded::TrustedProxies,
+        webhook::allow_list::AllowList,
+    },
     figures::RunFigures,
     storage::Storage,
     telemetry::LogFilter,
@@ -57,7 +61,8 @@ pub struct ApiState {
     pub(in crate::api) log_filter: LogFilter,
     pub(in crate::api) feeds: Feeds,
     pub(in crate::api) rates: Rates,
-    pub(in crate::api) requests: Semaphore,
+    pub(in crate::api) crowd: Crowd,
+    pub(in crate::api) trusted_proxies: TrustedProxies,
     /// When the process started.
     pub(in crate::api) started_at: DateTime<Utc>,
     streams: Arc<Semaphore>,
@@ -92,7 +97,8 @@ impl ApiState {
             log_filter: settings.log_filter,
             feeds: Feeds::default(),
             rates: Rates::new(settings.max_requests_per_minute),
-            requests: Semaphore::new(MAX_REQUESTS),
+            crowd: Crowd::new(MAX_REQUESTS),
+            trusted_proxies: settings.trusted_proxies,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         }
     }

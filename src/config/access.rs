@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ipnet::IpNet;
 use url::Url;
 
 use crate::domain::{
-    access::Scope, api_token::TokenName, oidc::is_trustworthy, project::Project, secret::Secret,
+    access::Scope, api_token::TokenName, forwarded::ForwardedHeader, oidc::is_trustworthy, project::Project,
+    secret::Secret,
 };
 
 /// Who may come in.
@@ -38,6 +40,13 @@ pub struct Access {
     /// [default: none]
     #[arg(long, env = "ESTIMATORD_CORS_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub cors_allow_origin: Vec<String>,
+    /// Networks of reverse proxies, with commas between, such as `10.0.0.0/8,fd00::/8`: from where a request came is taken from what
+    /// they write into the header of --forwarded-header [default: none]
+    #[arg(long, env = "ESTIMATORD_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',')]
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header that those proxies write (`x-forwarded-for` or `forwarded`); the other one is not read
+    #[arg(long, env = "ESTIMATORD_FORWARDED_HEADER", value_name = "HEADER", default_value = "x-forwarded-for", value_parser = forwarded_header)]
+    pub forwarded_header: ForwardedHeader,
     /// The project of JWTs without that claim [default: they are refused]
     #[arg(long, env = "ESTIMATORD_OIDC_PROJECT", value_name = "PROJECT", requires = "oidc_issuer")]
     pub oidc_project: Option<Project>,
@@ -52,6 +61,12 @@ fn issuer(text: &str) -> Result<String, String> {
 fn trustworthy(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     if is_trustworthy(&url) { Ok(url) } else { Err("it must begin with https://".to_owned()) }
+}
+
+fn forwarded_header(text: &str) -> Result<ForwardedHeader, String> {
+    let all = [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded];
+    let found = all.into_iter().find(|header| text.eq_ignore_ascii_case(header.name()));
+    found.ok_or_else(|| format!("write {} or {}", all[0].name(), all[1].name()))
 }
 
 /// An origin exactly as browsers write it: they are compared to the letter.

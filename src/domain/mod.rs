@@ -20,6 +20,7 @@ pub mod environment;
 pub mod exchange;
 pub mod facts;
 pub mod finding;
+pub mod forwarded;
 pub mod framework;
 pub mod ids;
 pub mod json;

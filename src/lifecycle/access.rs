@@ -8,7 +8,7 @@ use http::HeaderValue;
 use crate::{
     api::{AccessSettings, FileTokens, oidc},
     config::{Role, Serve},
-    domain::{datastore_places::Places, oidc::Expected},
+    domain::{datastore_places::Places, forwarded::TrustedProxies, oidc::Expected},
     storage::Storage,
 };
 
@@ -80,6 +80,12 @@ pub(super) fn datastore_places(
 ) -> Places {
     let listed = settings.datastore_allow.clone().or_else(|| access.is_required.then(Vec::new));
     Places::new(listed, &[&data_dir.to_string_lossy(), &artifacts_dir.to_string_lossy()])
+}
+
+/// Whose word is taken for where a request came from.
+pub(super) fn trusted_proxies(settings: &Serve) -> TrustedProxies {
+    let access = &settings.access;
+    TrustedProxies { networks: access.trusted_proxies.clone(), header: access.forwarded_header }
 }
 
 /// The origins whose pages may ask.

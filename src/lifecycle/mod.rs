@@ -208,6 +208,7 @@ async fn serve_with(
         webhook_receivers: receivers,
         datastore_places,
         cors_origins: access::origins(settings)?,
+        trusted_proxies: access::trusted_proxies(settings),
         vault,
         figures,
         log_filter: log_filter.clone(),

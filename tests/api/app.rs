@@ -203,6 +203,7 @@ impl TestApp {
             webhook_receivers: Default::default(),
             datastore_places: Default::default(),
             cors_origins: Vec::new(),
+            trusted_proxies: Default::default(),
             draining: draining.clone(),
             figures: figures.clone(),
             log_filter: log_filter(),

@@ -8,11 +8,12 @@ mod canaries;
 // Of the tests of the service from outside.
 #[path = "../service/collector.rs"]
 mod collector;
+mod crowds;
 mod datastores;
 mod doctor;
 mod http;
-mod open_files;
 mod issuers;
+mod open_files;
 #[expect(dead_code, reason = "the tests of the service let it die")]
 #[path = "../service/own_database.rs"]
 mod own_database;

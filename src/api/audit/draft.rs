@@ -1,6 +1,6 @@
 //! What is known of a request before it is answered.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use axum::http::{Method, StatusCode, request::Parts};
 use chrono::{DateTime, Utc};
@@ -27,7 +27,7 @@ const MAX_PATH_CHARACTERS: usize = 512;
 /// A request that may belong to the trail.
 pub struct Draft {
     principal: Option<Principal>,
-    address: Option<SocketAddr>,
+    address: Option<IpAddr>,
     operation: String,
     method: String,
     path: String,
@@ -43,7 +43,7 @@ impl Draft {
         head: &Parts,
         found: Option<(&str, Needs)>,
         principal: Option<&Principal>,
-        address: Option<SocketAddr>,
+        address: Option<IpAddr>,
     ) -> Option<Self> {
         let path = head.uri.path();
         if !auth::is_protected(path) {
@@ -94,7 +94,7 @@ impl Draft {
             project: principal.map_or_else(String::new, |principal| principal.project.as_str().to_owned()),
             credential: principal.map_or("unknown", |principal| principal.credential.as_str()).to_owned(),
             token_id,
-            address: self.address.map(|address| address.ip().to_string()),
+            address: self.address.map(|address| address.to_string()),
             operation: self.operation,
             method: self.method,
             path: self.path,

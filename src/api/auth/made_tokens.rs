@@ -2,13 +2,16 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use uuid::Uuid;
+
+use super::turns::Turns;
 use crate::{
-    api::{error::ApiError, rate::Allowance},
+    api::error::ApiError,
     domain::{
         access::{Credential, Principal},
         api_token::{TokenDigest, digest},
@@ -45,27 +48,30 @@ impl MadeTokens {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose token it is. `may_ask` is asked before the database is.
+    /// Whose token it is. One that is not remembered is looked up when it is its `turn`.
     ///
     /// # Errors
-    /// When it is nobody's, or no more; when it asks too often; when the database fails.
+    /// When it is nobody's, or no more; when too many are looked up; when the database fails.
     pub(super) async fn principal_of(
         &self,
         token: &str,
-        address: Option<SocketAddr>,
-        may_ask: impl FnOnce() -> Result<(), Allowance>,
+        address: Option<IpAddr>,
+        turns: &Turns,
     ) -> Result<Principal, ApiError> {
         let digest = digest(token);
-        let mut noted = None;
+        let (mut noted, mut turn) = (None, None);
         if let Some(known) = self.remembered().get(&digest) {
             if known.until > Instant::now() {
                 return Ok(known.principal.clone());
             }
             noted = Some(known.noted);
-        } else {
-            may_ask().map_err(ApiError::from)?;
         }
-        let Some(token) = self.storage.good_api_token(&digest).await? else {
+        if noted.is_none() {
+            turn = Some(turns.take().await?);
+        }
+        let found = self.storage.good_api_token(&digest).await?;
+        drop(turn);
+        let Some(token) = found else {
             self.remembered().remove(&digest);
             return Err(ApiError::Unauthorized);
         };
@@ -73,7 +79,7 @@ impl MadeTokens {
         let noted = match noted.filter(|noted| now - *noted < NOTED_EVERY) {
             Some(noted) => noted,
             None => {
-                let address = address.map(|address| address.ip().to_string());
+                let address = address.map(|address| address.to_string());
                 if let Err(error) = self.storage.note_api_token_use(token.id, address.as_deref()).await {
                     tracing::warn!(token.id = %token.id, "the use of a token was not noted: {error}");
                 }
@@ -97,8 +103,8 @@ impl MadeTokens {
         Ok(principal)
     }
 
-    /// Asks anew about every token.
-    pub(super) fn forget(&self) {
-        self.remembered().clear();
+    /// Asks anew about a token.
+    pub(super) fn forget(&self, id: Uuid) {
+        self.remembered().retain(|_, known| known.principal.credential != Credential::Token(id));
     }
 }

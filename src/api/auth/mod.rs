@@ -7,9 +7,10 @@ pub mod oidc;
 mod operations;
 mod origin;
 pub mod run_tokens;
+mod turns;
 mod verifier;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts, Request},
@@ -21,13 +22,16 @@ pub use self::{
     operations::{Needs, Operations, needs_of, only_judges},
     origin::why_foreign,
 };
-use self::{made_tokens::MadeTokens, oidc::Oidc};
-use super::{error::ApiError, rate::Party, rate::Rates};
+use self::{made_tokens::MadeTokens, oidc::Oidc, turns::Turns};
+use super::error::ApiError;
+use uuid::Uuid;
+
 use crate::{
     clock::Clock,
     domain::{
         access::{Principal, Scope},
         api_token,
+        forwarded::TrustedProxies,
     },
     storage::Storage,
 };
@@ -49,6 +53,7 @@ pub struct Access {
     file: Option<FileTokens>,
     made: MadeTokens,
     oidc: Option<Oidc>,
+    turns: Turns,
 }
 
 impl Access {
@@ -60,6 +65,7 @@ impl Access {
             file: settings.file,
             made: MadeTokens::new(storage),
             oidc: settings.oidc.map(Oidc::new),
+            turns: Turns::default(),
         }
     }
 
@@ -70,9 +76,8 @@ impl Access {
     pub async fn identify(
         &self,
         headers: &HeaderMap,
-        address: Option<SocketAddr>,
+        address: Option<IpAddr>,
         clock: &dyn Clock,
-        rates: &Rates,
     ) -> Result<Principal, ApiError> {
         let Some(token) = bearer(headers)? else {
             return if self.is_required { Err(ApiError::Unauthorized) } else { Ok(Principal::anybody()) };
@@ -81,9 +86,7 @@ impl Access {
             return Ok(known.clone());
         }
         if api_token::is_well_formed(token) {
-            // Whoever guesses asks the database as often as anybody asks anything, and no more.
-            let may_ask = || rates.count(&Party::of_address(address)).map(drop);
-            return self.made.principal_of(token, address, may_ask).await;
+            return self.made.principal_of(token, address, &self.turns).await;
         }
         match &self.oidc {
             Some(oidc) if oidc::is_jwt(token) => oidc.principal_of(token, clock.now()).await,
@@ -91,9 +94,9 @@ impl Access {
         }
     }
 
-    /// Forgets what was remembered of tokens, because one was revoked.
-    pub fn forget(&self) {
-        self.made.forget();
+    /// Forgets what was remembered of a token, because it was revoked.
+    pub fn forget(&self, id: Uuid) {
+        self.made.forget(id);
     }
 }
 
@@ -114,10 +117,13 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     }
 }
 
-/// The address that a request came from: that of a proxy where there is one.
+/// The address that a request came from, by the word of the proxies that are trusted: else that of a proxy where there is one.
 #[must_use]
-pub fn address_of(request: &Request) -> Option<SocketAddr> {
-    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address)
+pub fn address_of(request: &Request, proxies: &TrustedProxies) -> Option<IpAddr> {
+    let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+    let lines = request.headers().get_all(proxies.header.name()).iter();
+    // What is no text is no address.
+    Some(proxies.origin(peer.ip(), lines.map(|line| line.to_str().unwrap_or_default())))
 }
 
 impl Principal {

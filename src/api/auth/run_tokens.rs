@@ -3,7 +3,7 @@
 use axum::http::{Method, header, request::Parts};
 
 use crate::{
-    api::{error::ApiError, rate::Allowance, state::ApiState},
+    api::{error::ApiError, state::ApiState},
     domain::{
         access::{Credential, Principal, Scope},
         ids::RunId,
@@ -11,16 +11,12 @@ use crate::{
     vault::is_of_script,
 };
 
-/// The caller that a request is sent by from within a run. None when it carries no token of a script. `may_ask` is asked before the
-/// database is.
+/// The caller that a request is sent by from within a run. None when it carries no token of a script. It is looked up when it is its
+/// turn.
 ///
 /// # Errors
 /// When it carries one, and the request is not for that run, or the run is not at that attempt any more.
-pub async fn run_token(
-    state: &ApiState,
-    head: &Parts,
-    may_ask: impl FnOnce() -> Result<(), Allowance>,
-) -> Result<Option<Principal>, ApiError> {
+pub async fn run_token(state: &ApiState, head: &Parts) -> Result<Option<Principal>, ApiError> {
     let given = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));
     let Some((scheme, token)) = given else { return Ok(None) };
@@ -34,9 +30,10 @@ pub async fn run_token(
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return Err(ApiError::Unauthorized);
     }
-    // Whoever guesses asks the database as often as anybody asks anything, and no more.
-    may_ask().map_err(ApiError::from)?;
-    match state.installation.run_owner(run).await? {
+    let turn = state.access.turns.take().await?;
+    let found = state.installation.run_owner(run).await?;
+    drop(turn);
+    match found {
         Some(found) if !found.is_over && vault.is_script_token(run, found.attempt, token) => {
             Ok(Some(Principal {
                 name: format!("run:{run}"),

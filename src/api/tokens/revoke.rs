@@ -22,6 +22,6 @@ use crate::api::{error::ApiError, etag, extract::ApiPath, problem::Problem, scop
 pub async fn delete_token(state: Scoped, ApiPath(id): ApiPath<Uuid>) -> Result<Response, ApiError> {
     let token = state.installation.revoke_api_token(id).await?;
     let token = token.ok_or_else(|| ApiError::not_found("token", id))?;
-    state.access.forget();
+    state.access.forget(id);
     etag::json(StatusCode::OK, &Token::from(token))
 }
