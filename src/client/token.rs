@@ -87,9 +87,33 @@ async fn read(response: reqwest::Response) -> Result<Value, ClientError> {
 
 /// Writes what is known of tokens, one a line.
 pub fn print_tokens(tokens: &[Value]) {
-    const MEMBERS: [&str; 7] = ["id", "name", "project", "scope", "expires_at", "revoked_at", "last_used_at"];
+    print!("{}", listed(tokens));
+}
+
+fn listed(tokens: &[Value]) -> String {
+    const MEMBERS: [&str; 8] =
+        ["id", "name", "project", "scope", "expires_at", "revoked_at", "last_used_at", "last_used_from"];
     let cell = |token: &Value, member: &&str| token[*member].as_str().unwrap_or("-").to_owned();
     let row = |token| MEMBERS.iter().map(|member| cell(token, member)).collect();
     let rows: Vec<Vec<String>> = tokens.iter().map(row).collect();
-    print!("{}", table(&["ID", "NAME", "PROJECT", "SCOPE", "EXPIRES", "REVOKED", "LAST USED"], &rows));
+    table(&["ID", "NAME", "PROJECT", "SCOPE", "EXPIRES", "REVOKED", "LAST USED", "FROM"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_says_when_and_from_where_each_was_last_used() {
+        let text = listed(&[
+            json!({"id": "1", "name": "ci", "last_used_at": "2026-11-30T12:00:00Z", "last_used_from": "192.0.2.7"}),
+            json!({"id": "2", "name": "new", "last_used_at": null, "last_used_from": null}),
+        ]);
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0].last(), Some(&"FROM"));
+        assert!(
+            rows[1].ends_with(&["2026-11-30T12:00:00Z", "192.0.2.7"]) && rows[2].ends_with(&["-", "-"]),
+            "{text}"
+        );
+    }
 }

@@ -18,12 +18,13 @@ pub struct AuditEvent {
     /// The caller's project; empty when it is not known.
     #[schema(example = "default")]
     pub project: String,
-    /// By what the caller was known: `token`, `file`, `oidc`, `none` where everybody is let in, or `unknown`.
+    /// By what the caller was known: `token`, `file`, `oidc`, `run`, `none` where everybody is let in, `unknown`, or `database` for what
+    /// `estimatord token` did at the database.
     #[schema(example = "token")]
     pub credential: String,
     /// The id of the token, where the service made it.
     pub token_id: Option<Uuid>,
-    /// The address that the request came from: that of a proxy where there is one.
+    /// The address that the request came from: that of a proxy where there is one that is not trusted.
     #[schema(example = "192.0.2.7")]
     pub address: Option<String>,
     /// What was asked for: the operation of the API.

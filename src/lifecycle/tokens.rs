@@ -3,12 +3,17 @@
 use anyhow::Context as _;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::{
     api::tokens::Token,
     clock::{Clock as _, SystemClock, entropy},
     config::{CreateToken, Database, TokenCommand},
-    domain::api_token::{self, digest},
+    domain::{
+        api_token::{self, digest},
+        audit::AuditEvent,
+        ids::uuid_v7,
+    },
     installation::{OpenDatabase, lock_data_dir},
     storage::{Storage, api_tokens::ApiToken, idempotency::Recorded},
 };
@@ -61,6 +66,7 @@ async fn at_database(storage: &Storage, command: &TokenCommand) -> anyhow::Resul
         TokenCommand::Revoke(args) => {
             let revoked = storage.revoke_api_token(args.id).await?;
             let revoked = revoked.with_context(|| format!("there is no token {}", args.id))?;
+            record(storage, "delete_token", ("DELETE", 200), args.id).await?;
             Ok(TokenOutcome::Known(vec![json!(Token::from(revoked))]))
         }
     }
@@ -75,5 +81,32 @@ async fn create(storage: &Storage, args: &CreateToken) -> anyhow::Result<TokenOu
     let view = json!(Token::from(token.clone()));
     let answer = || Recorded { status: 201, location: None, body: view };
     storage.insert_api_token(&token, &digest(secret.expose()), None, answer).await?;
+    record(storage, "create_token", ("POST", 201), token.id).await?;
     Ok(TokenOutcome::Made(secret.expose().to_owned()))
+}
+
+/// Adds to the audit trail what was done to a token here, as the API does of itself.
+async fn record(
+    storage: &Storage,
+    operation: &str,
+    (method, status): (&str, u16),
+    token: Uuid,
+) -> anyhow::Result<()> {
+    let now = SystemClock.now();
+    let event = AuditEvent {
+        id: uuid_v7(now, entropy()),
+        occurred_at: now,
+        caller: String::new(),
+        project: String::new(),
+        credential: "database".to_owned(),
+        token_id: None,
+        address: None,
+        operation: operation.to_owned(),
+        method: method.to_owned(),
+        path: format!("/v1/tokens/{token}"),
+        status,
+        request_id: String::new(),
+    };
+    let added = storage.append_audit_events(&[event]).await;
+    added.with_context(|| format!("it was done to the token {token}, and is not in the audit trail"))
 }

@@ -1,8 +1,14 @@
 //! The commands of docs/operating.md, as they stand there: a backup of a service at work, restored into an empty place, serves every
 //! run and every byte that was there.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
 
+use estimatord::embedded_postgres::DataDir;
 use serde_json::{Value, json};
 
 use crate::{
@@ -20,6 +26,13 @@ fn documented(name: &str) -> String {
 
 /// Runs them as a person would, who is told at the first that fails.
 fn run(name: &str, variables: &[(&str, &Path)]) {
+    let output = output_of(name, &["-euo", "pipefail"], variables);
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name}: {said}");
+}
+
+fn output_of(name: &str, options: &[&str], variables: &[(&str, &Path)]) -> Output {
     let binaries = Path::new(env!("CARGO_BIN_EXE_estimatord")).parent().expect("a directory").to_owned();
     let postgres = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut path: Vec<_> = postgres.map(|version| version.path().join("bin")).collect();
@@ -27,16 +40,14 @@ fn run(name: &str, variables: &[(&str, &Path)]) {
     path.push(binaries);
     path.reverse();
     path.extend(std::env::split_paths(&std::env::var_os("PATH").expect("a PATH")));
-    let output = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", &documented(name)])
+    Command::new("bash")
+        .args(options)
+        .args(["-c", &documented(name)])
         .env_remove("DATABASE_URL")
         .env("PATH", std::env::join_paths(path).expect("joined"))
         .envs(variables.iter().copied())
         .output()
-        .expect("bash");
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{name}: {said}");
+        .expect("bash")
 }
 
 /// Trains for a moment, leaves outputs of several sizes and a log behind.
@@ -194,6 +205,8 @@ fn a_backup_of_the_embedded_database_is_restored_to_the_last_byte() {
     service.stop();
 
     let data = place.path().join("data");
+    // Of an attempt that did not get far.
+    fs::write(backup.join("ready"), "ready /nowhere\n").expect("written");
     run("restore", &[("DATA", &data), ("BACKUP", &backup), ("KEYS", &keys)]);
     let service = Service::start_with(&data, &RECEIVERS);
     assert_eq!(service.call("GET", &format!("/v1/runs/{late}"), None).status, 404);
@@ -244,4 +257,44 @@ fn a_backup_of_a_database_of_the_operators_is_restored_to_the_last_byte() {
     doctor.args(["doctor", "--output", "json", "--data-dir"]).arg(&own).args(&options);
     doctor.env("DATABASE_URL", &database.url);
     is_whole(&service, &before, &unfinished, &mut doctor);
+
+    let archive = kept.path().join("audit.csv");
+    let url = Path::new(&database.url);
+    let move_until = |before: &str| {
+        let variables = [("DATABASE_URL", url), ("ARCHIVE", &archive), ("BEFORE", Path::new(before))];
+        run("archive-audit-trail", &variables);
+        fs::read_to_string(&archive).expect("the archive").lines().count()
+    };
+    let made = Command::new(env!("CARGO_BIN_EXE_estimatord"))
+        .args(["token", "create", "--name", "ci", "--scope", "read"])
+        .env("DATABASE_URL", &database.url)
+        .output()
+        .expect("started");
+    assert!(made.status.success(), "{made:?}");
+    let trail = items(&service, "/v1/audit-events");
+    let newest = (text(&trail[0], "operation"), text(&trail[0], "credential"));
+    assert_eq!(newest, ("create_token", "database"), "{trail:#?}");
+    let rows = trail.len();
+    assert!(rows > 5, "{rows}");
+    assert_eq!((move_until("2020-01-01"), items(&service, "/v1/audit-events").len()), (1, rows));
+    assert_eq!((move_until("2100-01-01"), items(&service, "/v1/audit-events").len()), (rows + 1, 0));
+    let output = doctor.output().expect("started");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mut findings = report["findings"].as_array().expect("findings").iter();
+    assert!(findings.any(|one| one["check"] == "schema objects" && one["severity"] == "ok"), "{report}");
+}
+
+#[test]
+fn a_restore_ends_when_its_database_does() {
+    let (kept, place) = (data_dir(), data_dir());
+    let _in_use = DataDir::lock(place.path()).expect("nobody has it");
+    let places = [("DATA", place.path()), ("BACKUP", kept.path()), ("KEYS", kept.path())];
+    let output = output_of("restore", &[], &places);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success()
+            && said.contains("is using the data directory")
+            && !said.contains("pg_restore"),
+        "{said}"
+    );
 }
