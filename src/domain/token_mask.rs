@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
 use super::api_token;
 
 /// What stands for the rest of a token.
@@ -17,6 +19,16 @@ const JWT: &str = "eyJ";
 /// they begin with stays, so that it can be seen what was there.
 #[must_use]
 pub fn without_tokens(text: &str) -> Cow<'_, str> {
+    // One that is written with escapes is one as well: then the text is shown without them.
+    if let Ok(Cow::Owned(plain)) = percent_decode_str(text).decode_utf8()
+        && let Cow::Owned(masked) = masked(&plain)
+    {
+        return Cow::Owned(masked);
+    }
+    masked(text)
+}
+
+fn masked(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut taken = 0;
     let mut at = 0;
@@ -67,6 +79,17 @@ fn run(text: &str, is_wanted: impl Fn(u8) -> bool) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn escapes_hide_none() {
+        let token = format!("estimatord_{}", "0a".repeat(36));
+        for written in [token.replace('_', "%5f"), token.replacen('e', "%65", 1), token.replace("0a", "%30a")]
+        {
+            let masked = without_tokens(&written).into_owned();
+            assert_eq!(masked, "estimatord_***", "{written}");
+        }
+        assert_eq!(without_tokens("/v1/runs/a%20b"), "/v1/runs/a%20b");
+    }
 
     #[test]
     fn tokens_are_masked_wherever_they_stand() {

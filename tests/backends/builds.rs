@@ -73,6 +73,25 @@ async fn the_installer_trusts_the_system_and_leaves_nothing_behind() {
     assert!(left.iter().all(|name| name.ends_with(".log") || name.ends_with(".lock")), "{left:?}");
 }
 
+/// Also where packages have the service's own account.
+#[tokio::test]
+async fn nothing_goes_on_after_a_build() {
+    let machine = Machine::new();
+    let left = machine.note("left");
+    let script = format!(
+        "setsid sh -c 'echo $$ >> {left}; exec sleep 1000' > /dev/null 2>&1 &\nwhile ! test -s {left}; do :; done\n{}",
+        noting_uv(&machine)
+    );
+    let (backend, attempt) = with_uv(&machine, &script);
+    backend.prepare(&asking_for(attempt, "six"), &scripts()).await.unwrap();
+    let left = fs::read_to_string(left).unwrap();
+    assert!(left.lines().count() >= 3, "{left}");
+    for pid in left.lines() {
+        let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{pid} is left: {stat}");
+    }
+}
+
 /// A uv that resolves every package to one version and writes down what it is asked.
 fn noting_uv(machine: &Machine) -> String {
     let calls = machine.note("calls");

@@ -72,7 +72,7 @@ async fn refused(backend: &ProcessBackend, attempt: &Attempt) -> String {
 async fn what_a_package_runs_is_the_runs_own_user_and_nothing_of_it_remains() {
     let hostile = format!(
         "{{ id -u; cat $DATA/secret.key; ls $DATA; touch $DATA/environments/made; touch $DATA/cache/made; \
-         cat /proc/$PPID/environ; env; }} >> $NOTES/got 2>&1\n\
+         cat /proc/$PPID/environ; env; readlink /proc/self/fd/0; }} >> $NOTES/got 2>&1\n\
          setsid sh -c 'echo $$ >> $NOTES/left; exec sleep 1000' > /dev/null 2>&1 &\n\
          while ! test -s $NOTES/left; do :; done\n{HONEST}"
     );
@@ -84,6 +84,10 @@ async fn what_a_package_runs_is_the_runs_own_user_and_nothing_of_it_remains() {
     assert!((70_000..80_000).contains(&user), "{got}");
     assert!(!got.contains(SECRET) && !got.contains("secret.key\n"), "{got}");
     assert_eq!(got.matches("Permission denied").count() % 5, 0, "{got}");
+    assert!(
+        got.contains("\n/dev/null\n") && !got.contains(".lock"),
+        "nothing of the service's is in its hands: {got}"
+    );
     assert!(got.contains("USER=run") && !got.contains("HOME=/root"), "{got}");
     for pid in fs::read_to_string(machine.notes().join("left")).unwrap().lines() {
         let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
@@ -155,4 +159,51 @@ async fn a_file_with_another_name_elsewhere_is_no_part_of_an_environment() {
     let left: Vec<String> =
         environments.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(!left.iter().any(|name| name.ends_with(".request")), "{left:?}");
+}
+
+/// The line of [`HONEST`] that lists packages, with something else before it, done in the environment.
+fn at_the_end(act: &str) -> String {
+    let line = "*\" pip list \"*)";
+    let find = "for root in \"$@\"; do case \"$root\" in */venv/bin/python) cd \"${root%/venv/bin/python}\" ;; esac; done";
+    HONEST.replace(line, &format!("{line} {find}; {act};"))
+}
+
+#[tokio::test]
+async fn what_is_nested_without_end_brings_nobody_down() {
+    let nest = "import os\nfor _ in range(20000): os.mkdir('d'); os.chdir('d')";
+    for place in ["$TMPDIR", "."] {
+        let hostile = at_the_end(&format!("(cd {place} && python3 -c \"{nest}\")"));
+        let Some((machine, backend, attempt)) = lab(&hostile) else { return };
+        let prepared = backend.prepare(&attempt, &scripts()).await;
+        // In the environment it cannot stay.
+        assert_eq!(prepared.is_ok(), place == "$TMPDIR", "{prepared:?}");
+        assert_eq!(fs::read_dir(machine.data_dir().join("cache/tmp")).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_a_package_says_of_its_environment_is_not_believed() {
+    let hostile =
+        at_the_end("(echo '{}' > .complete; echo '{}' > \"$PWD.complete\"; mkfifo open.fifo) 2>/dev/null");
+    let Some((machine, backend, attempt)) = lab(&hostile) else { return };
+    let why = refused(&backend, &attempt).await;
+    assert!(why.contains("neither a file nor a directory nor a link"), "{why}");
+    let environments = fs::read_dir(machine.data_dir().join("environments")).unwrap();
+    for entry in environments {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name.ends_with(".lock") || name.ends_with(".log"), "{name}");
+    }
+    assert_eq!(backend.tidy_environments().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn nobody_writes_to_what_was_built() {
+    let hostile = at_the_end("echo x > kept; chmod 6777 kept; mkdir open; chmod 1777 open . venv venv/bin");
+    let Some((machine, backend, attempt)) = lab(&hostile) else { return };
+    let built = backend.prepare(&attempt, &scripts()).await.unwrap();
+    let root = machine.data_dir().join("environments").join(built.build_key.unwrap());
+    for path in ["", "kept", "open", "venv", "venv/bin"] {
+        let mode = fs::symlink_metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode & !0o755, 0, "{path}: {mode:o}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The hidden subcommand `confine`: a process that gives up what a run must not have, then becomes the run's program.
 //!
-//! It is told what to do on standard input, or, where that is to be kept, in the one variable that it has; nowhere else: nothing
+//! It is told what to do on standard input, or in the one variable that it has, and nowhere else: nothing
 //! that a definition sets (`LD_PRELOAD`) reaches a process that still is root.
 
 use std::{
@@ -31,7 +31,7 @@ use super::{Confinement, Limits, Program};
 #[derive(Debug, clap::Args)]
 pub struct Confine {}
 
-/// The variable in which it is told what to do, where standard input is the program's.
+/// The variable in which it may be told what to do.
 pub(super) const ORDER: &str = "ESTIMATORD_ORDER";
 
 /// What `confine` is told.
@@ -47,7 +47,7 @@ pub(super) enum Order {
 #[must_use]
 pub fn confine(_: Confine) -> ExitCode {
     if let Ok(order) = std::env::var(ORDER) {
-        let Err(error) = obey(&order, Stdio::inherit) else { return ExitCode::SUCCESS };
+        let Err(error) = obey(&order) else { return ExitCode::SUCCESS };
         // Whoever reads its output learns why there is none.
         let told = writeln!(io::stderr(), "error: {error}");
         return ExitCode::from(if told.is_ok() { 127 } else { 126 });
@@ -55,7 +55,7 @@ pub fn confine(_: Confine) -> ExitCode {
     // Standard input is a socket: closed by the exec, which is how the other side learns that it went well.
     let answer = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let mut order = String::new();
-    let obeyed = io::stdin().read_to_string(&mut order).and_then(|_| obey(&order, Stdio::null));
+    let obeyed = io::stdin().read_to_string(&mut order).and_then(|_| obey(&order));
     let error = match obeyed {
         Ok(()) => return ExitCode::SUCCESS,
         Err(error) => error,
@@ -68,11 +68,11 @@ pub fn confine(_: Confine) -> ExitCode {
     ExitCode::from(if told.is_ok() { 127 } else { 126 })
 }
 
-fn obey(order: &str, stdin: fn() -> Stdio) -> io::Result<()> {
+fn obey(order: &str) -> io::Result<()> {
     match serde_json::from_str(order)? {
         Order::Become { confinement, program } => {
             apply(&confinement)?;
-            match become_program(&program, stdin())? {}
+            match become_program(&program)? {}
         }
         Order::EndAll { user } => {
             become_user(user)?;
@@ -132,9 +132,9 @@ fn limit(limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-fn become_program(program: &Program, stdin: Stdio) -> io::Result<Infallible> {
+fn become_program(program: &Program) -> io::Result<Infallible> {
     let mut command = Command::new(&program.path);
     command.args(&program.arguments).env_clear();
     command.envs(program.environment.iter().map(|(name, value)| (name, value)));
-    Err(command.stdin(stdin).exec())
+    Err(command.stdin(Stdio::null()).exec())
 }

@@ -36,9 +36,9 @@ pub(in super::super) fn start(
     Err(io::Error::other(said))
 }
 
-/// A command that starts a program within a confinement and leaves its standard input what it is made: what it is told comes in
-/// the environment, which nobody but the service reads and which is gone when the program begins.
-pub(in super::super) fn holding_stdin(
+/// A command that starts a program within a confinement, for who wants to start it himself: what it is told comes in the environment,
+/// which nobody but the service reads and which is gone when the program begins.
+pub(in super::super) fn order(
     own: &Path,
     confinement: &Confinement,
     program: Program,

@@ -27,7 +27,7 @@ pub use self::{
 pub(super) use self::{
     asking::output,
     disk::{DiskUse, Found, measure},
-    enter::{holding_stdin, start},
+    enter::{order, start},
     ownership::{close_to_others, give, open_to_all, open_to_user, open_way, take_back, take_over},
     reach::{closed_to_others, why_closed},
     sandbox::Places,

@@ -62,8 +62,11 @@ pub(in super::super) fn give(path: &Path, user: u32) -> io::Result<()> {
 
 /// Takes a directory that was a user's, with all that is in there. No process of the user may be left.
 ///
+/// Nobody else may write to any of it afterwards.
+///
 /// # Errors
-/// When something in there has another name elsewhere: it may be somebody else's, or stay in somebody's reach.
+/// When something in there has another name elsewhere: it may be somebody else's, or stay in somebody's reach; or is neither file nor
+/// directory nor link.
 pub(in super::super) fn take_back(directory: &Path) -> io::Result<()> {
     let service = nix::unistd::geteuid().as_raw();
     let (mut open, mut linked) = (vec![directory.to_owned()], HashMap::new());
@@ -73,6 +76,9 @@ pub(in super::super) fn take_back(directory: &Path) -> io::Result<()> {
             for entry in fs::read_dir(&path)? {
                 open.push(entry?.path());
             }
+        } else if !metadata.is_file() && !metadata.is_symlink() {
+            let text = format!("{} is neither a file nor a directory nor a link", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         } else if metadata.nlink() > 1 {
             let (names, _, _) = linked
                 .entry((metadata.dev(), metadata.ino()))
@@ -80,7 +86,7 @@ pub(in super::super) fn take_back(directory: &Path) -> io::Result<()> {
             *names += 1;
             continue;
         }
-        lchown(&path, Some(service), Some(service))?;
+        keep(&path, &metadata, service)?;
     }
     for (names, links, path) in linked.into_values() {
         if names < links {
@@ -88,9 +94,16 @@ pub(in super::super) fn take_back(directory: &Path) -> io::Result<()> {
                 format!("{} has another name elsewhere: it was not made by an installer", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        lchown(&path, Some(service), Some(service))?;
+        keep(&path, &fs::symlink_metadata(&path)?, service)?;
     }
     Ok(())
+}
+
+/// Makes something the service's, for nobody else to write. What a list of rights (ACL) adds goes with the group's.
+fn keep(path: &Path, metadata: &fs::Metadata, service: u32) -> io::Result<()> {
+    lchown(path, Some(service), Some(service))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if !metadata.is_symlink() && mode & !0o755 != 0 { set_mode(path, mode & 0o755) } else { Ok(()) }
 }
 
 /// Makes a directory one that everybody may list.

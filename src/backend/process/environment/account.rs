@@ -5,15 +5,25 @@ use std::{
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use tokio::process::Command;
 
-use super::super::confinement::{self, Confinement, Limits, Places, Program};
+use super::super::{
+    confinement::{self, Confinement, Limits, Places, Program},
+    descendants,
+};
 
 /// How long the end of what was given up is waited for.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Between two looks for processes that were killed.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How the processes of a build are known: by a variable that all of them have.
+const MARK: &str = "ESTIMATORD_BUILD";
 
 /// The account that builds for one attempt, and what it is kept within.
 #[derive(Clone, Debug)]
@@ -21,8 +31,8 @@ pub(super) struct Account {
     own_binary: PathBuf,
     data_dir: PathBuf,
     confinement: Confinement,
-    /// Its own, for this build alone: what is built by one must not be taken by another for what an index has.
-    cache: PathBuf,
+    mark: String,
+    temporary: PathBuf,
 }
 
 impl Account {
@@ -38,15 +48,31 @@ impl Account {
         let places = read.map(|read| Places { read, write: vec![temporary.to_owned()] });
         // What runs may take is measured by what scripts need; compilers need more.
         let confinement = Confinement { user, limits: Limits::default(), places };
-        let cache = temporary.join("uv-cache");
-        let account =
-            Self { own_binary: own_binary.to_owned(), data_dir: data_dir.to_owned(), confinement, cache };
+        let (own_binary, data_dir) = (own_binary.to_owned(), data_dir.to_owned());
+        // Its name is random, and of this build alone.
+        let mark = temporary.to_string_lossy().into_owned();
+        let account = Self { own_binary, data_dir, confinement, mark, temporary: temporary.to_owned() };
+        // What a service that was killed had building for the attempt.
+        account.end()?;
         account.give(temporary)?;
         Ok(account)
     }
 
-    pub(super) fn cache(&self) -> &Path {
-        &self.cache
+    /// Whether it is kept from anything that the service may do.
+    pub(super) const fn is_confined(&self) -> bool {
+        self.confinement.user.is_some() || self.confinement.places.is_some()
+    }
+
+    /// The variable by which its processes are known.
+    pub(super) fn mark(&self) -> (String, String) {
+        (MARK.to_owned(), self.mark.clone())
+    }
+
+    /// Where installers keep what they fetch. Of one that is confined it is its own, for this build alone: what is built by one must
+    /// not be taken by another for what an index has.
+    pub(super) fn cache(&self, name: &str) -> PathBuf {
+        let shared = self.data_dir.join("cache");
+        if self.is_confined() { self.temporary.join("cache").join(name) } else { shared.join(name) }
     }
 
     /// Lets it also read these, where that is restricted.
@@ -65,7 +91,7 @@ impl Account {
         self
     }
 
-    /// The command, as this account runs it; its standard input stays what it is.
+    /// The command, as this account runs it, where it is confined.
     pub(super) fn command(&self, command: &process::Command) -> io::Result<Command> {
         let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
         let variables = command.get_envs().filter_map(|(name, value)| Some((text(name), text(value?))));
@@ -74,7 +100,7 @@ impl Account {
             arguments: command.get_args().map(text).collect(),
             environment: variables.collect(),
         };
-        let mut wrapped = confinement::holding_stdin(&self.own_binary, &self.confinement, program)?;
+        let mut wrapped = confinement::order(&self.own_binary, &self.confinement, program)?;
         if let Some(directory) = command.get_current_dir() {
             wrapped.current_dir(directory);
         }
@@ -111,12 +137,35 @@ impl Account {
         confinement::output(&self.own_binary, self.confinement.clone(), program, patience).await
     }
 
-    /// Ends all of its processes.
+    /// Ends all of its processes: those of its user, else those that can be told to be of this build.
     pub(super) fn end(&self) -> io::Result<()> {
-        match self.confinement.user {
-            Some(user) => confinement::end_all(&self.own_binary, user).map(drop),
-            None => Ok(()),
+        if let Some(user) = self.confinement.user {
+            return confinement::end_all(&self.own_binary, user).map(drop);
         }
+        let entry = format!("{MARK}={}", self.mark);
+        let mut empty = 0;
+        let give_up = Instant::now() + END_TIMEOUT;
+        // Twice in a row: a process may slip past one look by forking during it.
+        while empty < 2 {
+            let found = descendants::living(|process| {
+                descendants::carries(process.pid, &entry)
+                    || descendants::works_in(process.pid, &self.temporary)
+            })?;
+            if found.is_empty() {
+                empty += 1;
+                continue;
+            }
+            empty = 0;
+            if Instant::now() >= give_up {
+                let text = "processes of a build were killed and are still there";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            for process in found {
+                descendants::signal(process, Signal::SIGKILL)?;
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
     }
 
     /// The same for who cannot wait for ever.

@@ -150,7 +150,7 @@ impl Drop for OfAccount {
 }
 
 /// Runs a command to its end, output into the log. The command, and what it starts, holds `lock` open, so that
-/// the lock is not free before all of them are gone, even if this service is killed.
+/// the lock is not free before all of them are gone, even if this service is killed; unless it is confined.
 pub(in super::super) async fn run(
     installer: impl Into<Installer>,
     lock: &File,
@@ -158,8 +158,12 @@ pub(in super::super) async fn run(
     deadline: Instant,
 ) -> Result<String, CommandError> {
     let Parts { mut command, container, account } = installer.into().into_parts();
-    if let Some(account) = &account {
+    // A package that has the lock in hand can let go of it, and write to it. Who is not to be trusted with it has an end that is
+    // certain: all of its user's processes, or a place that Landlock forgets.
+    let mut lock = Some(lock);
+    if let Some(account) = account.as_ref().filter(|account| account.is_confined()) {
         command = account.command(command.as_std())?;
+        lock = None;
     }
     let mut of_account = OfAccount(account);
     if let Some(container) = container.clone() {
@@ -171,7 +175,11 @@ pub(in super::super) async fn run(
     let mut contained = Contained(container);
     let (reader, writer) = io::pipe()?;
     let reader = OwnedFd::from(reader);
-    command.stdin(Stdio::from(lock.try_clone()?)).stdout(writer.try_clone()?).stderr(writer);
+    let stdin = match lock {
+        Some(lock) => Stdio::from(lock.try_clone()?),
+        None => Stdio::null(),
+    };
+    command.stdin(stdin).stdout(writer.try_clone()?).stderr(writer);
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn()?;
     // With it goes our copy of the writing end: the end of the output can be seen.

@@ -88,7 +88,7 @@ impl Builder<'_> {
             None => {
                 let mut command = Command::new(uv);
                 command.current_dir(directory).env_clear().envs(self.variables.iter().cloned());
-                if self.account.is_some() {
+                if self.is_confined() {
                     // A file with two names could be anybody's.
                     command.env("UV_LINK_MODE", "copy");
                 }
@@ -96,13 +96,23 @@ impl Builder<'_> {
             }
         };
         installer.args(["--color", "never", "--no-progress", "--cache-dir"]);
-        match (&self.workshop, &self.account) {
-            (Some(workshop), _) => installer.arg(workshop.cache()),
-            (None, Some(account)) => installer.arg(account.cache()),
-            (None, None) => installer.arg(self.settings.data_dir.join("cache/uv")),
+        match &self.workshop {
+            Some(workshop) => installer.arg(workshop.cache()),
+            None => installer.arg(self.cache("uv")),
         };
         installer.account = self.account_for(place, uv);
         installer
+    }
+
+    /// Whether packages are kept from what the service may do while they are built.
+    pub(super) fn is_confined(&self) -> bool {
+        self.account.as_ref().is_some_and(Account::is_confined)
+    }
+
+    /// Where an installer keeps what it fetches.
+    pub(super) fn cache(&self, name: &str) -> PathBuf {
+        let shared = || self.settings.data_dir.join("cache").join(name);
+        self.account.as_ref().map_or_else(shared, |account| account.cache(name))
     }
 
     /// The account that builds at a place with a program.

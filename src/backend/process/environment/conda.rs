@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::{
-    BuildLog, CommandError, account, build,
+    BuildLog, CommandError,
+    account::{self, Account},
+    build,
     builder::Builder,
     find_program,
     inside::Inside,
@@ -141,11 +143,11 @@ pub(super) async fn prepare(
                 install(&site, &wanted, builder, &lock, &mut log).await
             };
             let built = built.await;
-            if builder.account.is_some() {
+            if builder.is_confined() {
                 // What is there twice, linked, has one name afterwards.
-                files::remove_tree(&cache(builder))?;
-                builder.take_back(site.root()).await?;
+                files::remove_tree(&builder.cache("conda"))?;
             }
+            let built = site.taken_back(built, builder).await;
             (site.conclude(built, &mut log).await?, false)
         }
     };
@@ -212,7 +214,7 @@ async fn create(
 ) -> Result<(), CommandError> {
     let arguments = create_arguments(creation);
     log.line(&format!("Running {} ({}): {}", program.tool.name(), program.version, arguments.join(" ")))?;
-    let cache = cache(builder);
+    let cache = builder.cache("conda");
     layout::create_private_dir(&cache)?;
     // An empty file: the configuration of whoever the service runs as is nobody else's.
     let configuration = cache.join("condarc");
@@ -234,18 +236,11 @@ async fn create(
     build::run(installer, lock, log, builder.deadline).await.map(|_| ())
 }
 
-/// Where packages are kept: for all, or for one build alone, where that has an account of its own.
-fn cache(builder: &Builder<'_>) -> PathBuf {
-    match &builder.account {
-        Some(account) => account.cache().with_file_name("conda"),
-        None => builder.settings.data_dir.join("cache/conda"),
-    }
-}
-
 /// Asks the interpreter that was just installed who it is.
 async fn query(site: &Site, builder: &Builder<'_>) -> io::Result<Option<Interpreter>> {
     let interpreter = site.interpreter();
-    let Some(account) = builder.account_for(site.root(), &interpreter) else {
+    let account = builder.account_for(site.root(), &interpreter).filter(Account::is_confined);
+    let Some(account) = account else {
         return Ok(interpreters::query(&interpreter, &builder.variables).await);
     };
     let arguments = ["-I", "-c", interpreters::QUERY];

@@ -78,7 +78,7 @@ impl Place<'_> {
     fn evict(&self, limit: u64) -> io::Result<()> {
         let mut kept = kept::list(self.environments)?;
         kept.sort_by_key(|kept| kept.last_used);
-        let mut total: u64 = kept.iter().map(|kept| kept.built.bytes).sum();
+        let mut total = kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.built.bytes));
         if total <= limit {
             return Ok(());
         }
@@ -89,7 +89,7 @@ impl Place<'_> {
                 break;
             }
             if self.remove(kept.built.key.as_str(), |_| true)? {
-                total -= kept.built.bytes;
+                total = total.saturating_sub(kept.built.bytes);
             }
         }
         Ok(())
@@ -109,6 +109,7 @@ impl Place<'_> {
         if !is_free(&lock)? || !unwanted(&root) || is_named(&self.records()?, key) {
             return Ok(None);
         }
+        kept::forget(&root)?;
         let doomed = root.with_extension(format!("{:016x}.{DOOMED}", u64::from_le_bytes(entropy())));
         fs::rename(&root, &doomed)?;
         resolution::forget(self.environments, key)?;
@@ -169,7 +170,7 @@ mod tests {
                 bytes: 100,
             };
             complete.write(&root).unwrap();
-            let marker = fs::File::options().append(true).open(root.join(kept::MARKER)).unwrap();
+            let marker = fs::File::options().append(true).open(kept::marker(&root)).unwrap();
             marker.set_modified(start + Duration::from_secs(3600 * age)).unwrap();
         }
         directory

@@ -1,14 +1,29 @@
 //! What is known of the environments that are kept in a data directory.
 
-use std::{fs, io, path::Path, time::SystemTime};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::{files, layout};
 use crate::domain::built_environment::{BuiltEnvironment, EnvironmentKey};
 
-/// Written last: an environment without it was never finished. When it was changed is when the environment was last used.
-pub(super) const MARKER: &str = ".complete";
+/// Written last: an environment without it was never finished. When it was changed is when the environment was last used. It lies beside
+/// the environment, where packages do not write while they are built.
+pub(super) fn marker(root: &Path) -> PathBuf {
+    root.with_extension("complete")
+}
+
+/// Takes back that an environment is whole, before anything of it changes.
+pub(super) fn forget(root: &Path) -> io::Result<()> {
+    match fs::remove_file(marker(root)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// What is known of a finished environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +39,12 @@ pub(super) struct Complete {
 impl Complete {
     /// What is written of the environment in this directory; none when it was not finished, or by another version.
     pub(super) fn read(root: &Path) -> Option<Self> {
-        layout::read_json(&root.join(MARKER)).ok().flatten()
+        layout::read_json(&marker(root)).ok().flatten()
     }
 
     /// Says that the environment in this directory is whole.
     pub(super) fn write(&self, root: &Path) -> io::Result<()> {
-        layout::write_json(&root.join(MARKER), self)
+        layout::write_json(&marker(root), self)
     }
 }
 
@@ -52,7 +67,7 @@ pub(super) fn list(environments: &Path) -> io::Result<Vec<Kept>> {
         // Whatever else is in there has no key as its name.
         let Some(key) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let root = entry.path();
-        let (Some(complete), Ok(marker)) = (Complete::read(&root), fs::metadata(root.join(MARKER))) else {
+        let (Some(complete), Ok(marker)) = (Complete::read(&root), fs::metadata(self::marker(&root))) else {
             continue;
         };
         let Complete { kind, python_version, packages, bytes } = complete;
@@ -82,7 +97,7 @@ mod tests {
         }
         complete.write(&directory.path().join(&whole)).unwrap();
         complete.write(&directory.path().join("tools")).unwrap();
-        fs::write(directory.path().join(unfinished).join(MARKER), r#"{"python_version":"3.8.1"}"#).unwrap();
+        fs::write(marker(&directory.path().join(unfinished)), r#"{"python_version":"3.8.1"}"#).unwrap();
         fs::write(directory.path().join(format!("{whole}.lock")), "").unwrap();
         let found = list(directory.path()).unwrap();
         assert_eq!(found.len(), 1);

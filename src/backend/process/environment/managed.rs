@@ -23,7 +23,7 @@ use crate::{
     backend::{
         ActualEnvironment, Attempt, Substitution,
         process::{
-            ProcessBackend, Settings, installations_of,
+            ProcessBackend, Settings, files, installations_of,
             layout::{self, AttemptDir},
             script_environment::RUN_USER,
         },
@@ -47,7 +47,7 @@ pub(super) async fn prepare(
     let mut asks = substitutions::resolve(environment, &found, attempt.plan.launcher == Launcher::Mpi);
     asks.substitutions.splice(..0, instead);
     // One of its own for each build: installers leave locks and the like in there, and all of it goes in the end.
-    let temporary = tempfile::tempdir_in(layout::scratch(&backend.settings.data_dir)?)?;
+    let temporary = Scratch::new(&backend.settings.data_dir)?;
     let mut variables = installer_environment(&backend.service_environment, temporary.path());
     let account = match image {
         // A container keeps it away from everything but the environment.
@@ -97,6 +97,27 @@ pub(super) async fn prepare(
     })
 }
 
+/// A directory for one build. All of it goes in the end, however deep a package has nested what is in there.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(data_dir: &Path) -> io::Result<Self> {
+        // Its own removal goes as deep as directories are nested, and ends the process where that is too deep.
+        tempfile::tempdir_in(layout::scratch(data_dir)?).map(|made| Self(made.keep()))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed now is in nobody's way.
+        let _ = files::remove_tree(&self.0);
+    }
+}
+
 /// As whom the environment of an attempt is built: its own user, where it has one, and within what it reaches of the files, where that
 /// is restricted.
 async fn account(
@@ -107,15 +128,18 @@ async fn account(
 ) -> Result<Option<Account>, CommandError> {
     let Settings { data_dir, supervisor, isolation, .. } = &backend.settings;
     let user = backend.user(attempt).await.map_err(io::Error::other)?;
-    if user.is_none() && !isolation.landlock {
-        return Ok(None);
-    }
     let named = variables.iter().flat_map(|(_, value)| places_in(value));
     let mut read: Vec<PathBuf> = named.collect();
     read.extend([supervisor.clone(), data_dir.join("tools")]);
     read.retain(|path| path.exists() && path.parent().is_some());
     let read = isolation.landlock.then_some(read);
-    let account = Account::new(supervisor, data_dir, user, temporary, read)?;
+    let (own, data, place) = (supervisor.clone(), data_dir.clone(), temporary.to_owned());
+    let making = move || Account::new(&own, &data, user, &place, read);
+    let account = tokio::task::spawn_blocking(making).await.map_err(io::Error::other)??;
+    variables.push(account.mark());
+    if !account.is_confined() {
+        return Ok(Some(account));
+    }
     // Whoever it is, the home of the service's user is not its own.
     let home = temporary.to_string_lossy().into_owned();
     let own = [("HOME", home), ("USER", RUN_USER.to_owned()), ("LOGNAME", RUN_USER.to_owned())];

@@ -17,7 +17,7 @@ use super::{
     },
     BuildLog, CommandError, build,
     builder::Builder,
-    kept::{Complete, MARKER},
+    kept::{self, Complete},
     resolution::Lock,
     uv,
     wanted::Wanted,
@@ -122,7 +122,7 @@ impl Site {
 
     /// Says that it is reused, and writes down when.
     fn note_use(&self, log: &mut BuildLog) -> Result<(), CommandError> {
-        let marker = fs::File::options().append(true).open(self.root.join(MARKER))?;
+        let marker = fs::File::options().append(true).open(kept::marker(&self.root))?;
         marker.set_modified(SystemTime::now())?;
         Ok(log.line(&format!("Reusing the environment {}, built before.", self.root.display()))?)
     }
@@ -147,7 +147,7 @@ impl Site {
             Claim::There(complete) => Ok((complete, true)),
             Claim::Vacant { lock, mut log } => {
                 let built = self.build(wanted, resolved, builder, &lock, &mut log).await;
-                builder.take_back(&self.root).await?;
+                let built = self.taken_back(built, builder).await;
                 Ok((self.conclude(built, &mut log).await?, false))
             }
         }
@@ -172,10 +172,23 @@ impl Site {
             return Ok(Claim::There(complete));
         }
         let log = log.also(&self.sibling("log"))?;
+        kept::forget(&self.root)?;
         // Left behind by a build that was interrupted.
         self.blocking(|root| files::remove_tree(&root)).await?;
         layout::create_private_dir(&self.root)?;
         Ok(Claim::Vacant { lock, log })
+    }
+
+    /// What was built, once nothing of it changes any more. What cannot be taken back was not made by an installer.
+    pub(super) async fn taken_back(
+        &self,
+        built: Result<Built, CommandError>,
+        builder: &Builder<'_>,
+    ) -> Result<Built, CommandError> {
+        let taken = builder.take_back(&self.root).await;
+        let built = built?;
+        taken.map_err(|error| CommandError::Failed(format!("what was built cannot be used: {error}")))?;
+        Ok(built)
     }
 
     /// Says that what was built is whole, or removes what a failed build made.
