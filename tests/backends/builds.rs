@@ -85,7 +85,7 @@ async fn nothing_goes_on_after_a_build() {
     let (backend, attempt) = with_uv(&machine, &script);
     backend.prepare(&asking_for(attempt, "six"), &scripts()).await.unwrap();
     let left = fs::read_to_string(left).unwrap();
-    assert!(left.lines().count() >= 3, "{left}");
+    assert!(!left.is_empty(), "something was left");
     for pid in left.lines() {
         let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "{pid} is left: {stat}");
