@@ -52,8 +52,10 @@ impl Account {
         // Its name is random, and of this build alone.
         let mark = temporary.to_string_lossy().into_owned();
         let account = Self { own_binary, data_dir, confinement, mark, temporary: temporary.to_owned() };
-        // What a service that was killed had building for the attempt.
-        account.end()?;
+        if user.is_some() {
+            // What a service that was killed had building for the attempt. Without a user it cannot be told by the new mark.
+            account.end()?;
+        }
         account.give(temporary)?;
         Ok(account)
     }

@@ -128,11 +128,12 @@ async fn account(
 ) -> Result<Option<Account>, CommandError> {
     let Settings { data_dir, supervisor, isolation, .. } = &backend.settings;
     let user = backend.user(attempt).await.map_err(io::Error::other)?;
-    let named = variables.iter().flat_map(|(_, value)| places_in(value));
-    let mut read: Vec<PathBuf> = named.collect();
-    read.extend([supervisor.clone(), data_dir.join("tools")]);
-    read.retain(|path| path.exists() && path.parent().is_some());
-    let read = isolation.landlock.then_some(read);
+    let read = isolation.landlock.then(|| {
+        let named = variables.iter().flat_map(|(_, value)| places_in(value));
+        let mut read: Vec<PathBuf> = named.chain([supervisor.clone(), data_dir.join("tools")]).collect();
+        read.retain(|path| path.exists() && path.parent().is_some());
+        read
+    });
     let (own, data, place) = (supervisor.clone(), data_dir.clone(), temporary.to_owned());
     let making = move || Account::new(&own, &data, user, &place, read);
     let account = tokio::task::spawn_blocking(making).await.map_err(io::Error::other)??;

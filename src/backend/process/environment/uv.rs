@@ -61,11 +61,6 @@ impl Search<'_> {
         self.installed("uv-for-images", &options, log).await
     }
 
-    /// Lets every user of the machine get to what the service installed, where they must.
-    fn open_way(&self, program: &Path) -> io::Result<()> {
-        if self.for_all { open_way(self.data_dir, program) } else { Ok(()) }
-    }
-
     fn configured(&self) -> Result<Option<PathBuf>, CommandError> {
         let Some(path) = self.configured else { return Ok(None) };
         if !path.is_file() {
@@ -81,8 +76,21 @@ impl Search<'_> {
         }
     }
 
-    /// The one that pip put into the data directory, now or before.
+    /// The one that pip put into the data directory, now or before; where every user of the machine gets to it, if they must.
     async fn installed(
+        &self,
+        name: &str,
+        options: &[&str],
+        log: &mut BuildLog,
+    ) -> Result<PathBuf, CommandError> {
+        let program = self.install(name, options, log).await?;
+        if self.for_all {
+            open_way(self.data_dir, &program)?;
+        }
+        Ok(program)
+    }
+
+    async fn install(
         &self,
         name: &str,
         options: &[&str],
@@ -92,13 +100,11 @@ impl Search<'_> {
         let own = tools.join(name);
         let program = own.join("bin/uv");
         if program.is_file() {
-            self.open_way(&program)?;
             return Ok(program);
         }
         layout::create_private_dir(&tools)?;
         let lock = lock(&tools.join(format!("{name}.lock")), self.deadline, || Ok(())).await?;
         if program.is_file() {
-            self.open_way(&program)?;
             return Ok(program);
         }
         log.line("uv is not on this machine: installing it with pip, once")?;
@@ -114,7 +120,6 @@ impl Search<'_> {
             match build::run(command, &lock, log, self.deadline).await {
                 Ok(_) => {
                     std::fs::rename(&partial, &own)?;
-                    self.open_way(&program)?;
                     return Ok(program);
                 }
                 // Debian's interpreter comes without; another may have it.
