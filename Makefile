@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 # They install what is missing (as root, or with sudo) or say in one line what to install.
 
-.PHONY: demo test build serve lint format bench fuzz openapi docs sqlx chaos simulate check-replicas check-renderings check-containers check-slurm check-kubernetes check-deploy check-alerts check-datastores check-contract check-supply-chain clean
+.PHONY: demo test build serve lint format bench check-bench bench-verdict fuzz openapi docs sqlx chaos simulate check-replicas check-renderings check-containers check-slurm check-kubernetes check-deploy check-alerts check-datastores check-contract check-supply-chain clean
 
 demo: ## build, start, train both examples, show what came out, stop
 	@scripts/setup.sh build run
@@ -28,8 +28,18 @@ lint:
 format:
 	cargo fmt
 
-bench: ## what a verdict costs
-	cargo bench --bench validate
+bench: ## what the service does beside its limits and peers, on a quiet machine: prints the table, and writes docs/benchmarks.md
+	@scripts/setup.sh build run
+	cargo build --release --locked
+	cargo bench --locked --bench service -- --write
+
+check-bench: ## the same in seconds: fails where a ratio is far from what it was
+	@scripts/setup.sh build run
+	cargo build --release --locked
+	cargo bench --locked --bench service -- --short
+
+bench-verdict: ## what a verdict costs, without service and database
+	cargo bench --locked --bench validate
 
 # How many bodies `make fuzz` judges.
 FUZZ_BODIES ?= 10000000

@@ -20,6 +20,7 @@ pub mod operate;
 mod renderings;
 pub mod storage;
 pub mod telemetry;
+pub mod together;
 pub mod traces;
 pub mod vault;
 pub mod webhooks;

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::{error::ApiError, scoped::Scoped};
+use super::{error::ApiError, referents::Referents, scoped::Scoped};
 use crate::{
     artifacts::ArtifactsError,
     domain::{
-        facts::{Facts, SnapshotFacts, SourceLimits, Wanted},
+        facts::{Facts, SnapshotFacts, SourceLimits},
+        ids::SnapshotId,
         judge,
     },
+    together::BrokenOff,
 };
 
 /// What the rules read of one file: far more than any script or requirements file has.
@@ -22,21 +24,31 @@ const MAX_CONTENT_BYTES: u64 = 1 << 20;
 /// When the database or the artifact store fails.
 pub async fn look_up(state: &Scoped, body: &Map<String, Value>) -> Result<Facts, ApiError> {
     let wanted = judge::wanted(body);
-    let targets = state.storage.list_compute_targets().await?;
-    let targets = targets.into_iter().map(|stored| stored.target).collect();
-    let snapshot = snapshot(state, &wanted).await?;
+    let referents = Referents { project: state.principal.project.clone(), snapshot: wanted.snapshot.clone() };
+    let broken_off = |error: BrokenOff| ApiError::Internal(error.to_string());
+    let found = state.referents.done_for(referents).await.map_err(broken_off)??;
+    let snapshot = match &wanted.snapshot {
+        Some(id) if found.has_snapshot => snapshot(state, id, &wanted.contents).await?,
+        _ => None,
+    };
     let datastores = if wanted.datastores { state.storage.datastore_names().await? } else { BTreeSet::new() };
     let limits =
         SourceLimits { max_bytes: state.limits.max_unpacked_bytes, max_files: state.limits.max_files };
     let one_off_target = state.one_off_target.clone();
-    Ok(Facts { limits, snapshot, targets, one_off_target, datastores })
+    Ok(Facts { limits, snapshot, targets: found.targets.to_vec(), one_off_target, datastores })
 }
 
-async fn snapshot(state: &Scoped, wanted: &Wanted) -> Result<Option<SnapshotFacts>, ApiError> {
-    let Some(id) = &wanted.snapshot else { return Ok(None) };
+/// What the rules read of a snapshot that was there a moment ago.
+async fn snapshot(
+    state: &Scoped,
+    id: &SnapshotId,
+    wanted: &BTreeSet<String>,
+) -> Result<Option<SnapshotFacts>, ApiError> {
+    if let Some(facts) = state.snapshot_cache.get(id, wanted) {
+        return Ok(Some(facts));
+    }
     let Some(files) = state.storage.snapshot_sizes(id).await? else { return Ok(None) };
-    let present: BTreeSet<String> =
-        wanted.contents.iter().filter(|path| files.contains_key(*path)).cloned().collect();
+    let present: BTreeSet<String> = wanted.iter().filter(|path| files.contains_key(*path)).cloned().collect();
     let contents = if present.is_empty() {
         BTreeMap::new()
     } else {
@@ -48,5 +60,7 @@ async fn snapshot(state: &Scoped, wanted: &Wanted) -> Result<Option<SnapshotFact
             contents => contents?,
         }
     };
-    Ok(Some(SnapshotFacts { files, contents }))
+    let facts = SnapshotFacts { files, contents };
+    state.snapshot_cache.put(id, &facts);
+    Ok(Some(facts))
 }

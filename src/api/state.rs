@@ -16,6 +16,9 @@ use super::{
     feed::Feeds,
     metrics::HttpMetrics,
     rate::Rates,
+    referents::Search,
+    runs::acceptance::Acceptance,
+    snapshot_cache::SnapshotCache,
 };
 use crate::{
     artifacts::{Artifacts, Limits},
@@ -27,6 +30,7 @@ use crate::{
     figures::RunFigures,
     storage::Storage,
     telemetry::LogFilter,
+    together::Together,
     vault::Vault,
 };
 
@@ -35,6 +39,12 @@ const MAX_REQUESTS: usize = 1024;
 
 /// Answers that stay open (follows, event streams): each needs a connection and some 30 KiB.
 const MAX_STREAMS: usize = 8192;
+
+/// Runs that one transaction accepts: some hundred kilobytes, and a few milliseconds.
+const MAX_ACCEPTED_TOGETHER: usize = 64;
+
+/// Such transactions at once: while one is written to the disk another is made.
+const ACCEPTING_AT_ONCE: usize = 2;
 
 /// What every operation may reach.
 pub struct ApiState {
@@ -48,6 +58,9 @@ pub struct ApiState {
     pub(in crate::api) access: Access,
     pub(in crate::api) operations: Operations,
     pub(in crate::api) audit: AuditTrail,
+    pub(in crate::api) acceptance: Together<Acceptance>,
+    pub(in crate::api) referents: Together<Search>,
+    pub(in crate::api) snapshot_cache: SnapshotCache,
     pub(in crate::api) max_queued_runs: u32,
     pub(in crate::api) caller_limit: Option<u32>,
     pub(in crate::api) webhook_receivers: AllowList,
@@ -73,7 +86,16 @@ pub type Shared = Arc<ApiState>;
 
 impl ApiState {
     pub(in crate::api) fn new(settings: ApiSettings) -> Self {
+        let acceptance = Acceptance::new(
+            settings.storage.clone(),
+            Arc::clone(&settings.clock),
+            settings.max_queued_runs,
+            settings.caller_limit,
+        );
         Self {
+            acceptance: Together::new(acceptance, MAX_ACCEPTED_TOGETHER, ACCEPTING_AT_ONCE),
+            referents: Together::new(Search(settings.storage.clone()), MAX_REQUESTS, 1),
+            snapshot_cache: SnapshotCache::default(),
             access: Access::new(settings.access, settings.storage.clone()),
             operations: Operations::of(&super::operations().1),
             audit: AuditTrail::new(settings.storage.clone()),

@@ -35,6 +35,7 @@ mod patch;
 pub mod plan;
 pub mod project;
 pub mod python;
+pub mod queue_room;
 pub mod record;
 pub mod render;
 pub mod retention;

@@ -71,7 +71,7 @@ impl ProjectStorage {
                 ..events::NewEvent::status(id, sequence, now, attempt, next)
             };
             events::append(&mut tx, &event).await?;
-            super::notifications::notify(&mut tx).await?;
+            super::notifications::notify(&mut tx, super::notifications::Hint::Cancel).await?;
         }
         tx.commit().await?;
         match self.get_run(id).await? {

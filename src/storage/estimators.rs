@@ -65,26 +65,36 @@ impl TryFrom<Row> for Estimator {
     }
 }
 
-/// Inserts an estimator within somebody's transaction. One that came with a run goes with the last run that is made of it.
-pub(in crate::storage) async fn insert(
+/// Inserts estimators within somebody's transaction. One that came with a run goes with the last run that is made of it.
+pub(in crate::storage) async fn insert_all(
     connection: &mut PgConnection,
-    project: &Project,
-    estimator: &Estimator,
+    estimators: &[(&Project, &Estimator)],
     came_with_run: bool,
 ) -> Result<(), StorageError> {
+    fn column<T>(estimators: &[(&Project, &Estimator)], of: impl Fn(&Estimator) -> T) -> Vec<T> {
+        estimators.iter().map(|(_, estimator)| of(estimator)).collect()
+    }
+    let json =
+        |of: &dyn Fn(&Estimator) -> Result<String, StorageError>| -> Result<Vec<String>, StorageError> {
+            column(estimators, of).into_iter().collect()
+        };
     sqlx::query!(
         "INSERT INTO estimators (id, framework, definition, findings, environment, rule_set_version, created_at,
                                  registry_password, project, came_with_run)
-         VALUES ($1, $2, $3::text::json, $4::text::json, $5::text::json, $6, $7, $8, $9, $10)",
-        estimator.id.as_uuid(),
-        estimator.framework,
-        json_text(&estimator.definition)?,
-        json_text(&estimator.findings)?,
-        json_text(&estimator.environment)?,
-        estimator.rule_set_version,
-        estimator.created_at,
-        estimator.sealed_registry_password.as_deref(),
-        project.as_str(),
+         SELECT id, framework, definition::json, findings::json, environment::json, rule_set_version, created_at,
+                registry_password, project, $10
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::bytea[],
+                     $9::text[])
+              AS new (id, framework, definition, findings, environment, rule_set_version, created_at, registry_password, project)",
+        &column(estimators, |estimator| estimator.id.as_uuid()),
+        &column(estimators, |estimator| estimator.framework.clone()),
+        &json(&|estimator| json_text(&estimator.definition))?,
+        &json(&|estimator| json_text(&estimator.findings))?,
+        &json(&|estimator| json_text(&estimator.environment))?,
+        &column(estimators, |estimator| estimator.rule_set_version.clone()),
+        &column(estimators, |estimator| estimator.created_at),
+        &column(estimators, |estimator| estimator.sealed_registry_password.clone()) as _,
+        &estimators.iter().map(|(project, _)| project.as_str().to_owned()).collect::<Vec<_>>(),
         came_with_run,
     )
     .execute(connection)
@@ -121,7 +131,7 @@ impl ProjectStorage {
             Begun::Answered(earlier) => return Ok(earlier),
             Begun::Open(tx) => tx,
         };
-        insert(&mut tx, &self.project, estimator, false).await?;
+        insert_all(&mut tx, &[(&self.project, estimator)], false).await?;
         idempotency::finish(tx, idempotency, answer()).await
     }
 

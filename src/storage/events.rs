@@ -56,17 +56,29 @@ pub(in crate::storage) async fn append(
     connection: &mut PgConnection,
     event: &NewEvent,
 ) -> Result<(), StorageError> {
+    append_all(connection, std::slice::from_ref(event)).await
+}
+
+/// Appends events, all in one statement.
+pub(in crate::storage) async fn append_all(
+    connection: &mut PgConnection,
+    events: &[NewEvent],
+) -> Result<(), StorageError> {
+    fn column<T>(events: &[NewEvent], of: impl Fn(&NewEvent) -> T) -> Vec<T> {
+        events.iter().map(of).collect()
+    }
     sqlx::query!(
         "INSERT INTO run_events (run_id, sequence, occurred_at, attempt, kind, status, cause, detail)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        event.run_id.as_uuid(),
-        event.sequence,
-        event.occurred_at,
-        i32::try_from(event.attempt).unwrap_or(i32::MAX),
-        event.kind,
-        event.status.as_str(),
-        event.cause.map(Cause::as_str),
-        event.detail,
+         SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::integer[], $5::text[], $6::text[], $7::text[],
+                              $8::text[])",
+        &column(events, |event| event.run_id.as_uuid()),
+        &column(events, |event| event.sequence),
+        &column(events, |event| event.occurred_at),
+        &column(events, |event| i32::try_from(event.attempt).unwrap_or(i32::MAX)),
+        &column(events, |event| event.kind.to_owned()),
+        &column(events, |event| event.status.as_str().to_owned()),
+        &column(events, |event| event.cause.map(|cause| cause.as_str().to_owned())) as _,
+        &column(events, |event| event.detail.clone()) as _,
     )
     .execute(connection)
     .await?;

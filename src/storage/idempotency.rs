@@ -23,6 +23,12 @@ pub struct Idempotency {
     pub body_hash: [u8; 32],
 }
 
+impl Idempotency {
+    fn is_same_key(&self, other: &Self) -> bool {
+        (self.scope, &self.caller, &self.key) == (other.scope, &other.caller, &other.key)
+    }
+}
+
 /// What a client was answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
@@ -47,25 +53,67 @@ pub enum Keyed {
     InProgress,
 }
 
-/// Begins work under a key. `None`: go on and [`record`] the answer in the same transaction.
-async fn begin(
+/// Begins work under the keys of several requests, of which some may have none. `None`: go on and [`record_all`] the answer in the
+/// same transaction.
+pub(in crate::storage) async fn begin_all(
     connection: &mut PgConnection,
-    idempotency: &Idempotency,
-) -> Result<Option<Keyed>, StorageError> {
-    // A lock that ends with the transaction, whatever ends it. Whoever does not get it knows that the first is still
-    // at work, instead of waiting for it.
-    let free = sqlx::query_scalar!(
-        r#"SELECT pg_try_advisory_xact_lock(hashtextextended($1 || chr(31) || $2 || chr(31) || $3, 0)) AS "free!""#,
-        idempotency.scope,
-        idempotency.caller,
-        idempotency.key,
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    if !free {
-        return Ok(Some(Keyed::InProgress));
+    keys: &[Option<&Idempotency>],
+) -> Result<Vec<Option<Keyed>>, StorageError> {
+    let mut earlier = vec![None; keys.len()];
+    let mut locked: Vec<usize> = Vec::new();
+    for (place, key) in keys.iter().enumerate() {
+        let Some(key) = key else { continue };
+        // Whoever has a lock gets it again: the second of the same key has to be seen here.
+        if locked.iter().any(|&other| keys[other].is_some_and(|other| other.is_same_key(key))) {
+            earlier[place] = Some(Keyed::InProgress);
+        } else {
+            locked.push(place);
+        }
     }
-    lookup(connection, idempotency).await
+    if locked.is_empty() {
+        return Ok(earlier);
+    }
+    let wanted = Columns::of(locked.iter().filter_map(|&place| keys[place]));
+    // Locks that end with the transaction, whatever ends it. Whoever does not get one knows that the first is still at work, instead
+    // of waiting for it.
+    let free = sqlx::query_scalar!(
+        r#"SELECT pg_try_advisory_xact_lock(hashtextextended(scope || chr(31) || caller || chr(31) || key, 0)) AS "free!"
+           FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS wanted (scope, caller, key, place) ORDER BY place"#,
+        &wanted.scopes,
+        &wanted.callers,
+        &wanted.keys,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let known = lookup_all(connection, &wanted).await?;
+    for (&place, is_free) in locked.iter().zip(free) {
+        let Some(key) = keys[place] else { continue };
+        earlier[place] = if is_free {
+            known.iter().find(|known| known.is_of(key)).map(|known| known.answer(key))
+        } else {
+            Some(Keyed::InProgress)
+        };
+    }
+    Ok(earlier)
+}
+
+/// Keys, as parameters of a statement.
+struct Columns {
+    scopes: Vec<String>,
+    callers: Vec<String>,
+    keys: Vec<String>,
+}
+
+impl Columns {
+    fn of<'a>(keys: impl Iterator<Item = &'a Idempotency>) -> Self {
+        let mut columns = Self { scopes: Vec::new(), callers: Vec::new(), keys: Vec::new() };
+        for key in keys {
+            columns.scopes.push(key.scope.to_owned());
+            columns.callers.push(key.caller.clone());
+            columns.keys.push(key.key.clone());
+        }
+        columns
+    }
 }
 
 /// Work under a key that was begun.
@@ -82,14 +130,14 @@ pub(in crate::storage) async fn open(
     idempotency: Option<&Idempotency>,
 ) -> Result<Begun, StorageError> {
     let mut tx = pool.begin().await?;
-    if let Some(key) = idempotency
-        && let Some(earlier) = begin(&mut tx, key).await?
-    {
-        // Explicitly, so that the key's lock is gone when the client asks again.
-        tx.rollback().await?;
-        return Ok(Begun::Answered(earlier));
+    match begin_all(&mut tx, &[idempotency]).await?.into_iter().next().flatten() {
+        Some(earlier) => {
+            // Explicitly, so that the key's lock is gone when the client asks again.
+            tx.rollback().await?;
+            Ok(Begun::Answered(earlier))
+        }
+        None => Ok(Begun::Open(tx)),
     }
-    Ok(Begun::Open(tx))
 }
 
 /// Ends it: what was done and its answer are there together.
@@ -99,55 +147,75 @@ pub(in crate::storage) async fn finish(
     recorded: Recorded,
 ) -> Result<Keyed, StorageError> {
     if let Some(key) = idempotency {
-        record(&mut tx, key, &recorded).await?;
+        record_all(&mut tx, &[(key, &recorded)]).await?;
     }
     tx.commit().await?;
     Ok(Keyed::Done(recorded))
 }
 
-/// What an earlier request with this key was answered.
-async fn lookup(
-    connection: &mut PgConnection,
-    idempotency: &Idempotency,
-) -> Result<Option<Keyed>, StorageError> {
-    let earlier = sqlx::query!(
-        r#"SELECT body_hash, status, location, response AS "response: Json<Value>"
-           FROM idempotency_keys WHERE scope = $1 AND caller = $2 AND key = $3"#,
-        idempotency.scope,
-        idempotency.caller,
-        idempotency.key,
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(earlier.map(|row| {
-        if row.body_hash != idempotency.body_hash {
+/// An answer that is remembered.
+struct Known {
+    scope: String,
+    caller: String,
+    key: String,
+    body_hash: Vec<u8>,
+    status: i32,
+    location: Option<String>,
+    response: Json<Value>,
+}
+
+impl Known {
+    fn is_of(&self, key: &Idempotency) -> bool {
+        self.scope == key.scope && self.caller == key.caller && self.key == key.key
+    }
+
+    /// What a request with this key is answered.
+    fn answer(&self, key: &Idempotency) -> Keyed {
+        if self.body_hash != key.body_hash {
             return Keyed::OtherBody;
         }
         Keyed::Replayed(Recorded {
-            status: u16::try_from(row.status).unwrap_or(201),
-            location: row.location,
-            body: row.response.0,
+            status: u16::try_from(self.status).unwrap_or(201),
+            location: self.location.clone(),
+            body: self.response.0.clone(),
         })
-    }))
+    }
 }
 
-/// Records the answer.
-async fn record(
+/// What earlier requests with these keys were answered, in no order.
+async fn lookup_all(connection: &mut PgConnection, wanted: &Columns) -> Result<Vec<Known>, StorageError> {
+    let known = sqlx::query_as!(
+        Known,
+        r#"SELECT scope, caller, key, body_hash, status, location, response AS "response: Json<Value>"
+           FROM idempotency_keys
+           WHERE (scope, caller, key) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))"#,
+        &wanted.scopes,
+        &wanted.callers,
+        &wanted.keys,
+    );
+    Ok(known.fetch_all(connection).await?)
+}
+
+/// Records answers, each of another key.
+pub(in crate::storage) async fn record_all(
     connection: &mut PgConnection,
-    idempotency: &Idempotency,
-    answer: &Recorded,
+    answers: &[(&Idempotency, &Recorded)],
 ) -> Result<(), StorageError> {
+    let keys = Columns::of(answers.iter().map(|(key, _)| *key));
+    let bodies: Result<Vec<String>, _> = answers.iter().map(|(_, answer)| json_text(&answer.body)).collect();
     // By the database's clock, which also decides when it is forgotten.
     sqlx::query!(
         "INSERT INTO idempotency_keys (scope, caller, key, body_hash, status, location, response, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7::text::json, now())",
-        idempotency.scope,
-        idempotency.caller,
-        idempotency.key,
-        &idempotency.body_hash[..],
-        i32::from(answer.status),
-        answer.location,
-        json_text(&answer.body)?,
+         SELECT scope, caller, key, body_hash, status, location, response::json, now()
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::integer[], $6::text[], $7::text[])
+              AS new (scope, caller, key, body_hash, status, location, response)",
+        &keys.scopes,
+        &keys.callers,
+        &keys.keys,
+        &answers.iter().map(|(key, _)| key.body_hash.to_vec()).collect::<Vec<_>>(),
+        &answers.iter().map(|(_, answer)| i32::from(answer.status)).collect::<Vec<_>>(),
+        &answers.iter().map(|(_, answer)| answer.location.clone()).collect::<Vec<_>>() as _,
+        &bodies?,
     )
     .execute(connection)
     .await?;
@@ -162,7 +230,8 @@ impl Storage {
     pub async fn earlier_answer(&self, idempotency: &Idempotency) -> Result<Option<Keyed>, StorageError> {
         // Without the lock: a transaction that is dropped gives it back later, and would look like work in progress.
         let mut connection = self.pool.acquire().await?;
-        lookup(&mut connection, idempotency).await
+        let known = lookup_all(&mut connection, &Columns::of(std::iter::once(idempotency))).await?;
+        Ok(known.first().map(|known| known.answer(idempotency)))
     }
 
     /// Forgets answers older than [`RETENTION`].

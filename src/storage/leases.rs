@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::types::Json;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -159,30 +159,8 @@ impl Storage {
         )
         .fetch_all(&mut *tx)
         .await?;
-        let mut claimed = Vec::with_capacity(rows.len());
-        for row in rows {
-            let run = Run::try_from(row)?;
-            let held = sqlx::query!(
-                r#"SELECT lease_token AS "token!", event_count FROM runs WHERE id = $1"#,
-                run.id.as_uuid()
-            )
-            .fetch_one(&mut *tx)
-            .await?;
-            sqlx::query!(
-                "INSERT INTO run_attempts (run_id, number, node, host, created_at) VALUES ($1, $2, $3, $4, $5)",
-                run.id.as_uuid(),
-                i32::try_from(run.attempt).unwrap_or(i32::MAX),
-                claimant.node,
-                // Where a cluster runs it is the cluster's to say.
-                (run.backend.engine == Engine::Process).then_some(claimant.host.as_str()),
-                now,
-            )
-            .execute(&mut *tx)
-            .await?;
-            let event = events::NewEvent::status(run.id, held.event_count, now, run.attempt, run.status);
-            events::append(&mut tx, &event).await?;
-            claimed.push(Claimed { lease: Lease { run_id: run.id, token: held.token }, run });
-        }
+        let runs: Vec<Run> = rows.into_iter().map(Run::try_from).collect::<Result<_, _>>()?;
+        let claimed = begin_attempts(&mut tx, claimant, runs, now).await?;
         tx.commit().await?;
         Ok(claimed)
     }
@@ -227,9 +205,13 @@ impl Storage {
         let ids: Vec<Uuid> = leases.iter().map(|l| l.run_id.as_uuid()).collect();
         let tokens: Vec<Uuid> = leases.iter().map(|l| l.token).collect();
         let rows = sqlx::query!(
-            r#"UPDATE runs SET lease_expires_at = now() + make_interval(secs => $3)
-               FROM unnest($1::uuid[], $2::uuid[]) AS held (id, token)
-               WHERE runs.id = held.id AND runs.lease_token = held.token
+            r#"WITH held AS MATERIALIZED (
+                   -- In the order in which moves lock them too: nobody waits for whom he keeps waiting.
+                   SELECT runs.id FROM runs
+                   JOIN unnest($1::uuid[], $2::uuid[]) AS held (id, token) ON runs.id = held.id AND runs.lease_token = held.token
+                   ORDER BY runs.id FOR NO KEY UPDATE OF runs
+               )
+               UPDATE runs SET lease_expires_at = now() + make_interval(secs => $3) FROM held WHERE runs.id = held.id
                RETURNING runs.id AS "id!", cancel_requested_at IS NOT NULL AS "cancel_requested!""#,
             &ids,
             &tokens,
@@ -292,6 +274,49 @@ impl Storage {
         .await?;
         Ok(remaining)
     }
+}
+
+/// Gives runs that were just admitted their attempts, and tells so in their histories.
+async fn begin_attempts(
+    connection: &mut PgConnection,
+    claimant: &Claimant,
+    runs: Vec<Run>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Claimed>, StorageError> {
+    if runs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = runs.iter().map(|run| run.id.as_uuid()).collect();
+    let held = sqlx::query!(
+        r#"SELECT lease_token AS "token!", event_count FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (id, place)
+           JOIN runs ON runs.id = wanted.id ORDER BY place"#,
+        &ids,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    // Where a cluster runs it is the cluster's to say.
+    let host = |run: &Run| (run.backend.engine == Engine::Process).then(|| claimant.host.clone());
+    sqlx::query!(
+        "INSERT INTO run_attempts (run_id, number, node, host, created_at)
+         SELECT id, number, $4, host, $5 FROM unnest($1::uuid[], $2::integer[], $3::text[]) AS new (id, number, host)",
+        &ids,
+        &runs.iter().map(|run| attempt_number(run.attempt)).collect::<Vec<_>>(),
+        &runs.iter().map(host).collect::<Vec<_>>() as _,
+        claimant.node,
+        now,
+    )
+    .execute(&mut *connection)
+    .await?;
+    let event = |(run, event_count): (&Run, i64)| {
+        events::NewEvent::status(run.id, event_count, now, run.attempt, run.status)
+    };
+    let events: Vec<_> = runs.iter().zip(held.iter().map(|row| row.event_count)).map(event).collect();
+    events::append_all(connection, &events).await?;
+    let claimed = runs
+        .into_iter()
+        .zip(held)
+        .map(|(run, row)| Claimed { lease: Lease { run_id: run.id, token: row.token }, run });
+    Ok(claimed.collect())
 }
 
 /// Keeps the conversion in one place for the files of this module.

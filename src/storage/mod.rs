@@ -13,6 +13,8 @@ pub mod experiments;
 pub mod idempotency;
 pub mod leases;
 pub mod metrics;
+pub mod moves;
+pub mod new_runs;
 pub mod notifications;
 pub mod retention;
 pub mod run_files;

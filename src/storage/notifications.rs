@@ -6,9 +6,37 @@ use super::{Storage, StorageError};
 
 const CHANNEL: &str = "estimatord_runs";
 
-/// Tells every listening worker, when the transaction commits, that there may be work.
-pub(in crate::storage) async fn notify(connection: &mut PgConnection) -> Result<(), StorageError> {
-    sqlx::query!(r#"SELECT pg_notify($1, '') AS "done: ()""#, CHANNEL).execute(connection).await?;
+/// What there may be to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// A run that waits, or a place for one.
+    Work,
+    /// The end of a run was asked for: its worker sees that when it renews its leases.
+    Cancel,
+}
+
+impl Hint {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Work => "work",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// Versions before this one say nothing of what it is: then it may be a cancel.
+    fn of(payload: &str) -> Self {
+        if payload == Self::Work.as_str() { Self::Work } else { Self::Cancel }
+    }
+}
+
+/// Tells every listening worker, when the transaction commits, what there may be to do.
+pub(in crate::storage) async fn notify(
+    connection: &mut PgConnection,
+    hint: Hint,
+) -> Result<(), StorageError> {
+    sqlx::query!(r#"SELECT pg_notify($1, $2) AS "done: ()""#, CHANNEL, hint.as_str())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -23,9 +51,8 @@ impl Wakeups {
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn next(&mut self) -> Result<(), StorageError> {
-        self.listener.recv().await?;
-        Ok(())
+    pub async fn next(&mut self) -> Result<Hint, StorageError> {
+        Ok(Hint::of(self.listener.recv().await?.payload()))
     }
 }
 

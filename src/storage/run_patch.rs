@@ -91,7 +91,7 @@ impl ProjectStorage {
             )
             .execute(&mut *tx)
             .await?;
-            super::notifications::notify(&mut tx).await?;
+            super::notifications::notify(&mut tx, super::notifications::Hint::Work).await?;
         }
         tx.commit().await?;
         Ok(Patched::Done)

@@ -4,22 +4,20 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
 use super::{
-    ProjectStorage, Storage, StorageError, compute_targets,
-    error::{exact_object, json_text},
-    estimators,
+    ProjectStorage, Storage, StorageError,
+    error::exact_object,
     estimators::Estimator,
-    events,
-    idempotency::{self, Begun, Idempotency, Keyed, Recorded},
+    idempotency::{Idempotency, Recorded},
+    new_runs::{Insertion, NewRun},
 };
 use crate::domain::{
     compute_target::Backend,
     finding::Finding,
     ids::{EstimatorId, RunId},
-    one_off_target::one_off_target,
     plan::Plan,
     project::Project,
     run::{Cause, Retries, Status},
@@ -227,46 +225,6 @@ impl TryFrom<Row> for Run {
     }
 }
 
-/// What became of a request to accept a run.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Insertion {
-    /// See [`Keyed`].
-    Keyed(Keyed),
-    /// The target was deleted since the definition was judged.
-    TargetGone,
-    /// As many runs are queued as may be.
-    QueueFull,
-    /// There is a run with this id.
-    Exists,
-}
-
-/// How many runs the transactions that are under way may add: as far from its limit the queue is counted without a lock.
-const UNDER_WAY: i64 = 256;
-
-/// What the lock is called under which the queue is counted when it is nearly full: "queue", in ASCII.
-const QUEUE_LOCK: i64 = 0x71_75_65_75_65;
-
-/// Whether as many runs are queued as may be. Near the limit one transaction counts at a time, and the next when it has ended.
-async fn is_queue_full(connection: &mut PgConnection, limit: u32) -> Result<bool, StorageError> {
-    let limit = i64::from(limit);
-    if queued(connection, limit).await? + UNDER_WAY < limit {
-        return Ok(false);
-    }
-    sqlx::query!(r#"SELECT pg_advisory_xact_lock($1) AS "done: ()""#, QUEUE_LOCK)
-        .execute(&mut *connection)
-        .await?;
-    Ok(queued(connection, limit).await? >= limit)
-}
-
-/// How many runs are queued, counted up to a limit.
-async fn queued(connection: &mut PgConnection, limit: i64) -> Result<i64, StorageError> {
-    let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "queued!" FROM (SELECT FROM runs WHERE status = 'Queued' LIMIT $1) AS queued"#,
-        limit,
-    );
-    Ok(count.fetch_one(connection).await?)
-}
-
 /// On what terms a run is accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
@@ -281,8 +239,7 @@ pub struct Terms<'a> {
 }
 
 impl Storage {
-    /// Accepts a run: the estimator (when it came inline), the run, its first event and the answer to an idempotent
-    /// request, in one transaction. `answer` renders what the client gets.
+    /// Accepts one run: see [`Storage::insert_runs`]. `answer` renders what the client gets.
     ///
     /// # Errors
     /// When its estimator or its snapshot has been deleted since it was judged ([`StorageError::is_about_what_is_gone`]), or the
@@ -294,77 +251,16 @@ impl Storage {
         terms: Terms<'_>,
         answer: impl FnOnce() -> Recorded,
     ) -> Result<Insertion, StorageError> {
-        let mut tx = match idempotency::open(&self.pool, terms.idempotency).await? {
-            Begun::Answered(earlier) => return Ok(Insertion::Keyed(earlier)),
-            Begun::Open(tx) => tx,
+        let new = NewRun {
+            run: run.clone(),
+            estimator: inline_estimator.cloned(),
+            idempotency: terms.idempotency.cloned(),
+            put_hash: terms.put_hash,
+            trace_parent: terms.trace_parent,
+            answer: answer(),
         };
-        if is_queue_full(&mut tx, terms.max_queued).await? {
-            tx.rollback().await?;
-            return Ok(Insertion::QueueFull);
-        }
-        let one_off = one_off_target(run.id, &run.plan, &run.backend);
-        if one_off.is_none() {
-            let target = sqlx::query_scalar!(
-                r#"SELECT 1 AS "one!" FROM compute_targets
-                   WHERE name = $1 AND (projects = '{}' OR $2 = ANY (projects)) FOR SHARE"#,
-                run.compute_target,
-                run.project.as_str(),
-            )
-            .fetch_optional(&mut *tx)
-            .await?;
-            if target.is_none() {
-                tx.rollback().await?;
-                return Ok(Insertion::TargetGone);
-            }
-        }
-        if let Some(estimator) = inline_estimator {
-            estimators::insert(&mut tx, &run.project, estimator, true).await?;
-        }
-        let inserted = sqlx::query!(
-            "INSERT INTO runs (id, experiment_name, display_name, estimator_id, compute_target, backend, definition,
-                               findings, plan, tags, priority, max_attempts, status, created_at, next_step_at, event_count,
-                               retry_on, queued_at, max_queue_duration_seconds, queue_deadline, caller, rerun_of, put_hash, project, trace_parent)
-             VALUES ($1, $2, $3, $4, $5, $6::text::json, $7::text::json, $8::text::json, $9::text::json, $10, $11, $12,
-                     'Queued', $13, '-infinity', 1, $14, $13, $15::bigint, now() + make_interval(secs => $15::bigint::float8),
-                     $16, $17, $18, $19, $20)
-             ON CONFLICT (id) DO NOTHING",
-            run.id.as_uuid(),
-            run.experiment_name,
-            run.display_name,
-            run.estimator_id.as_uuid(),
-            run.compute_target,
-            json_text(&run.backend)?,
-            json_text(&run.definition)?,
-            json_text(&run.findings)?,
-            json_text(&run.plan)?,
-            Json(&run.tags) as _,
-            run.priority,
-            i32::try_from(run.max_attempts).unwrap_or(i32::MAX),
-            run.created_at,
-            &run.retry_on.iter().map(|cause| cause.as_str().to_owned()).collect::<Vec<_>>(),
-            run.max_queue_duration_seconds.map(i64::from),
-            run.caller,
-            run.rerun_of.map(|id| id.as_uuid()),
-            terms.put_hash.as_ref().map(|hash| &hash[..]),
-            run.project.as_str(),
-            terms.trace_parent.map(|place| place.to_string()),
-        )
-        .execute(&mut *tx)
-        .await?;
-        if inserted.rows_affected() == 0 {
-            tx.rollback().await?;
-            return Ok(Insertion::Exists);
-        }
-        if let Some(target) = &one_off
-            && !compute_targets::insert_one_off(&mut tx, target, run).await?
-        {
-            tx.rollback().await?;
-            return Ok(Insertion::Exists);
-        }
-        events::append(&mut tx, &events::NewEvent::status(run.id, 1, run.created_at, 0, Status::Queued))
-            .await?;
-        super::notifications::notify(&mut tx).await?;
-        idempotency::finish(tx, terms.idempotency, answer()).await.map(Insertion::Keyed)
+        let inserted = self.insert_runs(&[new], Some(terms.max_queued)).await?;
+        Ok(inserted.each.and_then(|each| each.into_iter().next()).unwrap_or(Insertion::Exists))
     }
 
     /// A run by its id, whosever it is.

@@ -1,14 +1,14 @@
 //! Snapshots: what is known of them. Their bytes lie in the artifact store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
 use super::{
-    ProjectStorage, StorageError,
+    ProjectStorage, Storage, StorageError,
     idempotency::{self, Begun, Idempotency, Keyed, Recorded},
 };
-use crate::domain::ids::SnapshotId;
+use crate::domain::{ids::SnapshotId, project::Project};
 
 /// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,27 @@ pub struct SnapshotFile {
     pub bytes: u64,
     /// Whether its owner may execute it.
     pub executable: bool,
+}
+
+impl Storage {
+    /// Which of these snapshots the projects have.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn which_snapshots(
+        &self,
+        wanted: &[(&Project, &SnapshotId)],
+    ) -> Result<HashSet<(Project, SnapshotId)>, StorageError> {
+        if wanted.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let names: Vec<String> =
+            wanted.iter().map(|(project, id)| project.qualified(id.as_str()).into_string()).collect();
+        let rows = sqlx::query_scalar!("SELECT id FROM snapshots WHERE id = ANY ($1)", &names);
+        let kept: HashSet<String> = rows.fetch_all(&self.pool).await?.into_iter().collect();
+        let kept = wanted.iter().zip(&names).filter(|(_, name)| kept.contains(*name));
+        Ok(kept.map(|((project, id), _)| ((*project).clone(), (*id).clone())).collect())
+    }
 }
 
 impl ProjectStorage {

@@ -3,13 +3,12 @@
 use chrono::{DateTime, Utc};
 
 use super::{
-    Storage, StorageError,
-    error::json_text,
-    events,
+    Storage, StorageError, events,
     leases::{Lease, attempt_number},
+    moves::Transition,
     snapshots::to_i64,
 };
-use crate::domain::run::{Cause, Move, Status};
+use crate::domain::run::{Move, Status};
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,123 +50,9 @@ impl Storage {
         step: &Move,
         now: DateTime<Utc>,
     ) -> Result<Written, StorageError> {
-        let (status, ending, keeps_lease) = match step {
-            Move::To { status, .. } => (*status, None, true),
-            Move::End { status, ending } => (*status, Some(ending), false),
-            Move::Requeue { ending, .. } => (Status::Queued, Some(ending), false),
-        };
-        let (detail, started_at, environment) = match step {
-            Move::To { detail, started_at, actual_environment, .. } => {
-                (detail.as_ref(), *started_at, actual_environment.as_ref())
-            }
-            Move::End { ending, .. } | Move::Requeue { ending, .. } => {
-                (ending.detail.as_ref(), ending.started_at, None)
-            }
-        };
-        let environment = environment.map(json_text).transpose()?;
-        let terminal = status.is_terminal();
-        let delay = match step {
-            Move::Requeue { delay, .. } => delay.to_std().unwrap_or_default().as_secs_f64(),
-            Move::To { .. } | Move::End { .. } => 0.0,
-        };
-        // A requeued run carries no cause: it has not ended. Its attempt does.
-        let run_cause = if terminal { ending.and_then(|e| e.cause) } else { None };
-
-        // The backend's word, where it has one: the service may have been away when the processes ended.
-        let finished_at = ending.and_then(|e| e.finished_at).unwrap_or(now);
-
-        let mut tx = self.pool.begin().await?;
-        let row = sqlx::query!(
-            "UPDATE runs SET
-                 status = $4, cause = $5, waits_for = NULL,
-                 -- What was said of an earlier status is not true of this one.
-                 detail = $6,
-                 exit_code = CASE WHEN $15 THEN $7 ELSE exit_code END, signal = CASE WHEN $15 THEN $8 ELSE signal END,
-                 started_at = coalesce(started_at, $9), finished_at = CASE WHEN $10 THEN $11::timestamptz END,
-                 actual_environment = coalesce($12::text::json, actual_environment),
-                 -- Clocks of workers differ; when something is due is decided by one.
-                 next_step_at = now() + make_interval(secs => $13),
-                 queued_at = CASE WHEN $4 = 'Queued' THEN $16::timestamptz ELSE queued_at END,
-                 -- Before its delay is over nothing could have started it.
-                 queue_deadline = CASE WHEN $4 = 'Queued' THEN now() + make_interval(secs => coalesce($13, 0) + max_queue_duration_seconds::float8)
-                                       ELSE queue_deadline END,
-                 cancel_evidence = coalesce($17, cancel_evidence), waits_since = NULL,
-                 lease_token = CASE WHEN $14 THEN lease_token END,
-                 lease_owner = CASE WHEN $14 THEN lease_owner END,
-                 lease_expires_at = CASE WHEN $14 THEN lease_expires_at ELSE '-infinity' END,
-                 node = CASE WHEN $4 = 'Queued' THEN NULL ELSE node END,
-                 event_count = event_count + 1
-             WHERE id = $1 AND lease_token = $2 AND status = $3
-             RETURNING event_count, attempt",
-            lease.run_id.as_uuid(),
-            lease.token,
-            from.as_str(),
-            status.as_str(),
-            run_cause.map(Cause::as_str),
-            detail,
-            ending.and_then(|e| e.exit_code),
-            ending.and_then(|e| e.signal),
-            started_at,
-            terminal,
-            finished_at,
-            environment.as_deref(),
-            delay,
-            keeps_lease,
-            ending.is_some(),
-            now,
-            ending.and_then(|e| e.evidence.as_deref()),
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(row) = row else {
-            tx.rollback().await?;
-            // An end takes the lease with it: one that is there already was written by us, and the answer did not come.
-            return self.why_not_written(lease, terminal.then_some(status)).await;
-        };
-        let event = events::NewEvent {
-            cause: ending.and_then(|e| e.cause),
-            detail: detail.cloned(),
-            ..events::NewEvent::status(
-                lease.run_id,
-                row.event_count,
-                now,
-                u32::try_from(row.attempt).unwrap_or(0),
-                status,
-            )
-        };
-        events::append(&mut tx, &event).await?;
-        if let Some(started_at) = started_at {
-            sqlx::query!(
-                "UPDATE run_attempts SET started_at = coalesce(started_at, $3) WHERE run_id = $1 AND number = $2",
-                lease.run_id.as_uuid(),
-                row.attempt,
-                started_at,
-            )
-            .execute(&mut *tx)
-            .await?;
-        }
-        if let Some(ending) = ending {
-            sqlx::query!(
-                "UPDATE run_attempts SET finished_at = $3, cause = $4, detail = $5, exit_code = $6, signal = $7,
-                                         cpu_seconds = $8, peak_memory_bytes = $9
-                 WHERE run_id = $1 AND number = $2",
-                lease.run_id.as_uuid(),
-                row.attempt,
-                finished_at,
-                ending.cause.map(Cause::as_str),
-                ending.detail,
-                ending.exit_code,
-                ending.signal,
-                ending.cpu_seconds,
-                ending.peak_memory_bytes.map(to_i64),
-            )
-            .execute(&mut *tx)
-            .await?;
-            // A place on the target is free.
-            super::notifications::notify(&mut tx).await?;
-        }
-        tx.commit().await?;
-        Ok(Written::Done)
+        let transition = Transition { lease: *lease, from, step: step.clone(), now };
+        let written = self.move_runs(std::slice::from_ref(&transition)).await?;
+        Ok(written.first().copied().unwrap_or(Written::LeaseLost))
     }
 
     /// Adds an event that changes no status, e.g. what the environment differs in.
@@ -225,7 +110,7 @@ impl Storage {
         .await?;
         let Some(row) = row else {
             drop(tx);
-            return self.why_not_written(lease, None).await;
+            return self.why_not_written(lease).await;
         };
         if let Some(reason) = reason {
             let event = noted(lease, (row.event_count, row.attempt, &row.status), "waiting", reason, now)?;
@@ -253,7 +138,7 @@ impl Storage {
         .await?;
         let Some(row) = row else {
             drop(tx);
-            return self.why_not_written(lease, None).await;
+            return self.why_not_written(lease).await;
         };
         let said = "the backend took the order to end it; its processes have their grace";
         let event = noted(lease, (row.event_count, row.attempt, &row.status), "stop_sent", said, now)?;
@@ -262,12 +147,11 @@ impl Storage {
         Ok(Written::Done)
     }
 
-    async fn why_not_written(&self, lease: &Lease, ended: Option<Status>) -> Result<Written, StorageError> {
+    async fn why_not_written(&self, lease: &Lease) -> Result<Written, StorageError> {
         let status = sqlx::query_scalar!(
-            "SELECT status FROM runs WHERE id = $1 AND (lease_token = $2 OR (lease_token IS NULL AND status = $3))",
+            "SELECT status FROM runs WHERE id = $1 AND lease_token = $2",
             lease.run_id.as_uuid(),
             lease.token,
-            ended.map(Status::as_str),
         )
         .fetch_optional(&self.pool)
         .await?;

@@ -4,64 +4,59 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::{Storage, StorageError, runs::Run, snapshots::to_u64};
-use crate::domain::{ids::RunId, run::Waiting};
+use super::{Storage, StorageError, snapshots::to_u64};
+use crate::domain::{
+    ids::RunId,
+    run::{QueueView, TargetView, Waiting},
+};
 
 impl Storage {
-    /// The same for a run that is about to be stored.
+    /// How busy all targets are.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn waiting_of_new(
-        &self,
-        run: &Run,
-        caller_limit: Option<u32>,
-    ) -> Result<Waiting, StorageError> {
-        let row = sqlx::query!(
-            r#"WITH live AS (
-                   SELECT runs.id, priority, runs.created_at, status, next_step_at FROM runs
-                   JOIN compute_targets ON compute_targets.name = runs.compute_target
-                   WHERE pool = (SELECT pool FROM compute_targets WHERE name = $1)
-                     AND status NOT IN ('Completed', 'Failed', 'Canceled')
-               )
-               SELECT
-                   (SELECT count(*) FROM live WHERE status <> 'Queued') AS "active!",
-                   (SELECT count(*) FROM live WHERE status = 'Queued'
-                       AND next_step_at <= now() AND (priority > $2 OR (priority = $2 AND (created_at, id) < ($3, $4)))) AS "ahead!",
-                   (SELECT count(*) FROM runs WHERE caller = $5 AND status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled')) AS "of_caller!",
-                   (SELECT coalesce((backend->>'max_concurrent_runs')::bigint, default_limit) FROM compute_targets
-                       WHERE name = $1) AS "limit",
-                   target.reachable AS "reachable?", target.health_since AS "health_since?", target.health_detail AS "health_detail?",
-                   (SELECT max(worker_seen_at) FROM compute_targets) AS worker_seen_at, now() AS "now!"
-               -- The target of one run alone is stored with it.
-               FROM (VALUES ($1::text)) AS asked (name) LEFT JOIN compute_targets AS target ON target.name = asked.name"#,
-            run.compute_target,
-            run.priority,
-            run.created_at,
-            run.id.as_uuid(),
-            run.caller,
+    pub async fn queue_view(&self) -> Result<QueueView, StorageError> {
+        let mut connection = self.pool.acquire().await?;
+        let targets = sqlx::query!(
+            r#"SELECT name, pool, coalesce((backend->>'max_concurrent_runs')::bigint, default_limit) AS "limit",
+                      reachable, health_since, health_detail, max(worker_seen_at) OVER () AS worker_seen_at, now() AS "now!"
+               FROM compute_targets"#
         )
-        .fetch_one(&self.pool)
+        .fetch_all(&mut *connection)
         .await?;
-        Ok(Waiting {
-            status: run.status,
-            status_since: Some(run.created_at),
-            compute_target: run.compute_target.clone(),
-            active: to_u64(row.active),
-            limit: row.limit.and_then(|limit| u32::try_from(limit).ok()),
-            ahead: to_u64(row.ahead),
-            caller: (run.caller.clone(), to_u64(row.of_caller)),
-            caller_limit,
-            queued_at: run.queued_at,
-            not_before: None,
-            waits_for: None,
-            unreachable: match (row.reachable, row.health_since) {
-                (Some(false), Some(since)) => Some((row.health_detail.unwrap_or_default(), since)),
-                _ => None,
-            },
-            node_away: None,
-            worker_seen_at: row.worker_seen_at,
-            now: row.now,
+        let queued = sqlx::query!(
+            r#"SELECT pool, priority, count(*) AS "runs!" FROM runs
+               JOIN compute_targets ON compute_targets.name = runs.compute_target
+               WHERE status = 'Queued' AND next_step_at <= now() GROUP BY pool, priority"#
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let active = sqlx::query!(
+            r#"SELECT pool, caller, count(*) AS "runs!" FROM runs
+               JOIN compute_targets ON compute_targets.name = runs.compute_target
+               WHERE status NOT IN ('Queued', 'Completed', 'Failed', 'Canceled') GROUP BY pool, caller"#
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        // There is always a target: `local` cannot be deleted.
+        let first = targets.first();
+        let (worker_seen_at, now) = first.map_or_else(Default::default, |row| (row.worker_seen_at, row.now));
+        Ok(QueueView {
+            targets: targets
+                .into_iter()
+                .map(|row| {
+                    let unreachable = match (row.reachable, row.health_since) {
+                        (Some(false), Some(since)) => Some((row.health_detail.unwrap_or_default(), since)),
+                        _ => None,
+                    };
+                    let limit = row.limit.and_then(|limit| u32::try_from(limit).ok());
+                    (row.name, TargetView { pool: row.pool, limit, unreachable })
+                })
+                .collect(),
+            queued: queued.into_iter().map(|row| ((row.pool, row.priority), to_u64(row.runs))).collect(),
+            active: active.into_iter().map(|row| ((row.pool, row.caller), to_u64(row.runs))).collect(),
+            worker_seen_at,
+            now,
         })
     }
 

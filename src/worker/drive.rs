@@ -30,9 +30,11 @@ use crate::{
     storage::{
         StorageError,
         leases::{Claimed, Lease},
+        moves::Transition,
         runs::Run,
         transitions::Written,
     },
+    together::BrokenOff,
     traces,
 };
 use step::{call, outcome};
@@ -293,7 +295,14 @@ impl<B: Backend> Driver<'_, B> {
     /// Writes a move and answers the status that the run is in then.
     async fn write(&self, from: Status, step: &Move) -> Result<Status, Stop> {
         loop {
-            match self.context.storage.move_run(&self.lease, from, step, self.context.clock.now()).await {
+            let now = self.context.clock.now();
+            let transition = Transition { lease: self.lease, from, step: step.clone(), now };
+            let written = match self.context.moves.done_for(transition).await {
+                Ok(written) => written,
+                // Whatever it was with the others: this one can be tried by itself.
+                Err(BrokenOff) => self.context.storage.move_run(&self.lease, from, step, now).await,
+            };
+            match written {
                 Ok(Written::Done) => {
                     self.count(from, step);
                     return Ok(step.status());

@@ -15,6 +15,7 @@ mod collect;
 mod drive;
 mod environments;
 mod leases;
+mod moves;
 mod node;
 mod records;
 mod retention;
@@ -40,10 +41,13 @@ use crate::{
     storage::{
         Storage, StorageError,
         leases::{Claimant, Claimed, Order},
+        notifications::Hint,
     },
+    together::Together,
     vault::Vault,
 };
 use leases::HeldLeases;
+use moves::{MAX_MOVES_TOGETHER, Moves, WRITING_AT_ONCE};
 
 /// How the worker behaves.
 #[derive(Clone, Debug)]
@@ -87,6 +91,7 @@ pub struct Settings {
 /// What every part of the worker needs.
 pub(in crate::worker) struct Context<B> {
     pub storage: Storage,
+    pub moves: Together<Moves>,
     pub artifacts: Artifacts,
     pub backend: B,
     pub clock: Arc<dyn Clock>,
@@ -122,7 +127,8 @@ impl<B: Backend + 'static> Worker<B> {
         wakeup: Arc<Notify>,
         shutdown: CancellationToken,
     ) -> Self {
-        let context = Context { storage, artifacts, backend, clock, settings, shutdown };
+        let moves = Together::new(Moves(storage.clone()), MAX_MOVES_TOGETHER, WRITING_AT_ONCE);
+        let context = Context { storage, moves, artifacts, backend, clock, settings, shutdown };
         let held = Arc::new(HeldLeases::new(context.settings.figures.clone()));
         Self { context: Arc::new(context), wakeup, held }
     }
@@ -241,9 +247,11 @@ async fn listen(storage: Storage, wakeup: Arc<Notify>, held: Arc<HeldLeases>, sh
         loop {
             match storage.listen().await {
                 Ok(mut wakeups) => {
-                    while wakeups.next().await.is_ok() {
+                    while let Ok(hint) = wakeups.next().await {
                         wakeup.notify_one();
-                        held.renew_now();
+                        if hint == Hint::Cancel {
+                            held.renew_now();
+                        }
                     }
                 }
                 Err(error) => warn!("cannot listen for wake-ups, polling meanwhile: {error}"),

@@ -14,7 +14,7 @@ use estimatord::{
         cancel::Cancellation,
         idempotency::{Idempotency, Keyed, Recorded},
         leases::{self, Claimant, Order},
-        runs::Insertion,
+        new_runs::Insertion,
         transitions::Written,
     },
 };

@@ -7,6 +7,7 @@ mod estimators;
 mod leases;
 mod metrics;
 mod migrations;
+mod plans;
 mod queue;
 mod retention;
 mod runs;
@@ -20,7 +21,8 @@ use estimatord::storage::{
     estimators::Estimator,
     idempotency::{Keyed, Recorded},
     leases::Claimant,
-    runs::{Insertion, Run},
+    new_runs::Insertion,
+    runs::Run,
 };
 use serde_json::json;
 

@@ -10,7 +10,8 @@ use estimatord::{
     storage::{
         Storage, StorageError,
         leases::{Claimant, Order},
-        runs::{Insertion, Terms},
+        new_runs::Insertion,
+        runs::Terms,
         transitions::Written,
     },
 };

@@ -7,11 +7,8 @@ use estimatord::{
     clock::Clock as _,
     domain::ids::{RunId, SnapshotId},
     storage::{
-        Storage, StorageError,
-        estimators::Estimator,
-        idempotency::Recorded,
-        retention::ArtifactDeletion,
-        runs::{Insertion, Run},
+        Storage, StorageError, estimators::Estimator, idempotency::Recorded, new_runs::Insertion,
+        retention::ArtifactDeletion, runs::Run,
     },
 };
 use serde_json::json;

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 use estimatord::{
     clock::Clock as _,
-    domain::run::{Cause, Status},
+    domain::run::{Cause, Entrant, Status},
     storage::{
         Storage,
         cancel::Cancellation,
         idempotency::{Idempotency, Keyed},
-        runs::{Insertion, RunFilter},
+        new_runs::Insertion,
+        runs::RunFilter,
     },
 };
 use sqlx::PgPool;
@@ -122,10 +123,19 @@ async fn why_a_run_waits_is_counted(pool: PgPool) {
     accept(&storage, &clock, |_| {}).await;
     let second = accept(&storage, &clock, |_| {}).await;
     let urgent = accept(&storage, &clock, |run| run.priority = 5).await;
-    let state = storage.waiting_of_new(&second, None).await.expect("read");
-    assert_eq!((state.ahead, state.active, state.limit), (2, 0, None));
-    assert_eq!(storage.waiting_of_new(&urgent, None).await.expect("read").ahead, 0);
+    let ids = [second.id.as_uuid(), urgent.id.as_uuid()];
+    let waiting = storage.waiting(Some(&ids), None).await.expect("read");
+    assert_eq!(
+        (waiting[&second.id].ahead, waiting[&second.id].active, waiting[&second.id].limit),
+        (2, 0, None)
+    );
+    assert_eq!(waiting[&urgent.id].ahead, 0);
     // A target without a limit of its own has the one that workers apply.
     storage.record_process_health(true, "here", 2, clock.now()).await.expect("recorded");
-    assert_eq!(storage.waiting_of_new(&second, None).await.expect("read").limit, Some(2));
+    assert_eq!(storage.waiting(Some(&ids), None).await.expect("read")[&second.id].limit, Some(2));
+    // And as a run finds it that is about to come.
+    let mut view = storage.queue_view().await.expect("read");
+    let entrant = Entrant { compute_target: "local", priority: 0, caller: "", created_at: clock.now() };
+    let entered = view.enter(entrant, None);
+    assert_eq!((entered.ahead, entered.active, entered.limit), (3, 0, Some(2)));
 }

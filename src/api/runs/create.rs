@@ -1,12 +1,11 @@
 //! `POST /v1/runs`
 
-use std::collections::BTreeMap;
-
 use axum::{http::HeaderMap, response::Response};
 use serde_json::{Map, Value};
 
 use super::{
     Run, RunBody,
+    acceptance::Candidate,
     body::{self, RunRequest, Source},
     placed::{Placement, has_error},
 };
@@ -31,9 +30,11 @@ use crate::{
     },
     storage::{
         estimators::Estimator,
-        idempotency::{Idempotency, Keyed, Recorded},
-        runs::{Insertion, Run as StoredRun, Terms},
+        idempotency::{Idempotency, Keyed},
+        new_runs::Insertion,
+        runs::Run as StoredRun,
     },
+    together::BrokenOff,
 };
 
 /// Start a run
@@ -77,14 +78,10 @@ pub(super) async fn create(
         return Ok(earlier);
     }
     let id = RunId::generate(state.clock.now(), entropy());
-    let (run, inline) = accepted(state, body::read(body), id).await?;
-    let terms = Terms {
-        idempotency: key,
-        put_hash: None,
-        max_queued: state.max_queued_runs,
-        trace_parent: request_id::place(),
-    };
-    let stored = store(state, &run, inline.as_ref(), terms).await?;
+    let (run, estimator) = accepted(state, body::read(body), id).await?;
+    let trace_parent = request_id::place();
+    let candidate = Candidate { run, estimator, idempotency: key.cloned(), put_hash: None, trace_parent };
+    let stored = store(state, candidate).await?;
     stored.ok_or_else(|| ApiError::Internal(format!("the id {id} was made twice")))
 }
 
@@ -96,19 +93,13 @@ async fn earlier(state: &Scoped, key: Option<&Idempotency>) -> Result<Option<Key
 }
 
 /// Stores a run; none when there is one with its id.
-pub(super) async fn store(
-    state: &Scoped,
-    run: &StoredRun,
-    inline: Option<&Estimator>,
-    terms: Terms<'_>,
-) -> Result<Option<Keyed>, ApiError> {
-    let waiting = state.installation.waiting_of_new(run, state.caller_limit).await?;
-    let view = serde_json::to_value(Run::new(run.clone(), Vec::new(), BTreeMap::new(), Some(&waiting)))
-        .map_err(|error| ApiError::Internal(error.to_string()))?;
-    let location = format!("/v1/runs/{}", run.id);
-    let recorded = || Recorded { status: 201, location: Some(location), body: view };
-    let inserted = match state.installation.insert_run(run, inline, terms, recorded).await {
-        Err(error) if error.is_about_what_is_gone() => return Err(refused(vec![source_gone()])),
+pub(super) async fn store(state: &Scoped, candidate: Candidate) -> Result<Option<Keyed>, ApiError> {
+    let target = candidate.run.compute_target.clone();
+    let broken_off = |error: BrokenOff| ApiError::Internal(error.to_string());
+    let inserted = match state.acceptance.done_for(candidate).await.map_err(broken_off)? {
+        Err(ApiError::Storage(error)) if error.is_about_what_is_gone() => {
+            return Err(refused(vec![source_gone()]));
+        }
         inserted => inserted?,
     };
     match inserted {
@@ -116,8 +107,8 @@ pub(super) async fn store(
             state.wakeup.notify_one();
             Ok(Some(keyed))
         }
-        Insertion::TargetGone => Err(refused(vec![target_gone(&run.compute_target)])),
-        Insertion::QueueFull => Err(ApiError::QueueFull { limit: terms.max_queued }),
+        Insertion::TargetGone => Err(refused(vec![target_gone(&target)])),
+        Insertion::QueueFull => Err(ApiError::QueueFull { limit: state.max_queued_runs }),
         Insertion::Exists => Ok(None),
     }
 }

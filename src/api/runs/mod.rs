@@ -1,5 +1,6 @@
 //! Runs: accepted, looked at, cancelled, followed.
 
+pub(in crate::api) mod acceptance;
 pub mod batch;
 mod body;
 pub mod cancel;

@@ -6,7 +6,9 @@ use axum::{
 };
 
 use super::{
-    Run, RunBody, body,
+    Run, RunBody,
+    acceptance::Candidate,
+    body,
     create::{accepted, store},
 };
 use crate::{
@@ -20,7 +22,6 @@ use crate::{
         scoped::Scoped,
     },
     domain::ids::RunId,
-    storage::runs::Terms,
 };
 
 /// Start a run under an id of one's own
@@ -61,14 +62,11 @@ pub async fn put_run(
     if let Some(answer) = there(&state, id, &body.hash).await? {
         return Ok(answer);
     }
-    let (run, inline) = accepted(&state, body::read(&body.members), id).await?;
-    let terms = Terms {
-        idempotency: None,
-        put_hash: Some(body.hash),
-        max_queued: state.max_queued_runs,
-        trace_parent: request_id::place(),
-    };
-    if let Some(stored) = store(&state, &run, inline.as_ref(), terms).await? {
+    let (run, estimator) = accepted(&state, body::read(&body.members), id).await?;
+    let put_hash = Some(body.hash);
+    let trace_parent = request_id::place();
+    let candidate = Candidate { run, estimator, idempotency: None, put_hash, trace_parent };
+    if let Some(stored) = store(&state, candidate).await? {
         return idempotency::answer(stored);
     }
     // Somebody was faster: the same request, sent twice at once, or another one.

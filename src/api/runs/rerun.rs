@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     Run,
+    acceptance::Candidate,
     body::{self, RunRequest},
     create::{self, Identity, refused, store, target_gone},
     placed::{Placement, has_error},
@@ -30,7 +31,7 @@ use crate::{
         one_off_target::one_off_target,
         run::{Cause, Status},
     },
-    storage::runs::{Run as StoredRun, Terms},
+    storage::runs::Run as StoredRun,
 };
 
 // It documents the body; `body::read_patch` reads it.
@@ -113,13 +114,9 @@ pub async fn rerun_run(
     } else {
         changed(&state, identity, request, &earlier).await?
     };
-    let terms = Terms {
-        idempotency: key.as_ref(),
-        put_hash: None,
-        max_queued: state.max_queued_runs,
-        trace_parent: request_id::place(),
-    };
-    match store(&state, &run, None, terms).await? {
+    let trace_parent = request_id::place();
+    let candidate = Candidate { run, estimator: None, idempotency: key, put_hash: None, trace_parent };
+    match store(&state, candidate).await? {
         Some(stored) => idempotency::answer(stored),
         None => Err(ApiError::Internal(format!("the id {id} was made twice"))),
     }

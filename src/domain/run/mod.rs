@@ -5,6 +5,7 @@ mod cause;
 mod conclusion;
 mod course;
 mod observation;
+mod queue_view;
 mod status;
 
 pub use blocked::{BlockCode, BlockedBy, Waiting, blocked_by};
@@ -14,6 +15,7 @@ pub use conclusion::{
 };
 pub use course::{Act, Course, Failure, Pause, Prepared, Submitted};
 pub use observation::{Exit, ExitReason, Observation};
+pub use queue_view::{Entrant, QueueView, TargetView};
 pub use status::{Status, UnknownWord};
 
 /// Logs lie in the artifact store in segments of this many bytes: segment `k` holds bytes `k * S` to `(k + 1) * S`.

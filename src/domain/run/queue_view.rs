@@ -1,0 +1,160 @@
+//! How busy the targets are, as a run finds them that is about to be accepted.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Status, Waiting, blocked::Since};
+
+/// Of as many live runs as this a view costs little, and is looked at anew for everybody.
+const SMALL: u64 = 1000;
+
+/// How old a view of more may be.
+const GOOD_FOR: TimeDelta = TimeDelta::milliseconds(200);
+
+/// A target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetView {
+    /// Targets of one pool share their places.
+    pub pool: String,
+    /// How many runs may be active; null before a worker has said so.
+    pub limit: Option<u32>,
+    /// Why it cannot be reached, if that is so.
+    pub unreachable: Option<Since>,
+}
+
+/// A run, as far as its place in the queue goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Entrant<'a> {
+    /// Where it is to run.
+    pub compute_target: &'a str,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Whose it is.
+    pub caller: &'a str,
+    /// When it came.
+    pub created_at: DateTime<Utc>,
+}
+
+/// All targets, who is active on them and who waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueView {
+    /// By name.
+    pub targets: BTreeMap<String, TargetView>,
+    /// Runs that are due in the queue, by pool and priority.
+    pub queued: BTreeMap<(String, i32), u64>,
+    /// Active runs, by pool and caller.
+    pub active: BTreeMap<(String, String), u64>,
+    /// When a worker was last heard of.
+    pub worker_seen_at: Option<DateTime<Utc>>,
+    /// When it was looked at, by the database's clock.
+    pub now: DateTime<Utc>,
+}
+
+impl QueueView {
+    /// Whether it can be gone by for runs that come `age` after it was looked at. What is exact costs as much as there are live runs.
+    #[must_use]
+    pub fn is_good_after(&self, age: TimeDelta) -> bool {
+        let live: u64 = self.queued.values().chain(self.active.values()).sum();
+        live > SMALL && (TimeDelta::zero()..GOOD_FOR).contains(&age)
+    }
+
+    /// What a new run waits for; it goes behind those of its priority. It stands in the queue from now on.
+    pub fn enter(&mut self, run: Entrant<'_>, caller_limit: Option<u32>) -> Waiting {
+        let target = self.targets.get(run.compute_target);
+        let pool = target.map(|target| target.pool.clone());
+        let (mut active, mut ahead) = (0, 0);
+        if let Some(pool) = &pool {
+            let is_of = |of: &String| of == pool;
+            active = self.active.iter().filter(|((of, _), _)| is_of(of)).map(|(_, runs)| runs).sum();
+            let first =
+                self.queued.range((pool.clone(), run.priority)..).take_while(|((of, _), _)| is_of(of));
+            ahead = first.map(|(_, runs)| runs).sum();
+        }
+        let of_caller =
+            self.active.iter().filter(|((_, caller), _)| caller == run.caller).map(|(_, runs)| runs).sum();
+        let waiting = Waiting {
+            status: Status::Queued,
+            status_since: Some(run.created_at),
+            compute_target: run.compute_target.to_owned(),
+            active,
+            limit: target.and_then(|target| target.limit),
+            ahead,
+            caller: (run.caller.to_owned(), of_caller),
+            caller_limit,
+            queued_at: Some(run.created_at),
+            not_before: None,
+            waits_for: None,
+            unreachable: target.and_then(|target| target.unreachable.clone()),
+            node_away: None,
+            worker_seen_at: self.worker_seen_at,
+            now: self.now,
+        };
+        if let Some(pool) = pool {
+            *self.queued.entry((pool, run.priority)).or_default() += 1;
+        }
+        waiting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view() -> QueueView {
+        let target = |pool: &str| TargetView { pool: pool.into(), limit: Some(2), unreachable: None };
+        QueueView {
+            targets: [("a".into(), target("p")), ("b".into(), target("p")), ("c".into(), target("q"))].into(),
+            queued: [(("p".into(), 0), 3), (("p".into(), 5), 2), (("q".into(), 0), 7)].into(),
+            active: [
+                (("p".into(), "me".into()), 1),
+                (("p".into(), "you".into()), 1),
+                (("q".into(), "me".into()), 4),
+            ]
+            .into(),
+            worker_seen_at: None,
+            now: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+        }
+    }
+
+    fn entrant(compute_target: &str, priority: i32) -> Entrant<'_> {
+        Entrant {
+            compute_target,
+            priority,
+            caller: "me",
+            created_at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_run_goes_behind_those_of_its_priority_and_of_its_pool() {
+        let mut view = view();
+        for (target, priority, ahead) in
+            [("a", 0, 5), ("b", 0, 6), ("a", 5, 2), ("a", 9, 0), ("a", -1, 9), ("c", 0, 7)]
+        {
+            let waiting = view.enter(entrant(target, priority), None);
+            assert_eq!(waiting.ahead, ahead, "{target} {priority}");
+        }
+        let waiting = view.enter(entrant("b", 0), Some(4));
+        assert_eq!((waiting.active, waiting.limit), (2, Some(2)));
+        assert_eq!((waiting.caller, waiting.caller_limit), (("me".into(), 5), Some(4)));
+    }
+
+    #[test]
+    fn a_target_of_its_own_is_as_empty_as_can_be() {
+        let waiting = view().enter(entrant("made-for-it", 0), None);
+        assert_eq!((waiting.active, waiting.ahead, waiting.limit), (0, 0, None));
+    }
+
+    #[test]
+    fn a_large_view_is_good_for_a_while_and_a_small_one_for_nobody_else() {
+        let mut view = view();
+        assert!(!view.is_good_after(TimeDelta::zero()));
+        view.queued.insert(("p".into(), 1), SMALL);
+        assert!(view.is_good_after(TimeDelta::zero()) && view.is_good_after(TimeDelta::milliseconds(199)));
+        assert!(
+            !view.is_good_after(TimeDelta::milliseconds(200))
+                && !view.is_good_after(TimeDelta::milliseconds(-1))
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! Work that is asked for at the same time is done together: whoever comes while it is being done for others shares the next turn.
+//! Nobody waits for others to come; under load there are some.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    vec,
+};
+
+use tokio::sync::{Semaphore, oneshot};
+
+/// Work that costs less for many than for each.
+pub trait Work: Send + Sync + 'static {
+    /// What it is done for.
+    type Item: Send + Sync + 'static;
+    /// What comes of it.
+    type Done: Send + 'static;
+
+    /// Does it for all; answers in their order. None when it cannot be done together, and nothing was done: it is then done for each.
+    fn for_all(&self, items: &[Self::Item]) -> impl Future<Output = Option<Vec<Self::Done>>> + Send;
+
+    /// Does it for one.
+    fn for_one(&self, item: Self::Item) -> impl Future<Output = Self::Done> + Send;
+}
+
+/// Whoever did it panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what was being done for several requests together was broken off")]
+pub struct BrokenOff;
+
+/// Does work together.
+pub struct Together<W: Work>(Arc<Shared<W>>);
+
+type Waiting<W> = (<W as Work>::Item, oneshot::Sender<<W as Work>::Done>);
+
+struct Shared<W: Work> {
+    work: W,
+    waiting: Mutex<Vec<Waiting<W>>>,
+    turns: Semaphore,
+    most: usize,
+}
+
+impl<W: Work> Together<W> {
+    /// `most` at once, in `turns` turns at the same time.
+    pub fn new(work: W, most: usize, turns: usize) -> Self {
+        let (waiting, turns) = (Mutex::default(), Semaphore::new(turns));
+        Self(Arc::new(Shared { work, waiting, turns, most }))
+    }
+
+    /// Does it for this one, and whoever else is there. It is done also when the caller goes away.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub async fn done_for(&self, item: W::Item) -> Result<W::Done, BrokenOff> {
+        let (done, answer) = oneshot::channel();
+        self.0.waiting().push((item, done));
+        let shared = Arc::clone(&self.0);
+        tokio::spawn(async move { shared.take_turn().await });
+        answer.await.map_err(|_| BrokenOff)
+    }
+}
+
+impl<W: Work> Shared<W> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting<W>>> {
+        // Every entry is whole, whoever panicked.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take_turn(&self) {
+        // It is never closed.
+        let Ok(_turn) = self.turns.acquire().await else { return };
+        let taken: Vec<Waiting<W>> = {
+            let mut waiting = self.waiting();
+            let count = waiting.len().min(self.most);
+            waiting.drain(..count).collect()
+        };
+        let (mut items, senders): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+        if items.len() > 1
+            && let Some(done) = self.work.for_all(&items).await
+        {
+            return answer(senders, done);
+        }
+        let each = items.drain(..).map(|item| self.work.for_one(item));
+        answer(senders, futures_util::future::join_all(each).await);
+    }
+}
+
+fn answer<D>(senders: Vec<oneshot::Sender<D>>, done: Vec<D>) {
+    let mut done: vec::IntoIter<D> = done.into_iter();
+    for (sender, done) in senders.into_iter().zip(done.by_ref()) {
+        // Whoever went away does not want to know.
+        let _ = sender.send(done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Doubles numbers; together only when none of them is 13.
+    #[derive(Default)]
+    struct Doubles {
+        together: AtomicUsize,
+        alone: AtomicUsize,
+    }
+
+    impl Work for Arc<Doubles> {
+        type Item = u32;
+        type Done = u32;
+
+        async fn for_all(&self, items: &[u32]) -> Option<Vec<u32>> {
+            tokio::task::yield_now().await;
+            self.together.fetch_add(1, Ordering::Relaxed);
+            (!items.contains(&13)).then(|| items.iter().map(|item| item * 2).collect())
+        }
+
+        async fn for_one(&self, item: u32) -> u32 {
+            tokio::task::yield_now().await;
+            self.alone.fetch_add(1, Ordering::Relaxed);
+            item * 2
+        }
+    }
+
+    async fn all(together: &Together<Arc<Doubles>>, numbers: std::ops::Range<u32>) -> Vec<u32> {
+        let each = numbers.map(|number| together.done_for(number));
+        futures_util::future::try_join_all(each).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn those_who_come_together_are_served_together_and_each_gets_its_own() {
+        let work = Arc::<Doubles>::default();
+        let together = Together::new(Arc::clone(&work), 4, 1);
+        assert_eq!(all(&together, 0..10).await, (0..10).map(|number| number * 2).collect::<Vec<_>>());
+        assert_eq!((work.together.load(Ordering::Relaxed), work.alone.load(Ordering::Relaxed)), (3, 0));
+        assert_eq!(together.done_for(7).await, Ok(14));
+        assert_eq!((work.together.load(Ordering::Relaxed), work.alone.load(Ordering::Relaxed)), (3, 1));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_together_is_done_for_each() {
+        let work = Arc::<Doubles>::default();
+        let together = Together::new(Arc::clone(&work), 100, 1);
+        assert_eq!(all(&together, 10..15).await, [20, 22, 24, 26, 28]);
+        assert_eq!((work.together.load(Ordering::Relaxed), work.alone.load(Ordering::Relaxed)), (1, 5));
+    }
+
+    #[tokio::test]
+    async fn it_is_done_although_who_asked_went_away() {
+        let work = Arc::<Doubles>::default();
+        let together = Together::new(Arc::clone(&work), 100, 1);
+        let mut asked = Box::pin(together.done_for(1));
+        assert!(futures_util::poll!(&mut asked).is_pending());
+        drop(asked);
+        assert_eq!(together.done_for(2).await, Ok(4));
+        let done = work.together.load(Ordering::Relaxed) * 2 + work.alone.load(Ordering::Relaxed);
+        assert_eq!(done, 2);
+    }
+}
