@@ -1,5 +1,6 @@
 //! The only place with SQL. One file per table; rows become domain values here or fail with the place of the fault.
 
+pub mod admission;
 pub mod api_tokens;
 pub mod audit;
 pub mod cancel;

@@ -20,60 +20,67 @@ use crate::domain::{
     run::{Cause, Ending, Move, Status},
 };
 
-/// A move that a worker wants to write.
+/// Moves of one run that a worker wants to write, all at once.
 #[derive(Clone, Debug)]
 pub struct Transition {
     /// By what right.
     pub lease: Lease,
-    /// The status that it starts from.
+    /// The status that the first starts from.
     pub from: Status,
-    /// Where to.
-    pub step: Move,
+    /// Where to, in their order.
+    pub steps: Vec<Move>,
     /// When.
     pub now: DateTime<Utc>,
 }
 
+const fn ending(step: &Move) -> Option<&Ending> {
+    match step {
+        Move::To { .. } => None,
+        Move::End { ending, .. } | Move::Requeue { ending, .. } => Some(ending),
+    }
+}
+
+fn detail(step: &Move) -> Option<String> {
+    match step {
+        Move::To { detail, .. } => detail.clone(),
+        Move::End { ending, .. } | Move::Requeue { ending, .. } => ending.detail.clone(),
+    }
+}
+
 impl Transition {
+    /// The status that they lead to.
     fn status(&self) -> Status {
-        match &self.step {
-            Move::To { status, .. } | Move::End { status, .. } => *status,
-            Move::Requeue { .. } => Status::Queued,
-        }
+        self.steps.last().map_or(self.from, Move::status)
     }
 
-    const fn ending(&self) -> Option<&Ending> {
-        match &self.step {
-            Move::To { .. } => None,
-            Move::End { ending, .. } | Move::Requeue { ending, .. } => Some(ending),
-        }
+    fn ending(&self) -> Option<&Ending> {
+        self.steps.last().and_then(ending)
     }
 
     fn detail(&self) -> Option<String> {
-        match &self.step {
-            Move::To { detail, .. } => detail.clone(),
-            Move::End { ending, .. } | Move::Requeue { ending, .. } => ending.detail.clone(),
-        }
+        self.steps.last().and_then(detail)
     }
 
     fn started_at(&self) -> Option<DateTime<Utc>> {
-        match &self.step {
+        self.steps.iter().find_map(|step| match step {
             Move::To { started_at, .. } => *started_at,
             Move::End { ending, .. } | Move::Requeue { ending, .. } => ending.started_at,
-        }
+        })
     }
 
     fn environment(&self) -> Result<Option<String>, StorageError> {
-        match &self.step {
-            Move::To { actual_environment, .. } => actual_environment.as_ref().map(json_text).transpose(),
-            Move::End { .. } | Move::Requeue { .. } => Ok(None),
-        }
+        let environment = self.steps.iter().rev().find_map(|step| match step {
+            Move::To { actual_environment, .. } => actual_environment.as_ref(),
+            Move::End { .. } | Move::Requeue { .. } => None,
+        });
+        environment.map(json_text).transpose()
     }
 
     /// In seconds.
     fn delay(&self) -> f64 {
-        match &self.step {
-            Move::Requeue { delay, .. } => delay.to_std().unwrap_or_default().as_secs_f64(),
-            Move::To { .. } | Move::End { .. } => 0.0,
+        match self.steps.last() {
+            Some(Move::Requeue { delay, .. }) => delay.to_std().unwrap_or_default().as_secs_f64(),
+            Some(Move::To { .. } | Move::End { .. }) | None => 0.0,
         }
     }
 
@@ -87,6 +94,23 @@ impl Transition {
     fn finished_at(&self) -> DateTime<Utc> {
         self.ending().and_then(|ending| ending.finished_at).unwrap_or(self.now)
     }
+
+    /// One for each move.
+    fn events(&self, moved: Moved) -> impl Iterator<Item = events::NewEvent> {
+        let first = moved.event_count - count(&self.steps) + 1;
+        self.steps.iter().zip(first..).map(move |(step, sequence)| {
+            let attempt = u32::try_from(moved.attempt).unwrap_or(0);
+            events::NewEvent {
+                cause: ending(step).and_then(|ending| ending.cause),
+                detail: detail(step),
+                ..events::NewEvent::status(self.lease.run_id, sequence, self.now, attempt, step.status())
+            }
+        })
+    }
+}
+
+fn count(steps: &[Move]) -> i64 {
+    i64::try_from(steps.len()).unwrap_or(i64::MAX)
 }
 
 /// What a run has become.
@@ -114,11 +138,8 @@ impl Storage {
         let written: Vec<(&Transition, Moved)> =
             steps.iter().filter_map(|step| Some((step, *moved.get(&step.lease.run_id)?))).collect();
         if !written.is_empty() {
-            events::append_all(
-                &mut tx,
-                &written.iter().map(|(step, moved)| event(step, *moved)).collect::<Vec<_>>(),
-            )
-            .await?;
+            let events: Vec<_> = written.iter().flat_map(|(step, moved)| step.events(*moved)).collect();
+            events::append_all(&mut tx, &events).await?;
             note_starts(&mut tx, &written).await?;
             note_ends(&mut tx, &written).await?;
             if written.iter().any(|(step, _)| step.ending().is_some()) {
@@ -142,15 +163,6 @@ impl Storage {
             }
         };
         steps.iter().map(outcome).collect()
-    }
-}
-
-fn event(step: &Transition, Moved { event_count, attempt }: Moved) -> events::NewEvent {
-    let attempt = u32::try_from(attempt).unwrap_or(0);
-    events::NewEvent {
-        cause: step.ending().and_then(|ending| ending.cause),
-        detail: step.detail(),
-        ..events::NewEvent::status(step.lease.run_id, event_count, step.now, attempt, step.status())
     }
 }
 
@@ -191,12 +203,12 @@ async fn update(
                lease_owner = CASE WHEN step.ends THEN NULL ELSE lease_owner END,
                lease_expires_at = CASE WHEN step.ends THEN '-infinity' ELSE lease_expires_at END,
                node = CASE WHEN step.status = 'Queued' THEN NULL ELSE node END,
-               event_count = event_count + 1
+               event_count = event_count + step.moves
            FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::integer[],
                        $9::timestamptz[], $10::boolean[], $11::timestamptz[], $12::text[], $13::float8[], $14::boolean[],
-                       $15::timestamptz[], $16::text[])
+                       $15::timestamptz[], $16::text[], $17::bigint[])
                 AS step (id, token, former, status, cause, detail, exit_code, signal, started_at, is_terminal, finished_at,
-                         environment, delay, ends, at, evidence)
+                         environment, delay, ends, at, evidence, moves)
            WHERE runs.id = step.id AND runs.lease_token = step.token AND runs.status = step.former
            RETURNING runs.id AS "id!", event_count AS "event_count!", attempt AS "attempt!""#,
         &column(steps, |step| step.lease.run_id.as_uuid()),
@@ -215,6 +227,7 @@ async fn update(
         &column(steps, |step| step.ending().is_some()),
         &column(steps, |step| step.now),
         &column(steps, |step| step.ending().and_then(|ending| ending.evidence.clone())) as _,
+        &column(steps, |step| count(&step.steps)),
     )
     .fetch_all(connection)
     .await?;
@@ -230,6 +243,7 @@ async fn note_starts(
 ) -> Result<(), StorageError> {
     let started: Vec<(Uuid, i32, DateTime<Utc>)> = written
         .iter()
+        .filter(|(step, _)| step.ending().is_none())
         .filter_map(|(step, moved)| Some((step.lease.run_id.as_uuid(), moved.attempt, step.started_at()?)))
         .collect();
     if started.is_empty() {
@@ -264,12 +278,13 @@ async fn note_ends(
         ended.iter().map(|(step, moved, ending)| of(step, *moved, ending)).collect()
     }
     sqlx::query!(
-        "UPDATE run_attempts SET finished_at = step.finished_at, cause = step.cause, detail = step.detail,
+        "UPDATE run_attempts SET started_at = coalesce(run_attempts.started_at, step.started_at),
+                                 finished_at = step.finished_at, cause = step.cause, detail = step.detail,
                                  exit_code = step.exit_code, signal = step.signal, cpu_seconds = step.cpu_seconds,
                                  peak_memory_bytes = step.peak_memory_bytes
          FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[], $4::text[], $5::text[], $6::integer[], $7::integer[],
-                     $8::float8[], $9::bigint[])
-              AS step (run_id, number, finished_at, cause, detail, exit_code, signal, cpu_seconds, peak_memory_bytes)
+                     $8::float8[], $9::bigint[], $10::timestamptz[])
+              AS step (run_id, number, finished_at, cause, detail, exit_code, signal, cpu_seconds, peak_memory_bytes, started_at)
          WHERE run_attempts.run_id = step.run_id AND run_attempts.number = step.number",
         &column(&ended, |step, _, _| step.lease.run_id.as_uuid()),
         &column(&ended, |_, moved, _| moved.attempt),
@@ -280,6 +295,7 @@ async fn note_ends(
         &column(&ended, |_, _, ending| ending.signal) as _,
         &column(&ended, |_, _, ending| ending.cpu_seconds) as _,
         &column(&ended, |_, _, ending| ending.peak_memory_bytes.map(to_i64)) as _,
+        &column(&ended, |step, _, _| step.started_at()) as _,
     )
     .execute(connection)
     .await?;

@@ -135,7 +135,9 @@ impl Storage {
         let unused = sqlx::query_scalar!(
             "SELECT id FROM snapshots
              WHERE id = ANY ($1)
-               AND NOT EXISTS (SELECT FROM runs WHERE plan ->> 'snapshot_id' = snapshots.digest AND project = snapshots.project)
+               AND NOT EXISTS (SELECT FROM runs WHERE snapshot_id = snapshots.digest AND project = snapshots.project)
+               -- Runs from before that column.
+               AND NOT EXISTS (SELECT FROM runs WHERE snapshot_id IS NULL AND plan ->> 'snapshot_id' = snapshots.digest AND project = snapshots.project)
                AND NOT EXISTS (SELECT FROM estimators WHERE definition ->> 'source_directory' = snapshots.digest AND project = snapshots.project)
              ORDER BY id FOR UPDATE SKIP LOCKED",
             &page,
@@ -148,7 +150,9 @@ impl Storage {
                    DELETE FROM snapshots
                    WHERE id = ANY ($1)
                      AND uploaded_at < now() - make_interval(secs => $2)
-                     AND NOT EXISTS (SELECT FROM runs WHERE plan ->> 'snapshot_id' = snapshots.digest AND project = snapshots.project)
+                     AND NOT EXISTS (SELECT FROM runs WHERE snapshot_id = snapshots.digest AND project = snapshots.project)
+                     -- Runs from before that column.
+                     AND NOT EXISTS (SELECT FROM runs WHERE snapshot_id IS NULL AND plan ->> 'snapshot_id' = snapshots.digest AND project = snapshots.project)
                      AND NOT EXISTS (SELECT FROM estimators WHERE definition ->> 'source_directory' = snapshots.digest AND project = snapshots.project)
                    RETURNING digest
                ), noted AS (

@@ -50,7 +50,7 @@ impl Storage {
         step: &Move,
         now: DateTime<Utc>,
     ) -> Result<Written, StorageError> {
-        let transition = Transition { lease: *lease, from, step: step.clone(), now };
+        let transition = Transition { lease: *lease, from, steps: vec![step.clone()], now };
         let written = self.move_runs(std::slice::from_ref(&transition)).await?;
         Ok(written.first().copied().unwrap_or(Written::LeaseLost))
     }

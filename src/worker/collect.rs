@@ -59,6 +59,11 @@ impl Progress {
         Ok(Self { logs, records: RecordProgress::resume(context, attempt).await? })
     }
 
+    /// Whether anything was taken over that the script recorded.
+    pub(in crate::worker) fn has_records(&self) -> bool {
+        self.records.has_any()
+    }
+
     /// Brings over what was added; with `finally`, all of it and for good.
     pub(in crate::worker) async fn advance<B: Backend>(
         &mut self,

@@ -16,6 +16,7 @@ use super::{
     collect::{CollectError, Progress, collect_outputs},
     jittered,
     leases::{HeldLease, Signal},
+    moves::Moves,
     random_fraction,
     staging::{self, StagingError},
 };
@@ -34,7 +35,7 @@ use crate::{
         runs::Run,
         transitions::Written,
     },
-    together::BrokenOff,
+    together::{BrokenOff, Work as _},
     traces,
 };
 use step::{call, outcome};
@@ -44,6 +45,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often collecting logs and outputs is tried before the run ends without them.
 const COLLECT_TRIES: u32 = 20;
+
+/// How long moves of a run may not be written yet while the next act is being done.
+const UNSEEN: Duration = Duration::from_millis(20);
 
 /// Why driving a run stopped before its end.
 enum Stop {
@@ -61,7 +65,7 @@ enum Gathered {
 
 /// Drives a claimed run until it ends, its lease is lost, or the worker shuts down.
 pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: Claimed, held: &HeldLease) {
-    let Claimed { lease, run } = claimed;
+    let Claimed { lease, run, is_adopted } = claimed;
     let attempt = Attempt {
         run_id: run.id,
         number: run.attempt,
@@ -75,8 +79,9 @@ pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: 
     info!(run.status = %run.status, "run {} attempt {}: claimed in {}", run.id, run.attempt, run.status);
     let course = Course::new(run.status, run.attempt, run.retries());
     let place = place(context, &run).await;
-    let mut driver =
-        Driver { context, lease, held, attempt, run, course, place, progress: None, waits_for: None };
+    // Of an attempt that nobody had before nothing was brought over yet.
+    let progress = (!is_adopted).then(Progress::default);
+    let mut driver = Driver { context, lease, held, attempt, run, course, place, progress, waits_for: None };
     match driver.drive_to_the_end().await {
         Ok(status) => info!(run.status = %status, "run {}: {status}", lease.run_id),
         Err(Stop::LeaseLost) => {
@@ -129,6 +134,14 @@ async fn place<B>(context: &Context<B>, run: &Run) -> Option<TraceParent> {
     place
 }
 
+/// What came of an act, and of what was written beside it.
+struct Beside<T> {
+    /// None when it was left.
+    answer: Option<T>,
+    /// The status that the run turned out to be in, where anything was written.
+    written: Option<Status>,
+}
+
 struct Driver<'a, B> {
     context: &'a Context<B>,
     lease: Lease,
@@ -139,7 +152,7 @@ struct Driver<'a, B> {
     course: Course,
     /// Where in its trace the run is.
     place: Option<TraceParent>,
-    /// Read from the database when first needed.
+    /// Of an adopted attempt: read from the database when first needed.
     progress: Option<Progress>,
     /// What was last recorded of what it waits for on the compute.
     waits_for: Option<String>,
@@ -185,7 +198,13 @@ impl<B: Backend> Driver<'_, B> {
                 Act::Stop => self.stop().await?,
                 Act::Gather => {
                     let step = self.step(Step::Collect);
-                    let gathered = self.gather().instrument(step.span()).await;
+                    let mut progress = self.progress.take();
+                    let gathering = self.gather(&mut progress).instrument(step.span());
+                    let gathered = self.beside_writing(gathering).await;
+                    self.progress = progress;
+                    let Beside { answer, written } = gathered?;
+                    self.course_written(written);
+                    let Some(gathered) = answer else { continue };
                     step.ends(outcome(&gathered));
                     gathered?;
                     let said = self.reported_failure().await?;
@@ -193,7 +212,10 @@ impl<B: Backend> Driver<'_, B> {
                 }
                 Act::Send => {
                     let step = self.step(Step::Send);
-                    let unsent = self.send_data().instrument(step.span()).await;
+                    let sending = self.send_data().instrument(step.span());
+                    let Beside { answer, written } = self.beside_writing(sending).await?;
+                    self.course_written(written);
+                    let Some(unsent) = answer else { continue };
                     step.ends(match &unsent {
                         Ok(Some(_)) => Outcome::Failed,
                         Ok(None) => Outcome::Ok,
@@ -201,8 +223,8 @@ impl<B: Backend> Driver<'_, B> {
                     });
                     self.course.sent(unsent?, random_fraction());
                 }
-                Act::Write { from, step } => {
-                    let status = self.write(from, &step).await?;
+                Act::Write { from, steps } => {
+                    let status = self.write(from, steps).await?;
                     self.course.written(status);
                 }
                 Act::Wait(pause) => {
@@ -224,6 +246,29 @@ impl<B: Backend> Driver<'_, B> {
                 Signal::Held | Signal::CancelRequested => Ok(()),
             },
             () = self.context.shutdown.cancelled() => Err(Stop::Shutdown),
+        }
+    }
+
+    /// Does an act that may be done while moves before it are not written yet. When it takes so long that somebody may wait to see
+    /// them they are written meanwhile; should the run turn out to be in another status then, the act is left.
+    async fn beside_writing<T>(&self, act: impl Future<Output = T>) -> Result<Beside<T>, Stop> {
+        let Some(Act::Write { from, steps }) = self.course.unwritten() else {
+            return Ok(Beside { answer: Some(act.await), written: None });
+        };
+        tokio::pin!(act);
+        tokio::select! {
+            answer = &mut act => return Ok(Beside { answer: Some(answer), written: None }),
+            () = tokio::time::sleep(UNSEEN) => {}
+        }
+        let status = self.write(from, steps).await?;
+        let goes_on = status == self.course.status();
+        let answer = if goes_on { Some(act.await) } else { None };
+        Ok(Beside { answer, written: Some(status) })
+    }
+
+    fn course_written(&mut self, status: Option<Status>) {
+        if let Some(status) = status {
+            self.course.written(status);
         }
     }
 
@@ -292,20 +337,24 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    /// Writes a move and answers the status that the run is in then.
-    async fn write(&self, from: Status, step: &Move) -> Result<Status, Stop> {
+    /// Writes moves and answers the status that the run is in then.
+    async fn write(&self, from: Status, steps: Vec<Move>) -> Result<Status, Stop> {
         loop {
             let now = self.context.clock.now();
-            let transition = Transition { lease: self.lease, from, step: step.clone(), now };
-            let written = match self.context.moves.done_for(transition).await {
+            let transition = Transition { lease: self.lease, from, steps: steps.clone(), now };
+            let written = match self.context.moves.done_for(transition.clone()).await {
                 Ok(written) => written,
-                // Whatever it was with the others: this one can be tried by itself.
-                Err(BrokenOff) => self.context.storage.move_run(&self.lease, from, step, now).await,
+                // Whatever it was with the others: these can be tried by themselves.
+                Err(BrokenOff) => Moves(self.context.storage.clone()).for_one(transition).await,
             };
             match written {
                 Ok(Written::Done) => {
-                    self.count(from, step);
-                    return Ok(step.status());
+                    let mut at = from;
+                    for step in &steps {
+                        self.count(at, step);
+                        at = step.status();
+                    }
+                    return Ok(at);
                 }
                 // Our own earlier write whose reply was lost, or somebody's cancel.
                 Ok(Written::StatusIs(status)) => return Ok(status),
@@ -386,6 +435,9 @@ impl<B: Backend> Driver<'_, B> {
 
     /// What the script said when it called its run failed; known once its records were gathered.
     async fn reported_failure(&self) -> Result<Option<String>, Stop> {
+        if self.progress.as_ref().is_some_and(|progress| !progress.has_records()) {
+            return Ok(None);
+        }
         loop {
             match self.context.storage.reported_failure(self.attempt.run_id, self.attempt.number).await {
                 Ok(said) => return Ok(said),
@@ -396,10 +448,10 @@ impl<B: Backend> Driver<'_, B> {
 
     /// Brings over the rest of the logs, and the outputs. A store that fails is asked again for a while; after that the
     /// run ends without what could not be had, and its history says so.
-    async fn gather(&mut self) -> Result<Gathered, Stop> {
+    async fn gather(&self, progress: &mut Option<Progress>) -> Result<Gathered, Stop> {
         let mut tries = 0;
         loop {
-            let Err(error) = self.try_to_gather().await else { return Ok(Gathered::All) };
+            let Err(error) = self.try_to_gather(progress).await else { return Ok(Gathered::All) };
             tries += 1;
             match error {
                 CollectError::LeaseLost => return Err(Stop::LeaseLost),
@@ -425,8 +477,8 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    async fn try_to_gather(&mut self) -> Result<(), CollectError> {
-        let progress = resumed(self.context, &self.attempt, &mut self.progress).await?;
+    async fn try_to_gather(&self, progress: &mut Option<Progress>) -> Result<(), CollectError> {
+        let progress = resumed(self.context, &self.attempt, progress).await?;
         progress.advance(self.context, &self.lease, &self.attempt, true).await?;
         collect_outputs(self.context, &self.lease, &self.attempt).await
     }

@@ -40,7 +40,8 @@ use crate::{
     figures::RunFigures,
     storage::{
         Storage, StorageError,
-        leases::{Claimant, Claimed, Order},
+        admission::Order,
+        leases::{Claimant, Claimed},
         notifications::Hint,
     },
     together::Together,
@@ -112,6 +113,9 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
 /// How many runs that waited too long are ended in one look at the queue.
 const EXPIRED_AT_ONCE: u32 = 100;
 
+/// How many runs are claimed in one look: the first are begun while the next are claimed.
+const CLAIMED_AT_ONCE: u32 = 256;
+
 /// How often places are given by age and not by priority.
 const OLDEST_FIRST: f64 = 0.2;
 
@@ -165,11 +169,21 @@ impl<B: Backend + 'static> Worker<B> {
             let asked = Instant::now();
             match self.claim(&slots).await {
                 Ok(claimed) => {
+                    let is_all = claimed.len() < CLAIMED_AT_ONCE as usize;
                     for claim in claimed {
                         self.start(claim, asked, &runs, &slots);
                     }
+                    if !is_all {
+                        continue;
+                    }
                 }
                 Err(error) => warn!("could not look for work: {error}"),
+            }
+            // Every end of a run is a reason to look again. For as long as the look took the next ones are waited for, so that under
+            // load they share one; when there is nothing else to do nobody notices.
+            tokio::select! {
+                () = tokio::time::sleep(asked.elapsed().min(context.settings.poll_interval)) => {}
+                () = context.shutdown.cancelled() => {}
             }
             tokio::select! {
                 () = woken => {}
@@ -197,7 +211,7 @@ impl<B: Backend + 'static> Worker<B> {
         if expired > 0 {
             info!(runs = expired, "{expired} runs had waited in the queue for too long");
         }
-        let room = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
+        let room = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX).min(CLAIMED_AT_ONCE);
         if room == 0 {
             return Ok(Vec::new());
         }

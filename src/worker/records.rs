@@ -49,6 +49,11 @@ impl RecordProgress {
         Ok(Self { places: files.into_iter().map(place).collect() })
     }
 
+    /// Whether there is a file of which anything was taken over.
+    pub(in crate::worker) fn has_any(&self) -> bool {
+        !self.places.is_empty()
+    }
+
     /// Takes over what was added. With `finally`, also a last line without an end.
     pub(in crate::worker) async fn advance<B: Backend>(
         &mut self,

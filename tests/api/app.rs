@@ -22,7 +22,8 @@ use estimatord::{
     figures::RunFigures,
     storage::{
         Storage,
-        leases::{Claimant, Claimed, Order},
+        admission::Order,
+        leases::{Claimant, Claimed},
         transitions::Written,
     },
     telemetry::LogFilter,

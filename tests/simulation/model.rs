@@ -181,16 +181,21 @@ impl Store for Model {
         }
     }
 
-    fn move_run(&mut self, lease: Lease, from: Status, step: &Move, _now: DateTime<Utc>) -> Written {
+    fn move_run(&mut self, lease: Lease, from: Status, steps: &[Move], _now: DateTime<Utc>) -> Written {
         let now = self.now;
         let Some(run) = self.held(lease) else { return Written::LeaseLost };
         if run.row.status != from {
             return Written::StatusIs(run.row.status);
         }
-        let next = step.status();
-        assert!(from.may_become(next), "the database refuses {from} to {next}");
+        let mut next = from;
+        for step in steps {
+            assert!(next.may_become(step.status()), "nobody goes from {next} to {}", step.status());
+            next = step.status();
+        }
+        assert!(from.may_be_written_as(next), "the database refuses {from} to {next}");
         run.row.status = next;
         run.row.cause = None;
+        let step = steps.last().expect("a move");
         match step {
             Move::To { .. } => run.next_step_at = Some(now),
             Move::End { ending, .. } | Move::Requeue { ending, .. } => {

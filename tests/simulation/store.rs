@@ -51,7 +51,8 @@ pub trait Store {
     fn renew(&mut self, leases: &[Lease]) -> Vec<(usize, bool)>;
     fn release(&mut self, lease: Lease);
     fn release_all_of(&mut self, node: &str);
-    fn move_run(&mut self, lease: Lease, from: Status, step: &Move, now: DateTime<Utc>) -> Written;
+    /// Writes moves of a run, all at once.
+    fn move_run(&mut self, lease: Lease, from: Status, steps: &[Move], now: DateTime<Utc>) -> Written;
     fn record_stop(&mut self, lease: Lease, now: DateTime<Utc>) -> Written;
     /// Time passes.
     fn pass(&mut self, milliseconds: i64);

@@ -11,9 +11,11 @@ use estimatord::{
     },
     storage::{
         Storage,
+        admission::Order,
         cancel::Cancellation,
         idempotency::{Idempotency, Keyed, Recorded},
-        leases::{self, Claimant, Order},
+        leases::{self, Claimant},
+        moves::Transition,
         new_runs::Insertion,
         transitions::Written,
     },
@@ -232,12 +234,13 @@ impl Store for Twin {
         self.runtime.block_on(self.storage.release_leases_of(node)).expect("the database works");
     }
 
-    fn move_run(&mut self, lease: Lease, from: Status, step: &Move, now: DateTime<Utc>) -> Written {
-        let model = self.model.move_run(lease, from, step, now);
-        let real = self.runtime.block_on(self.storage.move_run(&self.leases[&lease], from, step, now));
+    fn move_run(&mut self, lease: Lease, from: Status, steps: &[Move], now: DateTime<Utc>) -> Written {
+        let model = self.model.move_run(lease, from, steps, now);
+        let transition = Transition { lease: self.leases[&lease], from, steps: steps.to_vec(), now };
+        let real = self.runtime.block_on(self.storage.move_runs(&[transition]));
         let real = real.expect("the database takes every move that a course decides");
-        assert_eq!(model, real, "{step:?}");
-        real
+        assert_eq!([model].as_slice(), real, "{steps:?}");
+        model
     }
 
     fn record_stop(&mut self, lease: Lease, now: DateTime<Utc>) -> Written {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use estimatord::{
-    domain::run::{Act, Cause, Course, Failure, Pause, Prepared, Retries, Status, Submitted},
+    domain::run::{Act, Cause, Course, Failure, Move, Pause, Prepared, Retries, Status, Submitted},
     storage::transitions::Written,
 };
 
@@ -274,7 +274,9 @@ impl<S: Store> World<S> {
                     self.workers[worker].drives.push(drive);
                     return;
                 }
-                let act = drive.course.act();
+                // What is not written yet is written meanwhile when the next act takes long.
+                let takes_long = drive.course.unwritten().filter(|_| self.dice.one_in(2));
+                let act = takes_long.unwrap_or_else(|| drive.course.act());
                 if begins_only {
                     drive.begun = Some(act);
                     self.workers[worker].drives.push(drive);
@@ -328,13 +330,15 @@ impl<S: Store> World<S> {
             }
             Act::Gather => drive.course.gathered(None, jitter),
             Act::Send => drive.course.sent(None, jitter),
-            Act::Write { from, ref step } => match self.ask(|store| store.move_run(lease, from, step, now)) {
-                Ok(Written::Done) => drive.course.written(step.status()),
-                Ok(Written::StatusIs(status)) => drive.course.written(status),
-                Ok(Written::LeaseLost) => return false,
-                // Written again until somebody answers, whatever else is heard meanwhile.
-                Err(NoReply) => drive.begun = Some(act),
-            },
+            Act::Write { from, ref steps } => {
+                match self.ask(|store| store.move_run(lease, from, steps, now)) {
+                    Ok(Written::Done) => drive.course.written(steps.last().map_or(from, Move::status)),
+                    Ok(Written::StatusIs(status)) => drive.course.written(status),
+                    Ok(Written::LeaseLost) => return false,
+                    // Written again until somebody answers, whatever else is heard meanwhile.
+                    Err(NoReply) => drive.begun = Some(act),
+                }
+            }
             Act::Wait(pause) => {
                 drive.waits_until = self.now
                     + match pause {

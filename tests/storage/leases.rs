@@ -18,8 +18,9 @@ use estimatord::{
     },
     storage::{
         Storage, StorageError,
+        admission::Order,
         cancel::Cancellation,
-        leases::{Claimant, Claimed, Lease, Order},
+        leases::{Claimant, Claimed, Lease},
         runs::Run,
         transitions::Written,
     },

@@ -7,6 +7,7 @@ mod estimators;
 mod leases;
 mod metrics;
 mod migrations;
+mod moves;
 mod plans;
 mod queue;
 mod retention;

@@ -8,7 +8,8 @@ use estimatord::{
     domain::record::{Metric, MetricKind, Record},
     storage::{
         Storage,
-        leases::{Claimed, Lease, Order},
+        admission::Order,
+        leases::{Claimed, Lease},
         run_metrics::{MetricFilter, RecordFile, RecordPart},
         transitions::Written,
     },

@@ -15,7 +15,8 @@ use estimatord::{
     domain::{ids::RunId, run::Status},
     storage::{
         Storage,
-        leases::{Claimant, Lease, Order},
+        admission::Order,
+        leases::{Claimant, Lease},
         runs::{RunFilter, Terms},
     },
 };

@@ -8,10 +8,7 @@ use estimatord::{
         run::{Cause, Ending, Move, Status},
     },
     storage::{
-        Storage, StorageError,
-        leases::{Claimant, Order},
-        new_runs::Insertion,
-        runs::Terms,
+        Storage, StorageError, admission::Order, leases::Claimant, new_runs::Insertion, runs::Terms,
         transitions::Written,
     },
 };

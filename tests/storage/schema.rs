@@ -25,6 +25,21 @@ async fn the_table_of_transitions_is_the_domains(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn the_trigger_refuses_what_the_domain_does(pool: PgPool) {
+    for from in Status::ALL {
+        for to in Status::ALL {
+            let allowed: bool = sqlx::query_scalar("SELECT run_may_become($1, $2)")
+                .bind(from.as_str())
+                .bind(to.as_str())
+                .fetch_one(&pool)
+                .await
+                .expect("asked");
+            assert_eq!(allowed, from.may_be_written_as(to), "{from} to {to}");
+        }
+    }
+}
+
+#[sqlx::test]
 async fn what_the_migrations_make_is_what_is_there(pool: PgPool) {
     let storage = Storage::from_pool(pool.clone());
     assert_eq!(storage.wrong_schema_objects().await.expect("asked"), Vec::<String>::new());

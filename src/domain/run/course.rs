@@ -29,17 +29,25 @@ pub enum Act {
     Gather,
     /// Send what the script wrote for datastores.
     Send,
-    /// Write a move that starts from this status.
+    /// Write moves, all at once, of which the first starts from this status.
     Write {
         /// The status.
         from: Status,
-        /// The move.
-        step: Move,
+        /// The moves, in their order; at least one.
+        steps: Vec<Move>,
     },
     /// Wait, then go on.
     Wait(Pause),
     /// The run needs nobody any more, or is back in the queue: remove what the attempt left.
     Leave(Status),
+}
+
+impl Act {
+    /// Whether it may be done while moves before it are not written yet. It reads what the attempt left and keeps that under the
+    /// lease: whoever takes the run over from the status before does it again.
+    const fn may_precede_writing(&self) -> bool {
+        matches!(self, Self::Gather | Self::Verify | Self::Send)
+    }
 }
 
 /// How long to wait.
@@ -119,6 +127,10 @@ enum Stage {
 #[derive(Clone, Debug)]
 pub struct Course {
     status: Status,
+    /// Moves to `status` that are not written yet: a short run's are written together with its end.
+    unwritten: Vec<Move>,
+    /// The status that they start from.
+    written: Status,
     attempt: u32,
     retries: Retries,
     stage: Stage,
@@ -129,7 +141,15 @@ impl Course {
     /// From the status in which the run was claimed.
     #[must_use]
     pub const fn new(status: Status, attempt: u32, retries: Retries) -> Self {
-        Self { status, attempt, retries, stage: Stage::Begin, pause: None }
+        Self {
+            status,
+            unwritten: Vec::new(),
+            written: status,
+            attempt,
+            retries,
+            stage: Stage::Begin,
+            pause: None,
+        }
     }
 
     /// The status that the run is in, as far as this holder knows.
@@ -141,6 +161,20 @@ impl Course {
     /// What is to be done next.
     #[must_use]
     pub fn act(&self) -> Act {
+        match self.wanted() {
+            Act::Write { from, steps } => Act::Write { from, steps },
+            wanted if wanted.may_precede_writing() => wanted,
+            wanted => self.unwritten().unwrap_or(wanted),
+        }
+    }
+
+    /// The writing of moves that are not written yet, for whoever takes long over the next act: people want to see how far the run is.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<Act> {
+        (!self.unwritten.is_empty()).then(|| Act::Write { from: self.written, steps: self.unwritten.clone() })
+    }
+
+    fn wanted(&self) -> Act {
         if let Some(pause) = self.pause {
             return Act::Wait(pause);
         }
@@ -164,7 +198,10 @@ impl Course {
             Stage::GatherFailed(_) | Stage::Gather => Act::Gather,
             Stage::Conclude(_) => Act::Verify,
             Stage::Send(..) => Act::Send,
-            Stage::Write(step) => Act::Write { from: self.status, step: step.clone() },
+            Stage::Write(step) => {
+                let steps = self.unwritten.iter().chain([step]).cloned().collect();
+                Act::Write { from: self.written, steps }
+            }
         }
     }
 
@@ -270,11 +307,18 @@ impl Course {
 
     /// [`Act::Write`] was done, or the run turned out to be in another status: this one.
     pub fn written(&mut self, status: Status) {
-        self.enter(status);
+        if matches!(self.stage, Stage::Write(_)) || status != self.status {
+            self.enter(status);
+        } else {
+            // Only what came before the next act was.
+            self.unwritten.clear();
+            self.written = status;
+        }
     }
 
     fn enter(&mut self, status: Status) {
-        self.status = status;
+        (self.status, self.written) = (status, status);
+        self.unwritten.clear();
         self.stage = Stage::Begin;
         self.pause = None;
     }
@@ -297,10 +341,10 @@ impl Course {
             Ok(Observation::Exited(Exit { started_at: Some(started_at), .. }))
                 if status == Status::Starting =>
             {
-                Move::running(started_at)
+                return self.finalize(Some(Move::running(started_at)));
             }
             Ok(Observation::Exited(_) | Observation::Lost { .. } | Observation::Preempted { .. }) => {
-                Move::to(Status::Finalizing)
+                return self.finalize(None);
             }
             // It did not get there before the backend fell silent.
             Ok(Observation::NotFound) if status == Status::NotResponding => {
@@ -315,6 +359,13 @@ impl Course {
             Err(why) => return self.silent(&why),
         };
         self.stage = Stage::Write(step);
+    }
+
+    /// Everything of it has ended, perhaps before its start was seen.
+    fn finalize(&mut self, before: Option<Move>) {
+        self.unwritten.extend(before);
+        self.unwritten.push(Move::to(Status::Finalizing));
+        self.status = Status::Finalizing;
     }
 
     /// The compute does not answer: the run keeps what it has, and says so.
@@ -399,7 +450,10 @@ mod tests {
     /// The status that the next act writes.
     fn writes(course: &Course) -> Status {
         match course.act() {
-            Act::Write { from, step } if from.may_become(step.status()) => step.status(),
+            Act::Write { from, steps } => steps.iter().fold(from, |from, step| {
+                assert!(from.may_become(step.status()), "{from} to {}", step.status());
+                step.status()
+            }),
             other => panic!("{other:?}"),
         }
     }
@@ -428,9 +482,12 @@ mod tests {
         assert_eq!(writes(&course), Status::Running);
         course.written(Status::Running);
         course.observed(Ok(exited(ExitReason::Exited, Some(0))), 0.5);
-        assert_eq!(writes(&course), Status::Finalizing);
-        course.written(Status::Finalizing);
         assert_eq!(course.act(), Act::Gather);
+        let unwritten = course.unwritten();
+        let finalizing = Act::Write { from: Status::Running, steps: vec![Move::to(Status::Finalizing)] };
+        assert_eq!(unwritten, Some(finalizing), "for as long as gathering takes it may be written");
+        course.written(Status::Finalizing);
+        assert_eq!((course.act(), course.unwritten()), (Act::Gather, None));
         course.gathered(None, 0.5);
         assert_eq!(course.act(), Act::Verify);
         course.observed(Ok(exited(ExitReason::Exited, Some(0))), 0.5);
@@ -439,6 +496,51 @@ mod tests {
         assert_eq!(writes(&course), Status::Completed);
         course.written(Status::Completed);
         assert_eq!(course.act(), Act::Leave(Status::Completed));
+    }
+
+    #[test]
+    fn a_short_run_is_written_with_its_end() {
+        let mut course = in_status(Status::Starting);
+        course.submitted(Submitted::Accepted);
+        course.observed(Ok(exited(ExitReason::Exited, Some(0))), 0.5);
+        course.gathered(None, 0.5);
+        course.observed(Ok(exited(ExitReason::Exited, Some(0))), 0.5);
+        course.sent(None, 0.5);
+        let Act::Write { from, steps } = course.act() else { panic!("{:?}", course.act()) };
+        let statuses: Vec<Status> = steps.iter().map(Move::status).collect();
+        let whole = vec![Status::Running, Status::Finalizing, Status::Completed];
+        assert_eq!((from, statuses), (Status::Starting, whole));
+        course.written(Status::Completed);
+        assert_eq!((course.act(), course.unwritten()), (Act::Leave(Status::Completed), None));
+    }
+
+    #[test]
+    fn what_is_not_written_yet_is_written_before_anything_is_waited_for() {
+        let mut course = in_status(Status::Running);
+        course.observed(Ok(exited(ExitReason::Exited, Some(0))), 0.5);
+        course.gathered(None, 0.5);
+        course.observed(Err("no route".to_owned()), 0.5);
+        assert_eq!(writes(&course), Status::Finalizing);
+        course.written(Status::Finalizing);
+        assert_eq!(course.act(), Act::Wait(Pause::Retry));
+        course.waited();
+        assert_eq!(course.act(), Act::Verify);
+    }
+
+    #[test]
+    fn a_cancel_drops_what_is_not_written_yet() {
+        for overtaken in [
+            |course: &mut Course| course.cancel_requested(),
+            |course: &mut Course| {
+                course.written(Status::CancelRequested);
+            },
+        ] {
+            let mut course = in_status(Status::Starting);
+            course.observed(Ok(exited(ExitReason::Exited, Some(0))), 0.5);
+            assert_eq!(course.act(), Act::Gather);
+            overtaken(&mut course);
+            assert_eq!((course.act(), course.unwritten()), (Act::Stop, None));
+        }
     }
 
     #[test]

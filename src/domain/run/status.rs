@@ -87,8 +87,8 @@ impl Status {
         !self.is_terminal() && !matches!(self, Self::NotStarted | Self::Queued)
     }
 
-    /// Whether `next` may follow `self`. The same table stands in the database as a trigger
-    /// (`migrations/`), and a test compares the two word by word.
+    /// Whether `next` may follow `self`. The same table stands in the database (`migrations/`), and a test compares the two word by
+    /// word.
     ///
     /// Three things that the table says: nothing follows a terminal status; once `CancelRequested` was
     /// acknowledged a run ends `Canceled` and nothing else; and an attempt that the system lost
@@ -115,6 +115,18 @@ impl Status {
             CancelRequested => matches!(next, Canceled),
             Completed | Failed | Canceled => false,
         }
+    }
+
+    /// Whether moves that are written at once may lead from `self` to `next`: one that may follow, or what ends a run whose
+    /// `Finalizing` is written together with its end. The database's trigger refuses all others.
+    #[must_use]
+    pub const fn may_be_written_as(self, next: Self) -> bool {
+        let through = Self::Finalizing;
+        self.may_become(next)
+            || (!matches!(self, Self::CancelRequested)
+                && next.is_terminal()
+                && self.may_become(through)
+                && through.may_become(next))
     }
 }
 
