@@ -29,12 +29,12 @@ format:
 	cargo fmt
 
 bench: ## what the service does beside its limits and peers, on a quiet machine: prints the table, and writes docs/benchmarks.md
-	@scripts/setup.sh build run
+	@scripts/setup.sh build run bench
 	cargo build --release --locked
 	cargo bench --locked --bench service -- --write
 
 check-bench: ## the same in seconds: fails where a ratio is far from what it was
-	@scripts/setup.sh build run
+	@scripts/setup.sh build run bench
 	cargo build --release --locked
 	cargo bench --locked --bench service -- --short
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what is needed is there: installs it where that is allowed, else asks for it in one line.
-#   setup.sh [build] [run] [test] [contract]
+#   setup.sh [build] [run] [test] [contract] [bench]
 set -euo pipefail
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -35,6 +35,10 @@ for purpose in "$@"; do
         { have node && have npm; } || missing+=(nodejs npm)
         python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
         have chromium || missing+=(chromium)
+        ;;
+    bench)
+        # The job queues beside which the drain is measured; pgbench comes with the server.
+        { have node && have npm; } || missing+=(nodejs npm)
         ;;
     *) echo "setup: unknown purpose: $purpose" >&2; exit 2 ;;
     esac

@@ -3,27 +3,31 @@
 //! What is done next, and what that leads to, is decided by a pure machine (`domain::run::Course`); this file only does it. Each
 //! act is idempotent: after a crash the next holder of the run does it again.
 
+mod gather;
 mod hand_over;
 mod prepare;
 mod step;
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
 use tracing::{Instrument as _, error, info, warn};
 
 use super::{
     Context,
-    collect::{CollectError, Progress, collect_outputs},
+    collect::Progress,
     jittered,
     leases::{HeldLease, Signal},
     moves::Moves,
     random_fraction,
-    staging::{self, StagingError},
 };
 use crate::{
     backend::{Attempt, Backend, ServiceAccess},
     domain::{
         compute_target::Engine,
+        ids::{EstimatorId, RunId},
+        project::Project,
         run::{Act, Cause, Course, Move, Observation, Pause, Status},
         trace_parent::TraceParent,
     },
@@ -38,13 +42,11 @@ use crate::{
     together::{BrokenOff, Work as _},
     traces,
 };
+use gather::ship;
 use step::{call, outcome};
 
 /// How long to wait before a database, an artifact store or a machine that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-
-/// How often collecting logs and outputs is tried before the run ends without them.
-const COLLECT_TRIES: u32 = 20;
 
 /// How long moves of a run may not be written yet while the next act is being done.
 const UNSEEN: Duration = Duration::from_millis(20);
@@ -57,28 +59,32 @@ enum Stop {
     Shutdown,
 }
 
-/// What was brought over of logs and outputs.
-enum Gathered {
-    All,
-    Some,
-}
-
 /// Drives a claimed run until it ends, its lease is lost, or the worker shuts down.
 pub(in crate::worker) async fn drive<B: Backend>(context: &Context<B>, claimed: Claimed, held: &HeldLease) {
     let Claimed { lease, run, is_adopted } = claimed;
-    let attempt = Attempt {
-        run_id: run.id,
-        number: run.attempt,
-        experiment_name: run.experiment_name.clone(),
-        tags: run.tags.clone(),
-        plan: run.plan.clone(),
-        backend: run.backend.clone(),
-        registry: None,
-        access: access(context, &run),
-    };
     info!(run.status = %run.status, "run {} attempt {}: claimed in {}", run.id, run.attempt, run.status);
     let course = Course::new(run.status, run.attempt, run.retries());
     let place = place(context, &run).await;
+    let access = access(context, &run);
+    let attempt = Attempt {
+        run_id: run.id,
+        number: run.attempt,
+        experiment_name: run.experiment_name,
+        tags: run.tags,
+        plan: run.plan,
+        backend: run.backend,
+        registry: None,
+        access,
+    };
+    let run = DrivenRun {
+        id: run.id,
+        project: run.project,
+        estimator_id: run.estimator_id,
+        compute_target: run.compute_target,
+        created_at: run.created_at,
+        definition: if course.act() == Act::Prepare { run.definition } else { Map::new() },
+        actual_environment: run.actual_environment,
+    };
     // Of an attempt that nobody had before nothing was brought over yet.
     let progress = (!is_adopted).then(Progress::default);
     let mut driver = Driver { context, lease, held, attempt, run, course, place, progress, waits_for: None };
@@ -142,12 +148,25 @@ struct Beside<T> {
     written: Option<Status>,
 }
 
+/// What is needed of a run besides its attempt. A worker may hold ten thousand for days: nothing else is kept of them.
+struct DrivenRun {
+    id: RunId,
+    project: Project,
+    estimator_id: EstimatorId,
+    compute_target: String,
+    created_at: DateTime<Utc>,
+    /// Until it is prepared, and empty then.
+    definition: Map<String, Value>,
+    /// Once it is prepared.
+    actual_environment: Option<Value>,
+}
+
 struct Driver<'a, B> {
     context: &'a Context<B>,
     lease: Lease,
     held: &'a HeldLease,
     attempt: Attempt,
-    run: Run,
+    run: DrivenRun,
     /// Decides what is done next.
     course: Course,
     /// Where in its trace the run is.
@@ -162,7 +181,7 @@ impl<B: Backend> Driver<'_, B> {
     async fn drive_to_the_end(&mut self) -> Result<Status, Stop> {
         loop {
             if let Act::Leave(status) = next(&mut self.course, self.held.signal())? {
-                self.clean_up().await;
+                Box::pin(self.clean_up()).await;
                 return Ok(status);
             }
             if self.context.shutdown.is_cancelled() {
@@ -171,70 +190,79 @@ impl<B: Backend> Driver<'_, B> {
             // What is written carries the lease's token; what is done to the compute cannot, so the lease must be good now.
             self.trusted().await?;
             match self.course.act() {
-                Act::Provision => {
-                    let step = self.step(Step::Provision);
-                    let call = step.span().in_scope(|| call("provision", &self.attempt));
-                    let answer = self.context.backend.provision(&self.attempt).instrument(call).await;
-                    step.ends(if answer.is_ok() { Outcome::Ok } else { Outcome::Failed });
-                    self.course.provisioned(answer.map_err(|error| error.to_string()));
-                }
-                Act::Prepare => {
-                    let step = self.step(Step::Prepare);
-                    let answer = self.prepare().instrument(step.span()).await;
-                    step.ends(outcome(&answer));
-                    self.course.prepared(answer?);
-                }
-                Act::Submit => {
-                    let step = self.step(Step::Submit);
-                    let answer = self.submit().instrument(step.span()).await;
-                    step.ends(outcome(&answer));
-                    self.course.submitted(answer?);
-                }
-                Act::Watch => {
-                    ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
-                    self.look().await?;
-                }
-                Act::Verify => self.look().await?,
-                Act::Stop => self.stop().await?,
-                Act::Gather => {
-                    let step = self.step(Step::Collect);
-                    let mut progress = self.progress.take();
-                    let gathering = self.gather(&mut progress).instrument(step.span());
-                    let gathered = self.beside_writing(gathering).await;
-                    self.progress = progress;
-                    let Beside { answer, written } = gathered?;
-                    self.course_written(written);
-                    let Some(gathered) = answer else { continue };
-                    step.ends(outcome(&gathered));
-                    gathered?;
-                    let said = self.reported_failure().await?;
-                    self.course.gathered(said, random_fraction());
-                }
-                Act::Send => {
-                    let step = self.step(Step::Send);
-                    let sending = self.send_data().instrument(step.span());
-                    let Beside { answer, written } = self.beside_writing(sending).await?;
-                    self.course_written(written);
-                    let Some(unsent) = answer else { continue };
-                    step.ends(match &unsent {
-                        Ok(Some(_)) => Outcome::Failed,
-                        Ok(None) => Outcome::Ok,
-                        Err(stop) => Outcome::from(stop),
-                    });
-                    self.course.sent(unsent?, random_fraction());
-                }
-                Act::Write { from, steps } => {
-                    let status = self.write(from, steps).await?;
-                    self.course.written(status);
-                }
                 Act::Wait(pause) => {
                     self.pause(self.length_of(pause)).await;
                     self.course.waited();
                 }
-                // Seen to before anything else.
-                Act::Leave(status) => return Ok(status),
+                // Most runs wait at any time: what the acts need in memory is there only while they are done.
+                act => Box::pin(self.take(act)).await?,
             }
         }
+    }
+
+    /// Does an act, and tells the course what came of it.
+    async fn take(&mut self, act: Act) -> Result<(), Stop> {
+        match act {
+            Act::Provision => {
+                let step = self.step(Step::Provision);
+                let call = step.span().in_scope(|| call("provision", &self.attempt));
+                let answer = self.context.backend.provision(&self.attempt).instrument(call).await;
+                step.ends(if answer.is_ok() { Outcome::Ok } else { Outcome::Failed });
+                self.course.provisioned(answer.map_err(|error| error.to_string()));
+            }
+            Act::Prepare => {
+                let step = self.step(Step::Prepare);
+                let answer = self.prepare().instrument(step.span()).await;
+                step.ends(outcome(&answer));
+                self.course.prepared(answer?);
+            }
+            Act::Submit => {
+                let step = self.step(Step::Submit);
+                let answer = self.submit().instrument(step.span()).await;
+                step.ends(outcome(&answer));
+                self.course.submitted(answer?);
+            }
+            Act::Watch => {
+                ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
+                self.look().await?;
+            }
+            Act::Verify => self.look().await?,
+            Act::Stop => self.stop().await?,
+            Act::Gather => {
+                let step = self.step(Step::Collect);
+                let mut progress = self.progress.take();
+                let gathering = self.gather(&mut progress).instrument(step.span());
+                let gathered = self.beside_writing(gathering).await;
+                self.progress = progress;
+                let Beside { answer, written } = gathered?;
+                self.course_written(written);
+                let Some(gathered) = answer else { return Ok(()) };
+                step.ends(outcome(&gathered));
+                gathered?;
+                let said = self.reported_failure().await?;
+                self.course.gathered(said, random_fraction());
+            }
+            Act::Send => {
+                let step = self.step(Step::Send);
+                let sending = self.send_data().instrument(step.span());
+                let Beside { answer, written } = self.beside_writing(sending).await?;
+                self.course_written(written);
+                let Some(unsent) = answer else { return Ok(()) };
+                step.ends(match &unsent {
+                    Ok(Some(_)) => Outcome::Failed,
+                    Ok(None) => Outcome::Ok,
+                    Err(stop) => Outcome::from(stop),
+                });
+                self.course.sent(unsent?, random_fraction());
+            }
+            Act::Write { from, steps } => {
+                let status = self.write(from, steps).await?;
+                self.course.written(status);
+            }
+            // Seen to by the caller.
+            Act::Wait(_) | Act::Leave(_) => {}
+        }
+        Ok(())
     }
 
     /// Waits while nobody can be sure that the lease is still held: the database was not reached for too long, or the whole
@@ -366,8 +394,8 @@ impl<B: Backend> Driver<'_, B> {
 
     /// Counts what a move did, for those who watch the service.
     fn count(&self, from: Status, step: &Move) {
-        let Run { compute_target, plan, created_at, .. } = &self.run;
-        let one_off = plan.one_off_target.is_some();
+        let DrivenRun { compute_target, created_at, .. } = &self.run;
+        let one_off = self.attempt.plan.one_off_target.is_some();
         let figures = &self.context.settings.figures;
         match (from, step) {
             (_, Move::End { status, ending }) => {
@@ -400,27 +428,6 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    /// Sends what the script wrote for datastores. A store that fails is asked again for a while; the answer is why not
-    /// everything is there.
-    async fn send_data(&self) -> Result<Option<String>, Stop> {
-        let mut tries = 0;
-        loop {
-            match staging::send(self.context, &self.run.project, &self.attempt).await {
-                Ok(()) => return Ok(None),
-                Err(StagingError::Storage(error)) => self.wait_out(&error).await?,
-                Err(StagingError::Data(error)) => {
-                    tries += 1;
-                    if error.is_permanent() || tries >= COLLECT_TRIES {
-                        self.note("data", &format!("not everything could be sent: {error}")).await?;
-                        return Ok(Some(error.to_string()));
-                    }
-                    warn!("run {}: {error}; trying again", self.run.id);
-                    self.wait_a_little().await?;
-                }
-            }
-        }
-    }
-
     /// Puts something into the run's history.
     async fn note(&self, kind: &'static str, note: &str) -> Result<(), Stop> {
         loop {
@@ -433,42 +440,6 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    /// What the script said when it called its run failed; known once its records were gathered.
-    async fn reported_failure(&self) -> Result<Option<String>, Stop> {
-        if self.progress.as_ref().is_some_and(|progress| !progress.has_records()) {
-            return Ok(None);
-        }
-        loop {
-            match self.context.storage.reported_failure(self.attempt.run_id, self.attempt.number).await {
-                Ok(said) => return Ok(said),
-                Err(error) => self.wait_out(&error).await?,
-            }
-        }
-    }
-
-    /// Brings over the rest of the logs, and the outputs. A store that fails is asked again for a while; after that the
-    /// run ends without what could not be had, and its history says so.
-    async fn gather(&self, progress: &mut Option<Progress>) -> Result<Gathered, Stop> {
-        let mut tries = 0;
-        loop {
-            let Err(error) = self.try_to_gather(progress).await else { return Ok(Gathered::All) };
-            tries += 1;
-            match error {
-                CollectError::LeaseLost => return Err(Stop::LeaseLost),
-                CollectError::Storage(error) => self.wait_out(&error).await?,
-                CollectError::Read { .. } | CollectError::Store { .. } if tries < COLLECT_TRIES => {
-                    warn!("run {}: {error}", self.run.id);
-                    self.wait_a_little().await?;
-                }
-                CollectError::Read { .. } | CollectError::Store { .. } => {
-                    error!("run {}: ends without all of its files: {error}", self.run.id);
-                    self.note("collection", &format!("not everything could be collected: {error}")).await?;
-                    return Ok(Gathered::Some);
-                }
-            }
-        }
-    }
-
     async fn wait_a_little(&self) -> Result<(), Stop> {
         tokio::select! {
             () = tokio::time::sleep(jittered(RETRY_PAUSE)) => Ok(()),
@@ -477,48 +448,10 @@ impl<B: Backend> Driver<'_, B> {
         }
     }
 
-    async fn try_to_gather(&self, progress: &mut Option<Progress>) -> Result<(), CollectError> {
-        let progress = resumed(self.context, &self.attempt, progress).await?;
-        progress.advance(self.context, &self.lease, &self.attempt, true).await?;
-        collect_outputs(self.context, &self.lease, &self.attempt).await
-    }
-
     /// The attempt's directory is only a copy now. When it cannot be removed the disk says so, not the run.
     async fn clean_up(&self) {
         if let Err(error) = self.context.backend.remove(&self.attempt).await {
             warn!("run {}: could not remove what attempt {} left: {error}", self.run.id, self.attempt.number);
-        }
-    }
-}
-
-async fn resumed<'p, B>(
-    context: &Context<B>,
-    attempt: &Attempt,
-    progress: &'p mut Option<Progress>,
-) -> Result<&'p mut Progress, StorageError> {
-    if progress.is_none() {
-        *progress = Some(Progress::resume(context, attempt).await?);
-    }
-    Ok(progress.get_or_insert_default())
-}
-
-/// Brings over what logs and records have grown by. What fails now is tried again at the next look, and in earnest at the end.
-async fn ship<B: Backend>(
-    context: &Context<B>,
-    lease: &Lease,
-    attempt: &Attempt,
-    progress: &mut Option<Progress>,
-) -> Result<(), Stop> {
-    let shipped = match resumed(context, attempt, progress).await {
-        Ok(progress) => progress.advance(context, lease, attempt, false).await,
-        Err(error) => Err(error.into()),
-    };
-    match shipped {
-        Ok(()) => Ok(()),
-        Err(CollectError::LeaseLost) => Err(Stop::LeaseLost),
-        Err(error) => {
-            warn!("run {}: {error}", attempt.run_id);
-            Ok(())
         }
     }
 }

@@ -91,3 +91,33 @@ async fn a_newer_schema_is_refused(pool: PgPool) {
 async fn the_database_answers(pool: PgPool) {
     Storage::from_pool(pool).ping().await.expect("it does");
 }
+
+#[sqlx::test]
+async fn names_of_experiments_are_what_the_domain_says(pool: PgPool) {
+    let longest = "x".repeat(255);
+    let too_long = "x".repeat(256);
+    for (name, is_one) in [
+        ("a", true),
+        ("0-_Z", true),
+        (longest.as_str(), true),
+        (too_long.as_str(), false),
+        ("", false),
+        ("-a", false),
+        ("_a", false),
+        ("a b", false),
+        ("a\n", false),
+        ("\na", false),
+        ("ä", false),
+    ] {
+        let check: String = sqlx::query_scalar(
+            "SELECT pg_get_expr(conbin, conrelid) FROM pg_constraint WHERE conname = 'runs_experiment_name_check'",
+        )
+        .fetch_one(&pool)
+        .await
+        .expect("there");
+        let asked = format!("SELECT {check} FROM (SELECT $1::text COLLATE \"C\" AS experiment_name) AS run");
+        let allowed: bool =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(asked)).bind(name).fetch_one(&pool).await.expect("asked");
+        assert_eq!(allowed, is_one, "{name:?}");
+    }
+}

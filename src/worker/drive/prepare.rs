@@ -2,9 +2,10 @@
 
 use std::{io, path::Path, time::Instant};
 
+use serde_json::Map;
 use tracing::Instrument as _;
 
-use super::{Driver, Stop, ship, step::call};
+use super::{Driver, Stop, gather::ship, step::call};
 use crate::{
     artifacts::Artifacts,
     backend::{ActualEnvironment, Backend, PrepareError, RegistryLogin, SourceTree},
@@ -74,6 +75,7 @@ impl<B: Backend> Driver<'_, B> {
             self.note("data", &note).await?;
         }
         self.note_differences(&ready.environment).await?;
+        self.run.definition = Map::new();
         let actual = match serde_json::to_value(&ready.environment) {
             Ok(value) => value,
             Err(error) => {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::Span;
 
-use super::{Driver, Gathered, Stop};
+use super::{Driver, Stop, gather::Gathered};
 use crate::{
     backend::Attempt,
     domain::{
