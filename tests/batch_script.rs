@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::Arc,
 };
 
 use estimatord::domain::{
@@ -58,8 +59,8 @@ fn script(members: &Value) -> String {
     };
     let facts = Facts {
         limits: SourceLimits::default(),
-        snapshot: Some(files),
-        targets: vec![target],
+        snapshot: Some(Arc::new(files)),
+        targets: Arc::new(vec![target]),
         one_off_target: None,
         datastores: ["store".to_owned()].into(),
     };

@@ -3,7 +3,10 @@
 #[path = "support/golden.rs"]
 mod golden;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use estimatord::domain::{
     compute_target::{Backend, ComputeTarget, ComputeTargetType, Conda, Containers, LOCAL},
@@ -38,15 +41,16 @@ impl Snapshots {
                     snapshot.contents.insert(path.clone(), bytes.clone());
                 }
             }
-            facts.snapshot = Some(snapshot);
+            facts.snapshot = Some(Arc::new(snapshot));
         }
-        facts.targets.push(target(LOCAL, ComputeTargetType::Local, 1, 0));
+        let targets = Arc::make_mut(&mut facts.targets);
+        targets.push(target(LOCAL, ComputeTargetType::Local, 1, 0));
         for given in list(case, "targets") {
             let name = text(given, "name");
             let kind = serde_json::from_value(given["type"].clone()).unwrap();
             let number = |key: &str| u32::try_from(given[key].as_u64().unwrap()).unwrap();
-            facts.targets.retain(|known| known.name.as_str() != name);
-            facts.targets.push(target(name, kind, number("max_nodes"), number("gpus_per_node")));
+            targets.retain(|known| known.name.as_str() != name);
+            targets.push(target(name, kind, number("max_nodes"), number("gpus_per_node")));
         }
         facts.datastores = list(case, "datastores").iter().map(|s| s.as_str().unwrap().to_owned()).collect();
         facts

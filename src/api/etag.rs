@@ -12,12 +12,10 @@ use super::error::ApiError;
 /// Lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digits = |byte: &u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    bytes.iter().flat_map(digits).collect()
 }
 
 /// A JSON answer.
@@ -28,11 +26,23 @@ pub fn json<T: Serialize + ?Sized>(
     status: StatusCode,
     value: &T,
 ) -> Result<axum::response::Response, ApiError> {
-    let body = serde_json::to_vec(value).map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut response = Response::new(Body::from(body));
+    Ok(written(status, text_of(value)?))
+}
+
+/// An answer of JSON that is written already.
+pub fn written(status: StatusCode, text: impl Into<Body>) -> axum::response::Response {
+    let mut response = Response::new(text.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
+}
+
+fn text_of<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(value).map_err(|error| ApiError::Internal(error.to_string()))
+}
+
+fn tag_of(text: &[u8]) -> String {
+    format!("\"{}\"", hex(&Sha256::digest(text)))
 }
 
 /// The strong entity tag of a resource: the digest of its JSON.
@@ -40,8 +50,7 @@ pub fn json<T: Serialize + ?Sized>(
 /// # Errors
 /// When the value has no JSON form: a fault of ours.
 pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<String, ApiError> {
-    let body = serde_json::to_vec(value).map_err(|error| ApiError::Internal(error.to_string()))?;
-    Ok(format!("\"{}\"", hex(&Sha256::digest(&body))))
+    Ok(tag_of(&text_of(value)?))
 }
 
 /// A single resource with its entity tag; 304 when the caller has it already.
@@ -53,13 +62,14 @@ pub fn tagged<T: Serialize + ?Sized>(
     status: StatusCode,
     value: &T,
 ) -> Result<axum::response::Response, ApiError> {
-    let tag = of(value)?;
+    let text = text_of(value)?;
+    let tag = tag_of(&text);
     let mut response = if is_held(request, &tag) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        json(status, value)?
+        written(status, text)
     };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -76,8 +86,10 @@ pub fn put<T: Serialize + ?Sized>(
     path: &str,
     value: &T,
 ) -> Result<axum::response::Response, ApiError> {
-    let mut response = json(if is_new { StatusCode::CREATED } else { StatusCode::OK }, value)?;
-    if let Ok(tag) = HeaderValue::from_str(&of(value)?) {
+    let text = text_of(value)?;
+    let tag = HeaderValue::from_str(&tag_of(&text));
+    let mut response = written(if is_new { StatusCode::CREATED } else { StatusCode::OK }, text);
+    if let Ok(tag) = tag {
         response.headers_mut().insert(header::ETAG, tag);
     }
     if is_new && let Ok(location) = HeaderValue::from_str(path) {

@@ -1,16 +1,16 @@
 //! Looks up what the rules need to know.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde_json::{Map, Value};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{error::ApiError, referents::Referents, scoped::Scoped};
 use crate::{
     artifacts::ArtifactsError,
     domain::{
-        facts::{Facts, SnapshotFacts, SourceLimits},
+        facts::{Facts, SnapshotFacts, SourceLimits, Wanted},
         ids::SnapshotId,
-        judge,
     },
     together::BrokenOff,
 };
@@ -18,12 +18,11 @@ use crate::{
 /// What the rules read of one file: far more than any script or requirements file has.
 const MAX_CONTENT_BYTES: u64 = 1 << 20;
 
-/// The facts about everything that a body refers to.
+/// The facts about everything that a body refers to, by what is [`Wanted`] of it.
 ///
 /// # Errors
 /// When the database or the artifact store fails.
-pub async fn look_up(state: &Scoped, body: &Map<String, Value>) -> Result<Facts, ApiError> {
-    let wanted = judge::wanted(body);
+pub async fn look_up(state: &Scoped, wanted: Wanted) -> Result<Facts, ApiError> {
     let referents = Referents { project: state.principal.project.clone(), snapshot: wanted.snapshot.clone() };
     let broken_off = |error: BrokenOff| ApiError::Internal(error.to_string());
     let found = state.referents.done_for(referents).await.map_err(broken_off)??;
@@ -35,7 +34,7 @@ pub async fn look_up(state: &Scoped, body: &Map<String, Value>) -> Result<Facts,
     let limits =
         SourceLimits { max_bytes: state.limits.max_unpacked_bytes, max_files: state.limits.max_files };
     let one_off_target = state.one_off_target.clone();
-    Ok(Facts { limits, snapshot, targets: found.targets.to_vec(), one_off_target, datastores })
+    Ok(Facts { limits, snapshot, targets: found.targets, one_off_target, datastores })
 }
 
 /// What the rules read of a snapshot that was there a moment ago.
@@ -43,7 +42,7 @@ async fn snapshot(
     state: &Scoped,
     id: &SnapshotId,
     wanted: &BTreeSet<String>,
-) -> Result<Option<SnapshotFacts>, ApiError> {
+) -> Result<Option<Arc<SnapshotFacts>>, ApiError> {
     if let Some(facts) = state.snapshot_cache.get(id, wanted) {
         return Ok(Some(facts));
     }
@@ -60,7 +59,5 @@ async fn snapshot(
             contents => contents?,
         }
     };
-    let facts = SnapshotFacts { files, contents };
-    state.snapshot_cache.put(id, &facts);
-    Ok(Some(facts))
+    Ok(Some(state.snapshot_cache.put(id, SnapshotFacts { files, contents })))
 }

@@ -2,8 +2,8 @@
 //! time before this is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::domain::{facts::SnapshotFacts, ids::SnapshotId};
@@ -27,7 +27,7 @@ struct Kept {
 
 #[derive(Debug)]
 struct Snapshot {
-    facts: SnapshotFacts,
+    facts: Arc<SnapshotFacts>,
     bytes: usize,
     /// When it was last used, counted in uses.
     used: u64,
@@ -46,34 +46,35 @@ impl SnapshotCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The files of a snapshot and the contents of those of `wanted` that it has, if all that is kept.
-    pub fn get(&self, id: &SnapshotId, wanted: &BTreeSet<String>) -> Option<SnapshotFacts> {
+    /// The files of a snapshot and the contents of those of `wanted` that it has, perhaps of others, if all that is kept.
+    pub fn get(&self, id: &SnapshotId, wanted: &BTreeSet<String>) -> Option<Arc<SnapshotFacts>> {
         let mut kept = self.kept();
         kept.uses += 1;
         let uses = kept.uses;
         let snapshot = kept.snapshots.get_mut(id)?;
-        let mut contents = BTreeMap::new();
-        for path in wanted.iter().filter(|path| snapshot.facts.files.contains_key(*path)) {
-            contents.insert(path.clone(), snapshot.facts.contents.get(path)?.clone());
+        let SnapshotFacts { files, contents } = &*snapshot.facts;
+        if wanted.iter().any(|path| files.contains_key(path) && !contents.contains_key(path)) {
+            return None;
         }
         snapshot.used = uses;
-        Some(SnapshotFacts { files: snapshot.facts.files.clone(), contents })
+        Some(Arc::clone(&snapshot.facts))
     }
 
-    /// Keeps what was read.
-    pub fn put(&self, id: &SnapshotId, facts: &SnapshotFacts) {
+    /// Keeps what was read, together with what was read of it before.
+    pub fn put(&self, id: &SnapshotId, mut facts: SnapshotFacts) -> Arc<SnapshotFacts> {
         let mut kept = self.kept();
         kept.uses += 1;
         let used = kept.uses;
-        let mut facts = facts.clone();
         if let Some(before) = kept.snapshots.remove(id) {
             kept.bytes -= before.bytes;
             // Others want other files of it.
-            facts.contents.extend(before.facts.contents);
+            let before = before.facts.contents.iter();
+            facts.contents.extend(before.map(|(path, bytes)| (path.clone(), bytes.clone())));
         }
         let bytes = size_of(&facts);
+        let facts = Arc::new(facts);
         if bytes > MAX_BYTES {
-            return;
+            return facts;
         }
         while kept.bytes + bytes > MAX_BYTES {
             let oldest =
@@ -82,7 +83,8 @@ impl SnapshotCache {
             kept.bytes -= oldest.bytes;
         }
         kept.bytes += bytes;
-        kept.snapshots.insert(id.clone(), Snapshot { facts, bytes, used });
+        kept.snapshots.insert(id.clone(), Snapshot { facts: Arc::clone(&facts), bytes, used });
+        facts
     }
 }
 
@@ -110,17 +112,15 @@ mod tests {
     fn what_was_read_is_found_and_what_was_not_is_not() {
         let cache = SnapshotCache::default();
         let files = [("a.py", 3), ("b.txt", 4)];
-        assert_eq!(cache.get(&id(1), &set(&[])), None);
-        cache.put(&id(1), &facts(&files, &["a.py"]));
-        assert_eq!(cache.get(&id(1), &set(&["a.py"])), Some(facts(&files, &["a.py"])));
-        assert_eq!(
-            cache.get(&id(1), &set(&["a.py", "missing"])),
-            Some(facts(&files, &["a.py"])),
-            "it has no such file"
-        );
-        assert_eq!(cache.get(&id(1), &set(&["a.py", "b.txt"])), None, "that one was not read");
-        cache.put(&id(1), &facts(&files, &["b.txt"]));
-        assert_eq!(cache.get(&id(1), &set(&["a.py", "b.txt"])), Some(facts(&files, &["a.py", "b.txt"])));
+        let get = |wanted: &[&str]| cache.get(&id(1), &set(wanted)).map(|facts| (*facts).clone());
+        assert_eq!(get(&[]), None);
+        cache.put(&id(1), facts(&files, &["a.py"]));
+        assert_eq!(get(&["a.py"]), Some(facts(&files, &["a.py"])));
+        assert_eq!(get(&["a.py", "missing"]), Some(facts(&files, &["a.py"])), "it has no such file");
+        assert_eq!(get(&["a.py", "b.txt"]), None, "that one was not read");
+        let both = cache.put(&id(1), facts(&files, &["b.txt"]));
+        assert_eq!(*both, facts(&files, &["a.py", "b.txt"]));
+        assert_eq!(get(&["a.py", "b.txt"]).as_ref(), Some(&*both));
         assert_eq!(cache.get(&id(2), &set(&[])), None);
     }
 
@@ -129,15 +129,15 @@ mod tests {
         let cache = SnapshotCache::default();
         let third = [("a", MAX_BYTES / 3 - 1000)];
         for number in 1..=3 {
-            cache.put(&id(number), &facts(&third, &["a"]));
+            cache.put(&id(number), facts(&third, &["a"]));
         }
         assert!(cache.get(&id(1), &set(&["a"])).is_some());
-        cache.put(&id(4), &facts(&third, &["a"]));
+        cache.put(&id(4), facts(&third, &["a"]));
         assert!(cache.get(&id(2), &set(&["a"])).is_none(), "the longest unused");
         for number in [1, 3, 4] {
             assert!(cache.get(&id(number), &set(&["a"])).is_some(), "{number}");
         }
-        cache.put(&id(5), &facts(&[("a", MAX_BYTES)], &["a"]));
+        cache.put(&id(5), facts(&[("a", MAX_BYTES)], &["a"]));
         assert!(cache.get(&id(5), &set(&[])).is_none(), "larger than all that is kept");
         assert!(cache.kept().bytes <= MAX_BYTES);
     }

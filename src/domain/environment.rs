@@ -16,7 +16,6 @@ use super::{
         grammar::{
             conda::{self, CondaSpec},
             paths, pip,
-            requirements::Line,
         },
     },
 };
@@ -215,19 +214,20 @@ impl Environment {
             environment.add_conda(spec);
             environment
         } else {
-            managed(draft, context.pip_file.sound())
+            managed(context)
         };
         environment.hash = environment.content_hash();
         environment
     }
 
     /// The digest of everything but the hash itself.
-    fn content_hash(&self) -> String {
+    fn content_hash(&mut self) -> String {
+        self.hash.clear();
         // Whose a package is changes nothing of what is asked for.
-        let pip_origins = PipOrigins { framework: 0, ..self.pip_origins.clone() };
-        let bare = Self { hash: String::new(), pip_origins, ..self.clone() };
+        let framework = std::mem::take(&mut self.pip_origins.framework);
         // Fields are written in the order of their declaration, so equal content is equal text.
-        let text = serde_json::to_vec(&bare).expect("an environment is plain data, which is always JSON");
+        let text = serde_json::to_vec(self).expect("an environment is plain data, which is always JSON");
+        self.pip_origins.framework = framework;
         super::ids::SnapshotId::from_digest(Sha256::digest(text).into()).into()
     }
 
@@ -269,7 +269,8 @@ fn framework_based(draft: &Draft) -> Environment {
 }
 
 /// The framework's environment with the user's packages.
-fn managed(draft: &Draft, file: Option<&Vec<Line>>) -> Environment {
+fn managed(context: &Context<'_>) -> Environment {
+    let (draft, file) = (context.draft, context.pip_file.sound());
     let mut environment = framework_based(draft);
     let version = draft.framework_version.text().unwrap_or(framework::DEFAULT_VERSION);
     environment.framework_version = Some(version.to_owned());
@@ -286,13 +287,10 @@ fn managed(draft: &Draft, file: Option<&Vec<Line>>) -> Environment {
     names
         .extend(conda.iter().filter_map(|spec| conda::package_name(spec)).map(|name| pip::normalized(&name)));
     let mut user = Vec::new();
-    for entry in draft.pip_packages.value().into_iter().flatten().flatten() {
-        let entry = pip::parse(entry);
-        // A list that an accepted definition holds has only entries that can be read.
-        if let Ok(entry) = entry {
-            names.extend(entry.name);
-            user.push(entry.text);
-        }
+    // A list that an accepted definition holds has only entries that can be read.
+    for entry in context.pip_packages.iter().filter_map(|(_, entry)| entry.as_ref().ok()) {
+        names.extend(entry.name.clone());
+        user.push(entry.text.clone());
     }
     let lines = file.map(Vec::as_slice).unwrap_or_default();
     for line in lines {

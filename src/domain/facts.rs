@@ -3,7 +3,10 @@
 //! The rules are pure: whoever calls them first asks [`wanted`](crate::domain::judge::wanted) what a body
 //! refers to, looks that up, and passes the answer in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     compute_target::{Backend, ComputeTarget, ComputeTargetName},
@@ -53,9 +56,9 @@ pub struct Facts {
     /// What the operator allows.
     pub limits: SourceLimits,
     /// The snapshot, when it exists.
-    pub snapshot: Option<SnapshotFacts>,
+    pub snapshot: Option<Arc<SnapshotFacts>>,
     /// Every registered target, `local` included.
-    pub targets: Vec<ComputeTarget>,
+    pub targets: Arc<Vec<ComputeTarget>>,
     /// The target whose backend is that of targets which are made for one run; the worker's machine when absent.
     pub one_off_target: Option<ComputeTargetName>,
     /// The names of the registered datastores; needed only when the body names one.

@@ -69,72 +69,93 @@ pub fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, JsonError> {
 ///
 /// When the bytes are no JSON or hold a duplicate key.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+    let mut value = match serde_json::from_slice(bytes) {
+        Ok(value) => value,
+        Err(error) => return Err(check_keys(bytes).err().unwrap_or_else(|| syntax(&error))),
+    };
+    let mut spelled = Spelled::of(bytes);
+    // Of members with one key only the last is in the value: as many as are spelled are there when no key comes twice.
+    if restore_spelling(&mut value, &mut spelled) && spelled.is_used_up() {
+        return Ok(value);
+    }
+    check_keys(bytes)?;
+    let detail = "a key of the form `$serde_json::…` is reserved".to_owned();
+    Err(JsonError::Syntax { line: 1, column: 1, detail })
+}
+
+/// Looks whether a key comes twice, for whoever knows that something is wrong, and not what.
+fn check_keys(bytes: &[u8]) -> Result<(), JsonError> {
     let duplicate = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    if let Err(error) = KeyCheck(&duplicate).deserialize(&mut deserializer) {
-        return Err(match duplicate.into_inner() {
-            Some(key) => JsonError::DuplicateKey { key, line: error.line(), column: error.column() },
-            None => syntax(&error),
-        });
-    }
-    let mut value = serde_json::from_slice(bytes).map_err(|error| syntax(&error))?;
-    let mut spellings = number_spellings(bytes).into_iter();
-    if restore_spelling(&mut value, &mut spellings).is_none() || spellings.next().is_some() {
-        let detail = "a key of the form `$serde_json::…` is reserved".to_owned();
-        return Err(JsonError::Syntax { line: 1, column: 1, detail });
-    }
-    Ok(value)
+    let checked = KeyCheck(&duplicate).deserialize(&mut deserializer);
+    checked.map_err(|error| match duplicate.into_inner() {
+        Some(key) => JsonError::DuplicateKey { key, line: error.line(), column: error.column() },
+        None => syntax(&error),
+    })
 }
 
-/// Every number of a well-formed document as it is spelled, in order.
-fn number_spellings(bytes: &[u8]) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != b'"' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
-                }
-                at += 1;
-            }
-            b'-' | b'0'..=b'9' => {
-                let start = at;
-                while at < bytes.len() && matches!(bytes[at], b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
-                {
+/// What a well-formed document spells out, and its value does not say.
+struct Spelled<'a> {
+    /// Every number, in order.
+    numbers: std::vec::IntoIter<&'a str>,
+    /// How many members all objects have together.
+    members: usize,
+}
+
+impl<'a> Spelled<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        let (mut numbers, mut members, mut at) = (Vec::new(), 0, 0);
+        while at < bytes.len() {
+            match bytes[at] {
+                b'"' => {
+                    at += 1;
+                    while at < bytes.len() && bytes[at] != b'"' {
+                        at += if bytes[at] == b'\\' { 2 } else { 1 };
+                    }
                     at += 1;
                 }
-                found.extend(std::str::from_utf8(&bytes[start..at]));
+                b'-' | b'0'..=b'9' => {
+                    let start = at;
+                    while at < bytes.len()
+                        && matches!(bytes[at], b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
+                    {
+                        at += 1;
+                    }
+                    numbers.extend(std::str::from_utf8(&bytes[start..at]));
+                }
+                byte => {
+                    members += usize::from(byte == b':');
+                    at += 1;
+                }
             }
-            _ => at += 1,
         }
+        Self { numbers: numbers.into_iter(), members }
     }
-    found
+
+    /// Whether there was a place in the value for everything.
+    fn is_used_up(&self) -> bool {
+        self.members == 0 && self.numbers.as_slice().is_empty()
+    }
 }
 
-/// The parser writes `1e5` as `1e+5`; this puts back what was sent. None when numbers and spellings do not match.
-fn restore_spelling<'a>(value: &mut Value, spellings: &mut impl Iterator<Item = &'a str>) -> Option<()> {
+/// The parser writes `1e5` as `1e+5`; this puts back what was sent. Whether enough was spelled for all that is in the value.
+fn restore_spelling(value: &mut Value, spelled: &mut Spelled<'_>) -> bool {
     match value {
         Value::Number(number) => {
-            let spelling = spellings.next()?;
+            let Some(spelling) = spelled.numbers.next() else { return false };
             if number.as_str() != spelling {
                 *number = serde_json::Number::from_string_unchecked(spelling.to_owned());
             }
+            true
         }
-        Value::Array(items) => {
-            for item in items {
-                restore_spelling(item, spellings)?;
-            }
-        }
+        Value::Array(items) => items.iter_mut().all(|item| restore_spelling(item, spelled)),
         Value::Object(members) => {
-            for (_, member) in members.iter_mut() {
-                restore_spelling(member, spellings)?;
-            }
+            let Some(left) = spelled.members.checked_sub(members.len()) else { return false };
+            spelled.members = left;
+            members.values_mut().all(|member| restore_spelling(member, spelled))
         }
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
     }
-    Some(())
 }
 
 fn syntax(error: &serde_json::Error) -> JsonError {
@@ -268,7 +289,11 @@ mod tests {
             r#"{"z":2.0,"a":4611686018427387904,"m":{"y\"1":[1e5,1E5,1e-3],"b":-0,"8":"9\\"},"e":-1.50E+07}"#;
         let map = parse_object(text.as_bytes()).unwrap();
         assert_eq!(serde_json::to_string(&map).unwrap(), text);
-        assert!(parse(br#"{"$serde_json::private::Number":"5"}"#).is_err());
+        for reserved in
+            [r#"{"a":{"$serde_json::private::Number":"5"}}"#, r#"{"$serde_json::private::Number":"x"}"#]
+        {
+            assert!(matches!(parse(reserved.as_bytes()), Err(JsonError::Syntax { .. })), "{reserved}");
+        }
     }
 
     #[test]
@@ -290,6 +315,7 @@ mod tests {
             (r#"{"a":1,"a":1}"#, "a"),
             (r#"{"x":[{"b":{"c":1,"d":2,"c":3}}]}"#, "c"),
             (r#"{"a":1,"\u0061":2}"#, "a"),
+            (r#"{"a":{"x":":","y":[]},"b":1,"a":"x"}"#, "a"),
         ] {
             match parse_object(text.as_bytes()) {
                 Err(JsonError::DuplicateKey { key: found, line: 1, column }) => {

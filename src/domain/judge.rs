@@ -46,10 +46,40 @@ impl Verdict {
     }
 }
 
+/// A body that was read, and is to be judged when it is known what it refers to.
+#[derive(Debug)]
+pub struct Question<'a> {
+    body: &'a Map<String, Value>,
+    draft: Draft,
+}
+
+impl<'a> Question<'a> {
+    /// Of a body.
+    #[must_use]
+    pub fn of(body: &'a Map<String, Value>) -> Self {
+        Self { body, draft: Draft::read(body) }
+    }
+
+    /// What has to be looked up before it can be answered.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        wanted_by(&self.draft)
+    }
+
+    /// Judges the body by every rule.
+    #[must_use]
+    pub fn answer(self, facts: &Facts) -> Verdict {
+        judged(self.body, self.draft, facts)
+    }
+}
+
 /// What has to be looked up before [`judge`] can be asked about this body.
 #[must_use]
 pub fn wanted(body: &Map<String, Value>) -> Wanted {
-    let draft = Draft::read(body);
+    Question::of(body).wanted()
+}
+
+fn wanted_by(draft: &Draft) -> Wanted {
     let snapshot = draft.source_directory.text().and_then(|text| text.parse().ok());
     let datastores = !draft.references().is_empty()
         || draft.resume_from.is_given()
@@ -69,7 +99,10 @@ pub fn wanted(body: &Map<String, Value>) -> Wanted {
 /// Judges a body by every rule.
 #[must_use]
 pub fn judge(body: &Map<String, Value>, facts: &Facts) -> Verdict {
-    let draft = Draft::read(body);
+    Question::of(body).answer(facts)
+}
+
+fn judged(body: &Map<String, Value>, draft: Draft, facts: &Facts) -> Verdict {
     let context = Context::new(body, &draft, facts);
     let findings = rules::run(&context);
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
@@ -80,7 +113,7 @@ pub fn judge(body: &Map<String, Value>, facts: &Facts) -> Verdict {
     let gpus_per_node = context.target.as_ref().and_then(|target| target.gpus_per_node).unwrap_or(0);
     let target_nodes = context.target.as_ref().and_then(|target| target.nodes.clone());
     let entry_script = draft.entry_script.text().and_then(paths::normalized);
-    let accepted = Definition::from_judged(body, draft.clone(), entry_script).map(|definition| Accepted {
+    let accepted = Definition::from_judged(body, draft, entry_script).map(|definition| Accepted {
         definition,
         environment,
         containers,

@@ -1,7 +1,7 @@
 //! Where everybody is let in, a page of somebody else's in a browser on this machine is not everybody: it is kept out, by what browsers
 //! say of it. A page whose name was made to lead here (DNS rebinding) gives itself away by the name; any other by its origin.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use url::Url;
@@ -40,6 +40,10 @@ pub fn why_foreign(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue]
 /// Whether the host that a request was sent to is an address, or this machine's name for itself: no name that somebody else has
 /// the saying of.
 fn is_of_this_machine(host: &str) -> bool {
+    // As nearly everybody writes it.
+    if host.parse::<SocketAddr>().is_ok() {
+        return true;
+    }
     let Ok(url) = Url::parse(&format!("http://{host}/")) else { return false };
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

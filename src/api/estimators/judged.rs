@@ -11,7 +11,7 @@ use crate::{
         facts::Facts,
         finding::Finding,
         ids::EstimatorId,
-        judge::{self, Accepted, Verdict},
+        judge::{self, Accepted, Question, Verdict},
         rules::RULE_SET_VERSION,
     },
     storage::estimators::Estimator,
@@ -26,8 +26,9 @@ pub(in crate::api) struct Judged {
 
 /// Judges a body.
 pub(in crate::api) async fn judged(state: &Scoped, body: &Map<String, Value>) -> Result<Judged, ApiError> {
-    let facts = facts::look_up(state, body).await?;
-    let verdict = judge::judge(body, &facts);
+    let question = Question::of(body);
+    let facts = facts::look_up(state, question.wanted()).await?;
+    let verdict = question.answer(&facts);
     Ok(Judged { verdict, facts })
 }
 

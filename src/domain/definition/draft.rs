@@ -57,11 +57,19 @@ pub(crate) struct Draft {
 impl Draft {
     /// Reads every parameter of a body.
     pub(crate) fn read(body: &Map<String, Value>) -> Self {
+        // Most parameters are not sent: for those no pointer is made.
+        fn given<T>(
+            body: &Map<String, Value>,
+            name: &str,
+            read: impl FnOnce(Option<&Value>, &str) -> Given<T>,
+        ) -> Given<T> {
+            body.get(name).map_or(Given::Absent, |value| read(Some(value), &format!("/{name}")))
+        }
         let mut r = Reader::default();
-        let text = |r: &mut Reader, name: &str| r.text(body.get(name), &format!("/{name}"));
-        let boolean = |r: &mut Reader, name: &str| r.boolean(body.get(name), &format!("/{name}"));
-        let integer = |r: &mut Reader, name: &str| r.integer(body.get(name), &format!("/{name}"));
-        let texts = |r: &mut Reader, name: &str| r.texts(body.get(name), &format!("/{name}"));
+        let text = |r: &mut Reader, name: &str| given(body, name, |value, at| r.text(value, at));
+        let boolean = |r: &mut Reader, name: &str| given(body, name, |value, at| r.boolean(value, at));
+        let integer = |r: &mut Reader, name: &str| given(body, name, |value, at| r.integer(value, at));
+        let texts = |r: &mut Reader, name: &str| given(body, name, |value, at| r.texts(value, at));
         let mut draft = Self {
             source_directory: text(&mut r, "source_directory"),
             compute_target: text(&mut r, "compute_target"),

@@ -11,7 +11,7 @@ use crate::domain::{
     facts::Facts,
     plan::TargetNodes,
     python::Module,
-    rules::grammar::{conda, requirements},
+    rules::grammar::{conda, pip, requirements},
 };
 
 /// The compute that a definition would run on, as far as it is known.
@@ -63,6 +63,8 @@ pub(crate) struct Context<'a> {
     pub(crate) target: Option<Target>,
     pub(crate) conda_file: FileState<CondaSpec>,
     pub(crate) pip_file: FileState<Vec<Line>>,
+    /// The entries of `pip_packages` that are texts: each with its place, and read, or why it cannot be.
+    pub(crate) pip_packages: Vec<(usize, Result<pip::Entry, String>)>,
     script: OnceCell<FileState<Module>>,
 }
 
@@ -76,6 +78,7 @@ impl<'a> Context<'a> {
             target: target(draft, facts),
             conda_file: file(draft.conda_file().1, facts, conda::parse),
             pip_file: file(draft.pip_file().1, facts, requirements::parse),
+            pip_packages: pip_packages(draft),
             script: OnceCell::new(),
         }
     }
@@ -111,6 +114,11 @@ impl<'a> Context<'a> {
     pub(crate) fn sent(&self, name: &str) -> bool {
         self.body.contains_key(name)
     }
+}
+
+fn pip_packages(draft: &Draft) -> Vec<(usize, Result<pip::Entry, String>)> {
+    let entries = draft.pip_packages.value().into_iter().flatten().enumerate();
+    entries.filter_map(|(place, entry)| Some((place, pip::parse(entry.as_ref()?)))).collect()
 }
 
 fn target(draft: &Draft, facts: &Facts) -> Option<Target> {

@@ -1,7 +1,7 @@
 //! The world that the examples of the rules are judged in. `examples/rules` and `examples/digits` hold its files, so that a
 //! reader can try them on a service of their own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -106,21 +106,22 @@ fn targets() -> Vec<ComputeTarget> {
 /// What is known when an example is judged.
 #[must_use]
 pub fn facts(definition: &Map<String, Value>) -> Facts {
+    let mut targets = targets();
+    targets.push(target(LOCAL, ComputeTargetType::Local, 1));
     let mut facts = Facts {
         limits: SourceLimits::default(),
         snapshot: None,
-        targets: targets(),
+        targets: Arc::new(targets),
         one_off_target: CLUSTER.parse().ok(),
         datastores: [DATASTORE.to_owned()].into(),
     };
-    facts.targets.push(target(LOCAL, ComputeTargetType::Local, 1));
     facts.snapshot = match definition.get("source_directory").and_then(Value::as_str) {
-        Some(EXAMPLE_SNAPSHOT) => Some(snapshot(&DIGITS)),
-        Some(FILES_SNAPSHOT) => Some(snapshot(&FILES)),
+        Some(EXAMPLE_SNAPSHOT) => Some(Arc::new(snapshot(&DIGITS))),
+        Some(FILES_SNAPSHOT) => Some(Arc::new(snapshot(&FILES))),
         Some(LARGE_SNAPSHOT) => {
             let mut large = snapshot(&DIGITS);
             large.files.insert("weights.npz".to_owned(), 400 << 20);
-            Some(large)
+            Some(Arc::new(large))
         }
         _ => None,
     };

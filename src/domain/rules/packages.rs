@@ -114,11 +114,12 @@ fn package_spec_invalid(context: &Context<'_>, sink: &mut Sink<'_>) {
             );
         }
     }
-    for (pointer, entry) in entries(context.draft.pip_packages.value(), "pip_packages") {
-        if let Err(why) = pip::parse(&entry) {
-            let shown = shortened(&pip::without_credentials(&entry));
+    let texts = context.draft.pip_packages.value();
+    for (place, entry) in &context.pip_packages {
+        if let (Err(why), Some(Some(entry))) = (entry, texts.and_then(|texts| texts.get(*place))) {
+            let shown = shortened(&pip::without_credentials(entry));
             sink.report(
-                pointer,
+                format!("/pip_packages/{place}"),
                 format!("The pip entry {shown:?} cannot be installed: {why}."),
                 words(
                     "Write a requirement such as `numpy>=1.16`, an address such as `https://…/name-1.0-py3-none-any.whl` \
@@ -173,11 +174,11 @@ pub(super) fn escaping_entries(context: &Context<'_>, sink: &mut Sink<'_>) {
             sink.report(pointer, message(&entry), fix());
         }
     }
-    for (pointer, entry) in entries(context.draft.pip_packages.value(), "pip_packages") {
-        if let Ok(entry) = pip::parse(&entry)
+    for (place, entry) in &context.pip_packages {
+        if let Ok(entry) = entry
             && let Some(path) = &entry.escape
         {
-            sink.report(pointer, message(path), fix());
+            sink.report(format!("/pip_packages/{place}"), message(path), fix());
         }
     }
     if let Some(lines) = context.pip_file.sound() {

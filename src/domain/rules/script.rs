@@ -259,6 +259,8 @@ fn fix(context: &Context<'_>, names: &BTreeSet<&str>) -> Fix {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::{Map, Value, json};
 
     use crate::domain::{
@@ -278,7 +280,7 @@ mod tests {
 
     fn with(files: &[(&str, &str)]) -> Facts {
         let mut facts = world();
-        let snapshot = facts.snapshot.as_mut().unwrap();
+        let snapshot = Arc::make_mut(facts.snapshot.as_mut().unwrap());
         for (path, content) in files {
             snapshot.files.insert((*path).to_owned(), content.len() as u64);
             snapshot.contents.insert((*path).to_owned(), content.as_bytes().to_vec());

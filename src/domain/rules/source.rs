@@ -213,6 +213,8 @@ fn path_escapes_source_directory(context: &Context<'_>, sink: &mut Sink<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use crate::domain::{
@@ -231,7 +233,7 @@ mod tests {
             ["source-directory-not-found@/source_directory"]
         );
         let mut facts = world();
-        facts.snapshot.as_mut().unwrap().files.insert("big".to_owned(), 400 << 20);
+        Arc::make_mut(facts.snapshot.as_mut().unwrap()).files.insert("big".to_owned(), 400 << 20);
         let verdict = judge(&body(&json!({})), &facts);
         assert!(verdict.findings.iter().any(|f| f.rule == "source-directory-too-large"));
         facts.snapshot = None;

@@ -1,5 +1,7 @@
 //! A small world for tests of rules.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
@@ -46,14 +48,14 @@ pub(crate) fn world() -> Facts {
     }
     Facts {
         limits: SourceLimits::default(),
-        snapshot: Some(files),
-        targets: vec![
+        snapshot: Some(Arc::new(files)),
+        targets: Arc::new(vec![
             target("local", ComputeTargetType::Local, 1, 0),
             target("cpu-cluster", ComputeTargetType::AmlCompute, 4, 0),
             target("gpu-cluster", ComputeTargetType::AmlCompute, 4, 4),
             target("kube", ComputeTargetType::Kubernetes, 4, 0),
             target("hdi", ComputeTargetType::HDInsightCompute, 4, 0),
-        ],
+        ]),
         one_off_target: None,
         datastores: ["mystore".to_owned(), "my-files".to_owned()].into(),
     }
