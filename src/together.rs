@@ -30,20 +30,27 @@ pub struct BrokenOff;
 /// Does work together.
 pub struct Together<W: Work>(Arc<Shared<W>>);
 
-type Waiting<W> = (<W as Work>::Item, oneshot::Sender<<W as Work>::Done>);
+type Asked<W> = (<W as Work>::Item, oneshot::Sender<<W as Work>::Done>);
 
 struct Shared<W: Work> {
     work: W,
-    waiting: Mutex<Vec<Waiting<W>>>,
+    waiting: Mutex<Waiting<W>>,
     turns: Semaphore,
     most: usize,
+}
+
+/// Those who have asked and whose turn has not begun.
+struct Waiting<W: Work> {
+    asked: Vec<Asked<W>>,
+    /// Whether somebody is about to take a turn for them.
+    are_looked_after: bool,
 }
 
 impl<W: Work> Together<W> {
     /// `most` at once, in `turns` turns at the same time.
     pub fn new(work: W, most: usize, turns: usize) -> Self {
-        let (waiting, turns) = (Mutex::default(), Semaphore::new(turns));
-        Self(Arc::new(Shared { work, waiting, turns, most }))
+        let waiting = Mutex::new(Waiting { asked: Vec::new(), are_looked_after: false });
+        Self(Arc::new(Shared { work, waiting, turns: Semaphore::new(turns), most }))
     }
 
     /// Does it for this one, and whoever else is there. It is done also when the caller goes away.
@@ -52,27 +59,42 @@ impl<W: Work> Together<W> {
     /// When it panicked.
     pub async fn done_for(&self, item: W::Item) -> Result<W::Done, BrokenOff> {
         let (done, answer) = oneshot::channel();
-        self.0.waiting().push((item, done));
-        let shared = Arc::clone(&self.0);
-        tokio::spawn(async move { shared.take_turn().await });
+        let is_first = {
+            let mut waiting = self.0.waiting();
+            waiting.asked.push((item, done));
+            !std::mem::replace(&mut waiting.are_looked_after, true)
+        };
+        if is_first {
+            self.0.look_after();
+        }
         answer.await.map_err(|_| BrokenOff)
     }
 }
 
 impl<W: Work> Shared<W> {
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting<W>>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting<W>> {
         // Every entry is whole, whoever panicked.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn take_turn(&self) {
+    fn look_after(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        tokio::spawn(async move { shared.take_turn().await });
+    }
+
+    async fn take_turn(self: Arc<Self>) {
         // It is never closed.
         let Ok(_turn) = self.turns.acquire().await else { return };
-        let taken: Vec<Waiting<W>> = {
+        let (taken, are_left) = {
             let mut waiting = self.waiting();
-            let count = waiting.len().min(self.most);
-            waiting.drain(..count).collect()
+            let count = waiting.asked.len().min(self.most);
+            let taken: Vec<Asked<W>> = waiting.asked.drain(..count).collect();
+            waiting.are_looked_after = !waiting.asked.is_empty();
+            (taken, waiting.are_looked_after)
         };
+        if are_left {
+            self.look_after();
+        }
         let (mut items, senders): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
         if items.len() > 1
             && let Some(done) = self.work.for_all(&items).await

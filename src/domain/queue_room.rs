@@ -8,11 +8,18 @@ const REPLICAS: u32 = 8;
 /// How long a count is gone by. Others count too, and add: together they may exceed the limit by what they add in this time.
 const GOOD_FOR: TimeDelta = TimeDelta::milliseconds(200);
 
+/// A long queue takes longer to count, and is counted less often.
+const GOOD_FOR_AT_MOST: TimeDelta = TimeDelta::seconds(2);
+
+/// For each so many queued runs a count is good for a millisecond: some twenty times what they take to count.
+const COUNTED_A_MILLISECOND: u32 = 200;
+
 /// What is left of the room that a count has shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct QueueRoom {
     left: u32,
-    until: DateTime<Utc>,
+    counted_at: DateTime<Utc>,
+    good_for: TimeDelta,
 }
 
 impl QueueRoom {
@@ -21,13 +28,14 @@ impl QueueRoom {
     #[must_use]
     pub fn counted(queued: u32, limit: u32, reserve: u32, now: DateTime<Utc>) -> Self {
         let room = limit.saturating_sub(queued).saturating_sub(reserve);
-        Self { left: room / REPLICAS, until: now + GOOD_FOR }
+        let by_length = TimeDelta::milliseconds((queued / COUNTED_A_MILLISECOND).into());
+        Self { left: room / REPLICAS, counted_at: now, good_for: by_length.clamp(GOOD_FOR, GOOD_FOR_AT_MOST) }
     }
 
     /// Takes places; whether there are so many for certain. If not, the queue has to be counted.
     pub fn takes(&mut self, places: u32, now: DateTime<Utc>) -> bool {
         // A clock that was set back makes no count younger.
-        let is_fresh = now < self.until && self.until - now <= GOOD_FOR;
+        let is_fresh = (TimeDelta::zero()..self.good_for).contains(&(now - self.counted_at));
         let fits = is_fresh && places <= self.left;
         if fits {
             self.left -= places;
@@ -52,6 +60,10 @@ mod tests {
         assert!(room.takes(1100, at(0)) && !room.takes(1, at(0)));
         let mut room = QueueRoom::counted(1000, 10_000, 200, at(0));
         assert!(room.takes(1, at(199)) && !room.takes(1, at(200)) && !room.takes(1, at(-500)));
+        let mut long = QueueRoom::counted(100_000, 1_000_000, 200, at(0));
+        assert!(long.takes(1, at(499)) && !long.takes(1, at(500)) && !long.takes(1, at(-1)));
+        let mut longest = QueueRoom::counted(1_000_000, 2_000_000, 200, at(0));
+        assert!(longest.takes(1, at(1999)) && !longest.takes(1, at(2000)));
         assert!(
             !QueueRoom::counted(9900, 10_000, 200, at(0)).takes(1, at(0)),
             "near the limit every run is counted"

@@ -12,6 +12,12 @@ const SMALL: u64 = 1000;
 /// How old a view of more may be.
 const GOOD_FOR: TimeDelta = TimeDelta::milliseconds(200);
 
+/// What takes longer to look at is looked at less often.
+const GOOD_FOR_AT_MOST: TimeDelta = TimeDelta::seconds(5);
+
+/// For each so many live runs a view is good for a millisecond: some twenty times what they take to look at.
+const SEEN_A_MILLISECOND: u64 = 50;
+
 /// A target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetView {
@@ -56,7 +62,8 @@ impl QueueView {
     #[must_use]
     pub fn is_good_after(&self, age: TimeDelta) -> bool {
         let live: u64 = self.queued.values().chain(self.active.values()).sum();
-        live > SMALL && (TimeDelta::zero()..GOOD_FOR).contains(&age)
+        let by_size = TimeDelta::milliseconds(i64::try_from(live / SEEN_A_MILLISECOND).unwrap_or(i64::MAX));
+        live > SMALL && (TimeDelta::zero()..by_size.clamp(GOOD_FOR, GOOD_FOR_AT_MOST)).contains(&age)
     }
 
     /// What a new run waits for; it goes behind those of its priority. It stands in the queue from now on.
@@ -156,5 +163,8 @@ mod tests {
             !view.is_good_after(TimeDelta::milliseconds(200))
                 && !view.is_good_after(TimeDelta::milliseconds(-1))
         );
+        view.queued.insert(("p".into(), 1), 100_000);
+        assert!(view.is_good_after(TimeDelta::milliseconds(1999)));
+        assert!(!view.is_good_after(TimeDelta::milliseconds(2001)));
     }
 }
