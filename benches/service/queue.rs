@@ -100,7 +100,7 @@ async fn insert_one(storage: &Storage, target: &str, backend: Value) -> anyhow::
     run.compute_target = target.name.to_string();
     run.plan.compute_target.clone_from(&run.compute_target);
     run.backend = backend;
-    let answer = || Recorded { status: 201, location: None, body: json!({}) };
+    let answer = || Recorded { status: 201, location: None, body: json!({}).to_string() };
     storage.insert_run(&run, Some(&estimator), values::terms(None), answer).await?;
     Ok(run.id)
 }

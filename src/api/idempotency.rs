@@ -70,9 +70,9 @@ pub async fn begin(
 /// When the key was used for another body, or its first request is still at work.
 pub fn answer(keyed: Keyed) -> Result<Response, ApiError> {
     match keyed {
-        Keyed::Done(recorded) => respond(&recorded),
+        Keyed::Done(recorded) => Ok(respond(recorded)),
         Keyed::Replayed(recorded) => {
-            let mut response = respond(&recorded)?;
+            let mut response = respond(recorded);
             response.headers_mut().insert(&IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
             Ok(response)
         }
@@ -81,11 +81,11 @@ pub fn answer(keyed: Keyed) -> Result<Response, ApiError> {
     }
 }
 
-fn respond(recorded: &Recorded) -> Result<Response, ApiError> {
+fn respond(recorded: Recorded) -> Response {
     let status = StatusCode::from_u16(recorded.status).unwrap_or(StatusCode::CREATED);
-    let mut response = etag::json(status, &recorded.body)?;
+    let mut response = etag::written(status, recorded.body);
     if let Some(location) = recorded.location.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    Ok(response)
+    response
 }

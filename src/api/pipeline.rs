@@ -182,6 +182,10 @@ pub async fn guard(State(state): State<Shared>, request: Request, next: Next) ->
     }
     let needed = operation.map(|(_, needs)| needs);
     let changes = draft.as_ref().is_some_and(audit::Draft::changes);
+    let slip = draft.map(audit::Slip::new);
+    if let Some(slip) = slip.as_ref().filter(|_| changes) {
+        head.extensions.insert(slip.clone());
+    }
     let request = Request::from_parts(head, body);
     let answering = async move {
         let (answer, allowance) = match state.rates.count(&party) {
@@ -192,8 +196,8 @@ pub async fn guard(State(state): State<Shared>, request: Request, next: Next) ->
             }
         };
         let mut response = answer.unwrap_or_else(ApiError::into_response);
-        if let Some(draft) = draft {
-            draft.finish(&state, response.status(), &party).await;
+        if let Some(slip) = slip {
+            slip.finish(&state, response.status(), &party).await;
         }
         allowance.write(response.headers_mut());
         response

@@ -1,6 +1,9 @@
 //! What is there of what bodies refer to: asked for all requests that wait at the same moment in one question each.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use super::error::ApiError;
 use crate::{
@@ -32,21 +35,19 @@ pub struct Search(pub Storage);
 
 impl Search {
     async fn look(&self, wanted: &[Referents]) -> Result<Vec<Found>, StorageError> {
-        let all: Vec<ComputeTarget> =
-            self.0.list_compute_targets().await?.into_iter().map(|stored| stored.target).collect();
+        let snapshots: HashSet<(&Project, &SnapshotId)> =
+            wanted.iter().filter_map(|one| Some((&one.project, one.snapshot.as_ref()?))).collect();
+        let (all, kept) = self.0.targets_and_snapshots(&snapshots).await?;
+        let all: Vec<ComputeTarget> = all.into_iter().map(|stored| stored.target).collect();
         let may_use = |project: &Project| {
             let of =
                 all.iter().filter(|target| target.projects.is_empty() || target.projects.contains(project));
             Arc::new(of.cloned().collect::<Vec<_>>())
         };
         let mut targets: BTreeMap<&Project, Arc<Vec<ComputeTarget>>> = BTreeMap::new();
-        let snapshots: Vec<(&Project, &SnapshotId)> =
-            wanted.iter().filter_map(|one| Some((&one.project, one.snapshot.as_ref()?))).collect();
-        let kept = self.0.which_snapshots(&snapshots).await?;
         let found = wanted.iter().map(|one| {
             let targets = targets.entry(&one.project).or_insert_with(|| may_use(&one.project));
-            let has_snapshot =
-                one.snapshot.as_ref().is_some_and(|id| kept.contains(&(one.project.clone(), id.clone())));
+            let has_snapshot = one.snapshot.as_ref().is_some_and(|id| kept.contains(&(&one.project, id)));
             Found { targets: Arc::clone(targets), has_snapshot }
         });
         Ok(found.collect())

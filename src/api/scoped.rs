@@ -5,6 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use axum::{extract::FromRequestParts, http::request::Parts};
 
 use super::{
+    audit::Slip,
     error::ApiError,
     state::{ApiState, Shared},
 };
@@ -17,6 +18,8 @@ pub struct Scoped {
     pub(in crate::api) storage: ProjectStorage,
     /// Who the caller is.
     pub(in crate::api) principal: Principal,
+    /// The request's row of the audit trail, where it is to change something.
+    pub(in crate::api) slip: Option<Slip>,
 }
 
 impl Scoped {
@@ -40,6 +43,7 @@ impl FromRequestParts<Shared> for Scoped {
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
         let principal = Principal::from_request_parts(parts, state).await?;
         let storage = state.installation.of(&principal.project);
-        Ok(Self { shared: Arc::clone(state), storage, principal })
+        let slip = parts.extensions.get::<Slip>().cloned();
+        Ok(Self { shared: Arc::clone(state), storage, principal, slip })
     }
 }

@@ -17,7 +17,7 @@ use super::{
     metrics::HttpMetrics,
     rate::Rates,
     referents::Search,
-    runs::acceptance::Acceptance,
+    runs::{acceptance::Acceptance, readings::Readings},
     snapshot_cache::SnapshotCache,
 };
 use crate::{
@@ -46,6 +46,12 @@ const MAX_ACCEPTED_TOGETHER: usize = 64;
 /// Such transactions at once: while one is written to the disk another is made.
 const ACCEPTING_AT_ONCE: usize = 2;
 
+/// Runs that one question reads: some hundred kilobytes.
+const MAX_READ_TOGETHER: usize = 64;
+
+/// Such questions at once.
+const READING_AT_ONCE: usize = 2;
+
 /// What every operation may reach.
 pub struct ApiState {
     /// The whole database: what is nobody's in particular. What is a project's is reached by [`super::scoped::Scoped`].
@@ -60,6 +66,7 @@ pub struct ApiState {
     pub(in crate::api) audit: AuditTrail,
     pub(in crate::api) acceptance: Together<Acceptance>,
     pub(in crate::api) referents: Together<Search>,
+    pub(in crate::api) readings: Together<Readings>,
     pub(in crate::api) snapshot_cache: SnapshotCache,
     pub(in crate::api) max_queued_runs: u32,
     pub(in crate::api) caller_limit: Option<u32>,
@@ -95,6 +102,7 @@ impl ApiState {
         Self {
             acceptance: Together::new(acceptance, MAX_ACCEPTED_TOGETHER, ACCEPTING_AT_ONCE),
             referents: Together::new(Search(settings.storage.clone()), MAX_REQUESTS, 1),
+            readings: Together::new(Readings(settings.storage.clone()), MAX_READ_TOGETHER, READING_AT_ONCE),
             snapshot_cache: SnapshotCache::default(),
             access: Access::new(settings.access, settings.storage.clone()),
             operations: Operations::of(&super::operations().1),

@@ -79,7 +79,7 @@ async fn create(storage: &Storage, args: &CreateToken) -> anyhow::Result<TokenOu
     let token = ApiToken::new(whose, String::new(), now, good_for, entropy());
     let secret = api_token::generate(entropy());
     let view = json!(Token::from(token.clone()));
-    let answer = || Recorded { status: 201, location: None, body: view };
+    let answer = || Recorded { status: 201, location: None, body: view.to_string() };
     storage.insert_api_token(&token, &digest(secret.expose()), None, answer).await?;
     record(storage, "create_token", ("POST", 201), token.id).await?;
     Ok(TokenOutcome::Made(secret.expose().to_owned()))

@@ -1,13 +1,15 @@
 //! Compute targets.
 
-use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool, types::Json};
+use std::collections::HashSet;
 
-use super::{ProjectStorage, Storage, StorageError, error::json_text, runs::Run};
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
+
+use super::{ProjectStorage, Storage, StorageError, error::json_text, runs::Run, snapshots};
 use crate::domain::compute_target::{
     Backend, ComputeTarget, ComputeTargetName, ComputeTargetType, Conda, Containers, DEFAULT_CLUSTER_LIMIT,
 };
-use crate::domain::project::Project;
+use crate::domain::{ids::SnapshotId, project::Project};
 
 /// A target with what is kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +217,19 @@ impl Storage {
         list(&self.pool, None).await
     }
 
+    /// All targets, and which of these snapshots the projects have: what bodies refer to, on one connection.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn targets_and_snapshots<'a>(
+        &self,
+        wanted: &HashSet<(&'a Project, &'a SnapshotId)>,
+    ) -> Result<(Vec<StoredComputeTarget>, HashSet<(&'a Project, &'a SnapshotId)>), StorageError> {
+        let mut connection = self.pool.acquire().await?;
+        let targets = list(&mut *connection, None).await?;
+        Ok((targets, snapshots::which_are_there(&mut connection, wanted).await?))
+    }
+
     /// Deletes a target on which no run is waiting or active.
     ///
     /// # Errors
@@ -370,7 +385,10 @@ async fn find(
     .transpose()
 }
 
-async fn list(pool: &PgPool, project: Option<&Project>) -> Result<Vec<StoredComputeTarget>, StorageError> {
+async fn list(
+    executor: impl PgExecutor<'_>,
+    project: Option<&Project>,
+) -> Result<Vec<StoredComputeTarget>, StorageError> {
     sqlx::query_as!(
         Row,
         r#"SELECT name, type AS kind, backend AS "backend: Json<Backend>", max_nodes, vm_size, vm_priority,
@@ -379,7 +397,7 @@ async fn list(pool: &PgPool, project: Option<&Project>) -> Result<Vec<StoredComp
            FROM compute_targets WHERE $1::text IS NULL OR projects = '{}' OR $1 = ANY (projects) ORDER BY name"#,
         project.map(Project::as_str),
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?
     .into_iter()
     .map(TryInto::try_into)

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction, types::Json};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
-use super::{Storage, StorageError, error::json_text};
+use super::{Storage, StorageError};
 
 /// How long an answer is remembered: a day is what callers may rely on.
 pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
@@ -36,8 +35,8 @@ pub struct Recorded {
     pub status: u16,
     /// The `Location` header.
     pub location: Option<String>,
-    /// The body.
-    pub body: Value,
+    /// The body: JSON, as it is written.
+    pub body: String,
 }
 
 /// What became of a request that may carry a key.
@@ -161,7 +160,7 @@ struct Known {
     body_hash: Vec<u8>,
     status: i32,
     location: Option<String>,
-    response: Json<Value>,
+    response: String,
 }
 
 impl Known {
@@ -177,7 +176,7 @@ impl Known {
         Keyed::Replayed(Recorded {
             status: u16::try_from(self.status).unwrap_or(201),
             location: self.location.clone(),
-            body: self.response.0.clone(),
+            body: self.response.clone(),
         })
     }
 }
@@ -186,7 +185,7 @@ impl Known {
 async fn lookup_all(connection: &mut PgConnection, wanted: &Columns) -> Result<Vec<Known>, StorageError> {
     let known = sqlx::query_as!(
         Known,
-        r#"SELECT scope, caller, key, body_hash, status, location, response AS "response: Json<Value>"
+        r#"SELECT scope, caller, key, body_hash, status, location, response::text AS "response!"
            FROM idempotency_keys
            WHERE (scope, caller, key) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))"#,
         &wanted.scopes,
@@ -202,7 +201,6 @@ pub(in crate::storage) async fn record_all(
     answers: &[(&Idempotency, &Recorded)],
 ) -> Result<(), StorageError> {
     let keys = Columns::of(answers.iter().map(|(key, _)| *key));
-    let bodies: Result<Vec<String>, _> = answers.iter().map(|(_, answer)| json_text(&answer.body)).collect();
     // By the database's clock, which also decides when it is forgotten.
     sqlx::query!(
         "INSERT INTO idempotency_keys (scope, caller, key, body_hash, status, location, response, created_at)
@@ -215,7 +213,7 @@ pub(in crate::storage) async fn record_all(
         &answers.iter().map(|(key, _)| key.body_hash.to_vec()).collect::<Vec<_>>(),
         &answers.iter().map(|(_, answer)| i32::from(answer.status)).collect::<Vec<_>>(),
         &answers.iter().map(|(_, answer)| answer.location.clone()).collect::<Vec<_>>() as _,
-        &bodies?,
+        &answers.iter().map(|(_, answer)| answer.body.clone()).collect::<Vec<_>>(),
     )
     .execute(connection)
     .await?;

@@ -26,6 +26,7 @@ pub mod runs;
 pub mod schema;
 pub mod sealed;
 pub mod server;
+pub mod shown_runs;
 pub mod snapshots;
 pub mod transitions;
 pub mod waiting;
@@ -49,6 +50,11 @@ pub const MAX_CONNECTIONS: u32 = 16;
 
 /// How long a request waits for a connection before it is told that the database is not available.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that was in use so shortly before is taken as it is; of any other it is asked first whether it is still there, since the
+/// server may have been started anew. A server that ends within this time ends what it is asked next with an error, as it does with
+/// what it is answering.
+const IN_USE: Duration = Duration::from_millis(5);
 
 /// The database.
 #[derive(Clone, Debug)]
@@ -92,6 +98,15 @@ impl Storage {
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, of| {
+                Box::pin(async move {
+                    if of.idle_for > IN_USE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await?;
         Ok(Self { pool })

@@ -1,23 +1,29 @@
 //! Accepting runs, as many in one transaction as are waiting to be accepted: a commit costs what it costs, however many share it.
 
+use std::sync::Arc;
+
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
-    Storage, StorageError, compute_targets,
+    Storage, StorageError, audit, compute_targets,
     error::json_text,
     estimators::{self, Estimator},
     events,
     idempotency::{self, Idempotency, Keyed, Recorded},
-    notifications::{self, Hint},
     runs::Run,
+    shown_runs::RunJson,
 };
-use crate::domain::{one_off_target::one_off_target, run::Status, trace_parent::TraceParent};
+use crate::domain::{
+    audit::AuditEvent, one_off_target::one_off_target, run::Status, trace_parent::TraceParent,
+};
 
 /// A run that is to be accepted, and what is stored with it.
 #[derive(Clone, Debug)]
 pub struct NewRun {
     /// The run.
     pub run: Run,
+    /// What is kept of it as JSON.
+    pub json: RunJson,
     /// Its estimator, when it came inline.
     pub estimator: Option<Estimator>,
     /// The key that makes the request safe to repeat, if it has one.
@@ -26,14 +32,16 @@ pub struct NewRun {
     pub put_hash: Option<[u8; 32]>,
     /// Where in its trace the request is that the run comes by.
     pub trace_parent: Option<TraceParent>,
-    /// What the client gets.
-    pub answer: Recorded,
+    /// The row of the audit trail, where the request is about this run alone.
+    pub audit: Option<AuditEvent>,
 }
 
 /// What became of a request to accept a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Insertion {
-    /// See [`Keyed`].
+    /// It is accepted.
+    Accepted,
+    /// The same of one whose request had a key, or what became of that key's request before.
     Keyed(Keyed),
     /// The target was deleted since the definition was judged.
     TargetGone,
@@ -108,15 +116,17 @@ fn is_one_off(new: &NewRun) -> bool {
 }
 
 impl Storage {
-    /// Accepts runs: of each its estimator (when it came inline), the run, its first event and the answer to an idempotent request,
-    /// all in one transaction. `max_queued` is how many may be queued; without it that is not looked at.
+    /// Accepts runs: of each its estimator (when it came inline), the run, its first event, its row of the audit trail and the answer to
+    /// an idempotent request (`answers`, in their order), all in one transaction. `max_queued` is how many may be queued; without it
+    /// that is not looked at.
     ///
     /// # Errors
     /// When an estimator or a snapshot has been deleted since it was judged ([`StorageError::is_about_what_is_gone`]), or the
     /// database fails. Nothing is accepted then.
     pub async fn insert_runs(
         &self,
-        runs: &[NewRun],
+        runs: &[Arc<NewRun>],
+        answers: &[Option<Recorded>],
         max_queued: Option<u32>,
     ) -> Result<Inserted, StorageError> {
         let mut tx = self.pool.begin().await?;
@@ -142,7 +152,7 @@ impl Storage {
         let on_targets: Vec<usize> =
             open(&each).into_iter().filter(|&place| !is_one_off(&runs[place])).collect();
         if !on_targets.is_empty() {
-            let wanting: Vec<&NewRun> = on_targets.iter().map(|&place| &runs[place]).collect();
+            let wanting: Vec<&NewRun> = on_targets.iter().map(|&place| &*runs[place]).collect();
             let held = hold_targets(&mut tx, &wanting).await?;
             for place in on_targets {
                 let Run { compute_target, project, .. } = &runs[place].run;
@@ -156,23 +166,32 @@ impl Storage {
             // Explicitly, so that the locks of keys are gone when the client asks again.
             tx.rollback().await?;
         } else {
-            let new: Vec<&NewRun> = accepted.iter().map(|&place| &runs[place]).collect();
-            if !store(&mut tx, &new).await? {
+            let new: Vec<&NewRun> = accepted.iter().map(|&place| &*runs[place]).collect();
+            let keyed = accepted.iter().filter_map(|&place| {
+                Some((runs[place].idempotency.as_ref()?, answers.get(place)?.as_ref()?))
+            });
+            if !store(&mut tx, &new, &keyed.collect::<Vec<_>>()).await? {
                 tx.rollback().await?;
                 let each = (runs.len() == 1).then(|| vec![Insertion::Exists]);
                 return Ok(Inserted { each, queued: counted });
             }
             tx.commit().await?;
+            self.tell_of_work();
         }
-        let done = |(new, one): (&NewRun, Option<Insertion>)| {
-            one.unwrap_or_else(|| Insertion::Keyed(Keyed::Done(new.answer.clone())))
-        };
-        Ok(Inserted { each: Some(runs.iter().zip(each).map(done).collect()), queued: counted })
+        let answer = |place: usize| answers.get(place).cloned().flatten();
+        let accepted =
+            |place| answer(place).map_or(Insertion::Accepted, |answer| Insertion::Keyed(Keyed::Done(answer)));
+        let done = |(place, one): (usize, Option<Insertion>)| one.unwrap_or_else(|| accepted(place));
+        Ok(Inserted { each: Some(each.into_iter().enumerate().map(done).collect()), queued: counted })
     }
 }
 
 /// Stores all that belongs to the runs; false when one of their ids or of their own targets' names is taken.
-async fn store(tx: &mut Transaction<'static, Postgres>, new: &[&NewRun]) -> Result<bool, StorageError> {
+async fn store(
+    tx: &mut Transaction<'static, Postgres>,
+    new: &[&NewRun],
+    keyed: &[(&Idempotency, &Recorded)],
+) -> Result<bool, StorageError> {
     let estimators: Vec<_> =
         new.iter().filter_map(|new| Some((&new.run.project, new.estimator.as_ref()?))).collect();
     if !estimators.is_empty() {
@@ -191,10 +210,12 @@ async fn store(tx: &mut Transaction<'static, Postgres>, new: &[&NewRun]) -> Resu
     let first =
         |new: &&NewRun| events::NewEvent::status(new.run.id, 1, new.run.created_at, 0, Status::Queued);
     events::append_all(tx, &new.iter().map(first).collect::<Vec<_>>()).await?;
-    notifications::notify(tx, Hint::Work).await?;
-    let keyed: Vec<_> = new.iter().filter_map(|new| Some((new.idempotency.as_ref()?, &new.answer))).collect();
+    let trail: Vec<&AuditEvent> = new.iter().filter_map(|new| new.audit.as_ref()).collect();
+    if !trail.is_empty() {
+        audit::append_all(tx, &trail).await?;
+    }
     if !keyed.is_empty() {
-        idempotency::record_all(tx, &keyed).await?;
+        idempotency::record_all(tx, keyed).await?;
     }
     Ok(true)
 }
@@ -238,9 +259,9 @@ async fn insert(connection: &mut PgConnection, new: &[&NewRun]) -> Result<bool, 
         &column(new, |new| new.run.estimator_id.as_uuid()),
         &column(new, |new| new.run.compute_target.clone()),
         &json_column(new, |run| &run.backend)?,
-        &json_column(new, |run| &run.definition)?,
-        &json_column(new, |run| &run.findings)?,
-        &json_column(new, |run| &run.plan)?,
+        &column(new, |new| new.json.definition.get().to_owned()),
+        &column(new, |new| new.json.findings.get().to_owned()),
+        &column(new, |new| new.json.plan.get().to_owned()),
         &json_column(new, |run| &run.tags)?,
         &column(new, |new| new.run.priority),
         &column(new, |new| i32::try_from(new.run.max_attempts).unwrap_or(i32::MAX)),

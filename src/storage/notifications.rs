@@ -57,6 +57,18 @@ impl Wakeups {
 }
 
 impl Storage {
+    /// Tells every listening worker that there may be work, without waiting until that is done. Not in the transaction of that work: one
+    /// that tells holds up all others that do until it is on the disk.
+    pub(in crate::storage) fn tell_of_work(&self) {
+        let pool = self.pool.clone();
+        tokio::spawn(async move {
+            let told = async { notify(&mut *pool.acquire().await?, Hint::Work).await };
+            if let Err(error) = told.await {
+                tracing::debug!("workers look for work by themselves: {error}");
+            }
+        });
+    }
+
     /// Starts to listen, on a connection of its own.
     ///
     /// # Errors

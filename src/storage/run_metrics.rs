@@ -1,11 +1,8 @@
 //! What scripts recorded about their runs: metrics, tags, properties, and that they call themselves failed.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
-use uuid::Uuid;
 
 use super::{
     Storage, StorageError,
@@ -213,24 +210,6 @@ impl Storage {
             });
         }
         Ok((metrics, more))
-    }
-
-    /// The properties that scripts gave several runs.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn properties_of(
-        &self,
-        runs: &[Uuid],
-    ) -> Result<BTreeMap<RunId, BTreeMap<String, String>>, StorageError> {
-        let rows = sqlx::query!(
-            r#"SELECT id, properties AS "properties: Json<BTreeMap<String, String>>" FROM runs
-               WHERE id = ANY($1) AND properties <> '{}'"#,
-            runs,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows.into_iter().map(|row| (RunId::from_uuid(row.id), row.properties.0)).collect())
     }
 }
 

@@ -1,13 +1,8 @@
 //! What the API shows beside runs, for a whole page in one question each.
 
-use std::collections::BTreeMap;
-
 use sqlx::PgPool;
-use uuid::Uuid;
 
-use super::{
-    ProjectStorage, Storage, StorageError, leases::attempt_number, runs::RunAttempt, snapshots::to_u64,
-};
+use super::{ProjectStorage, Storage, StorageError, leases::attempt_number, snapshots::to_u64};
 use crate::domain::{ids::RunId, project::Project, run::Status};
 
 /// Where a run is: all that somebody who follows it has to know.
@@ -104,41 +99,6 @@ impl Storage {
             })
         })
         .transpose()
-    }
-
-    /// The attempts of several runs, first ones first.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn attempts_of(&self, runs: &[Uuid]) -> Result<BTreeMap<RunId, Vec<RunAttempt>>, StorageError> {
-        let rows = sqlx::query!(
-            "SELECT run_id, number, node, host, created_at, started_at, finished_at, cause, detail, exit_code, signal,
-                    cpu_seconds, peak_memory_bytes
-             FROM run_attempts WHERE run_id = ANY($1) ORDER BY run_id, number",
-            runs,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let mut attempts: BTreeMap<RunId, Vec<RunAttempt>> = BTreeMap::new();
-        for row in rows {
-            let bad = |e| StorageError::inconsistent("run_attempts", "cause", row.run_id, e);
-            let cause = row.cause.as_deref().map(str::parse).transpose().map_err(bad)?;
-            attempts.entry(RunId::from_uuid(row.run_id)).or_default().push(RunAttempt {
-                number: u32::try_from(row.number).unwrap_or(0),
-                node: row.node,
-                host: row.host,
-                created_at: row.created_at,
-                started_at: row.started_at,
-                finished_at: row.finished_at,
-                cause,
-                detail: row.detail,
-                exit_code: row.exit_code,
-                signal: row.signal,
-                cpu_seconds: row.cpu_seconds,
-                peak_memory_bytes: row.peak_memory_bytes.map(to_u64),
-            });
-        }
-        Ok(attempts)
     }
 }
 

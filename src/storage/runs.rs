@@ -1,6 +1,6 @@
 //! Runs: accepting, reading, cancelling. What a worker writes is in `leases` and `transitions`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -13,6 +13,7 @@ use super::{
     estimators::Estimator,
     idempotency::{Idempotency, Recorded},
     new_runs::{Insertion, NewRun},
+    shown_runs::RunJson,
 };
 use crate::domain::{
     compute_target::Backend,
@@ -253,13 +254,14 @@ impl Storage {
     ) -> Result<Insertion, StorageError> {
         let new = NewRun {
             run: run.clone(),
+            json: RunJson::try_from(run)?,
             estimator: inline_estimator.cloned(),
             idempotency: terms.idempotency.cloned(),
             put_hash: terms.put_hash,
             trace_parent: terms.trace_parent,
-            answer: answer(),
+            audit: None,
         };
-        let inserted = self.insert_runs(&[new], Some(terms.max_queued)).await?;
+        let inserted = self.insert_runs(&[Arc::new(new)], &[Some(answer())], Some(terms.max_queued)).await?;
         Ok(inserted.each.and_then(|each| each.into_iter().next()).unwrap_or(Insertion::Exists))
     }
 
@@ -294,45 +296,6 @@ impl Storage {
             .await?
             .map(|s| s.parse().map_err(|e| StorageError::inconsistent("runs", "status", id, e)))
             .transpose()
-    }
-
-    /// The attempts of a run, first one first.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn list_run_attempts(&self, id: RunId) -> Result<Vec<RunAttempt>, StorageError> {
-        let rows = sqlx::query!(
-            "SELECT number, node, host, created_at, started_at, finished_at, cause, detail, exit_code, signal, cpu_seconds,
-                    peak_memory_bytes
-             FROM run_attempts WHERE run_id = $1 ORDER BY number",
-            id.as_uuid()
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                let cause = row
-                    .cause
-                    .as_deref()
-                    .map(str::parse)
-                    .transpose()
-                    .map_err(|e| StorageError::inconsistent("run_attempts", "cause", id, e))?;
-                Ok(RunAttempt {
-                    number: u32::try_from(row.number).unwrap_or(0),
-                    node: row.node,
-                    host: row.host,
-                    created_at: row.created_at,
-                    started_at: row.started_at,
-                    finished_at: row.finished_at,
-                    cause,
-                    detail: row.detail,
-                    exit_code: row.exit_code,
-                    signal: row.signal,
-                    cpu_seconds: row.cpu_seconds,
-                    peak_memory_bytes: row.peak_memory_bytes.map(super::snapshots::to_u64),
-                })
-            })
-            .collect()
     }
 }
 
@@ -376,49 +339,5 @@ impl ProjectStorage {
             self.project.as_str(),
         );
         Ok(hash.fetch_optional(&self.pool).await?)
-    }
-
-    /// Runs, newest first, those before `before` only, `limit` at most.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn list_runs(
-        &self,
-        filter: &RunFilter,
-        before: Option<(DateTime<Utc>, Uuid)>,
-        limit: u32,
-    ) -> Result<Vec<Run>, StorageError> {
-        sqlx::query_as!(
-            Row,
-            r#"SELECT id, experiment_name, display_name, estimator_id, compute_target, backend AS "backend: Json<Backend>",
-                      definition::text AS "definition!", findings AS "findings: Json<Vec<Finding>>",
-                      plan AS "plan: Json<Plan>", actual_environment AS "actual_environment: Json<Value>",
-                      tags AS "tags: Json<BTreeMap<String, String>>", priority, max_attempts, status, cause, detail,
-                      exit_code, signal, attempt, created_at, started_at, finished_at, cancel_requested_at, stop_sent_at,
-                      cancel_evidence, retry_on, queued_at, max_queue_duration_seconds, project, caller, rerun_of
-               FROM runs
-               WHERE project = $9 AND ($1::text IS NULL OR experiment_name = $1)
-                 -- What waits on a cluster is shown as queued.
-                 AND ($2::text IS NULL OR CASE WHEN status = 'Starting' AND waits_for IS NOT NULL THEN 'Queued' ELSE status END = $2)
-                 AND ($3::text IS NULL OR compute_target = $3)
-                 AND ($4::jsonb IS NULL OR tags @> $4)
-                 AND ($5::timestamptz IS NULL OR created_at > $5)
-                 AND ($6::timestamptz IS NULL OR (created_at, id) < ($6, $7::uuid))
-               ORDER BY created_at DESC, id DESC LIMIT $8"#,
-            filter.experiment_name,
-            filter.status.map(Status::as_str),
-            filter.compute_target,
-            (!filter.tags.is_empty()).then_some(Json(&filter.tags)) as _,
-            filter.created_after,
-            before.map(|b| b.0),
-            before.map(|b| b.1),
-            i64::from(limit),
-            self.project.as_str(),
-        )
-        .fetch_all(&self.pool)
-        .await?
-        .into_iter()
-        .map(TryInto::try_into)
-        .collect()
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 
 use super::{
-    ProjectStorage, Storage, StorageError,
+    ProjectStorage, StorageError,
     idempotency::{self, Begun, Idempotency, Keyed, Recorded},
 };
 use crate::domain::{ids::SnapshotId, project::Project};
@@ -34,25 +35,19 @@ pub struct SnapshotFile {
     pub executable: bool,
 }
 
-impl Storage {
-    /// Which of these snapshots the projects have.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn which_snapshots(
-        &self,
-        wanted: &[(&Project, &SnapshotId)],
-    ) -> Result<HashSet<(Project, SnapshotId)>, StorageError> {
-        if wanted.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let names: Vec<String> =
-            wanted.iter().map(|(project, id)| project.qualified(id.as_str()).into_string()).collect();
-        let rows = sqlx::query_scalar!("SELECT id FROM snapshots WHERE id = ANY ($1)", &names);
-        let kept: HashSet<String> = rows.fetch_all(&self.pool).await?.into_iter().collect();
-        let kept = wanted.iter().zip(&names).filter(|(_, name)| kept.contains(*name));
-        Ok(kept.map(|((project, id), _)| ((*project).clone(), (*id).clone())).collect())
+/// Which of these snapshots the projects have.
+pub(in crate::storage) async fn which_are_there<'a>(
+    connection: &mut PgConnection,
+    wanted: &HashSet<(&'a Project, &'a SnapshotId)>,
+) -> Result<HashSet<(&'a Project, &'a SnapshotId)>, StorageError> {
+    if wanted.is_empty() {
+        return Ok(HashSet::new());
     }
+    let name = |(project, id): &(&Project, &SnapshotId)| project.qualified(id.as_str()).into_string();
+    let names: Vec<String> = wanted.iter().map(name).collect();
+    let rows = sqlx::query_scalar!("SELECT id FROM snapshots WHERE id = ANY ($1)", &names);
+    let there: HashSet<String> = rows.fetch_all(connection).await?.into_iter().collect();
+    Ok(wanted.iter().copied().filter(|one| there.contains(&name(one))).collect())
 }
 
 impl ProjectStorage {

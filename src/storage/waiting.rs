@@ -75,6 +75,8 @@ impl Storage {
                    SELECT runs.id, status, compute_target, pool, priority, runs.created_at, caller, next_step_at FROM runs
                    JOIN compute_targets ON compute_targets.name = runs.compute_target
                    WHERE status NOT IN ('Completed', 'Failed', 'Canceled')
+                     -- Who else is there is of interest to those in the queue, and costs as much as there are.
+                     AND ($1::uuid[] IS NULL OR EXISTS (SELECT FROM runs WHERE id = ANY($1) AND status = 'Queued'))
                ), active AS (
                    SELECT pool, count(*) AS runs FROM live WHERE status <> 'Queued' GROUP BY pool
                ), callers AS (

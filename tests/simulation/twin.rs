@@ -167,7 +167,7 @@ impl Store for Twin {
             key: key.to_string(),
             body_hash: [0; 32],
         };
-        let answer = Recorded { status: 201, location: None, body: json!(run.id) };
+        let answer = Recorded { status: 201, location: None, body: json!(run.id).to_string() };
         let inserted = self.runtime.block_on(self.storage.insert_run(
             &run,
             Some(&estimator),
@@ -176,7 +176,9 @@ impl Store for Twin {
         ));
         match inserted.expect("the database works") {
             Insertion::Keyed(Keyed::Done(_)) => self.ids.push(run.id),
-            Insertion::Keyed(Keyed::Replayed(earlier)) => assert_eq!(earlier.body, json!(self.ids[place])),
+            Insertion::Keyed(Keyed::Replayed(earlier)) => {
+                assert_eq!(earlier.body, json!(self.ids[place]).to_string())
+            }
             other => panic!("{other:?}"),
         }
         assert_eq!(self.ids.len(), self.model.rows().len(), "one run per key");

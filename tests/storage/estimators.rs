@@ -20,7 +20,11 @@ fn key(body: u8) -> Idempotency {
 }
 
 fn made(n: u32) -> Recorded {
-    Recorded { status: 201, location: Some("/v1/estimators/x".to_owned()), body: json!({"n": n, "a": 1.50}) }
+    Recorded {
+        status: 201,
+        location: Some("/v1/estimators/x".to_owned()),
+        body: json!({"n": n, "a": 1.50}).to_string(),
+    }
 }
 
 #[sqlx::test]

@@ -21,13 +21,16 @@ use estimatord::{
         admission::Order,
         cancel::Cancellation,
         leases::{Claimant, Claimed, Lease},
-        runs::Run,
+        runs::{Run, RunFilter},
         transitions::Written,
     },
 };
 use sqlx::PgPool;
 
-use crate::{accept, claimant, support::FixedClock};
+use crate::{
+    accept, claimant,
+    support::{self, FixedClock},
+};
 
 async fn admit_one(storage: &Storage, clock: &FixedClock) -> Claimed {
     admit_with(storage, clock, |_| {}).await
@@ -56,7 +59,7 @@ async fn admission_gives_a_place_an_attempt_and_a_lease(pool: PgPool) {
     let clock = FixedClock::default();
     let claimed = admit_one(&storage, &clock).await;
     assert_eq!((claimed.run.status, claimed.run.attempt), (Status::Preparing, 1));
-    let attempts = storage.list_run_attempts(claimed.run.id).await.expect("read");
+    let attempts = support::shown(&storage, claimed.run.id).await.attempts;
     assert_eq!((attempts.len(), attempts[0].node.as_str()), (1, "a"));
     let remaining = storage.lease_remaining(&claimed.lease).await.expect("read").expect("held");
     assert!((50.0..=60.0).contains(&remaining), "{remaining}");
@@ -283,10 +286,13 @@ async fn a_lost_attempt_goes_back_to_the_queue_and_keeps_its_row(pool: PgPool) {
         .expect("changed");
     let again = storage.admit_runs(&claimant("b"), Order::Priority, 10, clock.now()).await.expect("claimed");
     assert_eq!((again.len(), again[0].run.attempt, again[0].run.cause), (1, 2, None));
-    let attempts = storage.list_run_attempts(held.run.id).await.expect("read");
+    let attempts = support::shown(&storage, held.run.id).await.attempts;
     assert_eq!(attempts.len(), 2);
     assert_eq!(attempts[0].cause, Some(Cause::ComputeLost));
     assert_eq!((attempts[1].node.as_str(), attempts[1].cause), ("b", None));
+    let project = storage.of(&Default::default());
+    let listed = project.list_runs(&RunFilter::default(), None, 10).await.expect("read");
+    assert_eq!((listed.len(), &listed[0].attempts), (1, &attempts), "one entry, with all attempts");
 }
 
 #[sqlx::test]

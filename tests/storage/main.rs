@@ -29,7 +29,11 @@ use serde_json::json;
 
 /// What a client would be answered.
 fn answer(run: &Run) -> Recorded {
-    Recorded { status: 201, location: Some(format!("/v1/runs/{}", run.id)), body: json!({"id": run.id}) }
+    Recorded {
+        status: 201,
+        location: Some(format!("/v1/runs/{}", run.id)),
+        body: json!({"id": run.id}).to_string(),
+    }
 }
 
 /// A worker that takes whatever there is.

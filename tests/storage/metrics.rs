@@ -18,7 +18,10 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::{accept, claimant, support::FixedClock};
+use crate::{
+    accept, claimant,
+    support::{self, FixedClock},
+};
 
 fn metric(name: &str, value: Value) -> Record {
     Record::Metric(Metric {
@@ -119,8 +122,8 @@ async fn tags_properties_and_a_failure_reach_the_run(pool: PgPool) {
     let run = stage.storage.of(&Default::default()).get_run(id).await.expect("read").expect("there");
     assert_eq!(run.tags.get("stage").map(String::as_str), Some("one"));
     assert!(!run.tags.contains_key("gone"));
-    let properties = stage.storage.properties_of(&[id.as_uuid()]).await.expect("read");
-    assert_eq!(properties[&id], BTreeMap::from([("data".to_owned(), "v3".to_owned())]));
+    let properties = support::shown(&stage.storage, id).await.properties;
+    assert_eq!(properties, BTreeMap::from([("data".to_owned(), "v3".to_owned())]));
     let said = stage.storage.reported_failure(id, 1).await.expect("read");
     assert_eq!(said.as_deref(), Some("diverged"));
 }

@@ -12,7 +12,7 @@ use std::{
 
 use estimatord::{
     clock::Clock as _,
-    domain::{ids::RunId, run::Status},
+    domain::{ids::RunId, project::Project, run::Status},
     storage::{
         Storage,
         admission::Order,
@@ -123,24 +123,25 @@ impl Explained {
 }
 
 /// Storage on one connection whose statements are explained.
-async fn explained(options: PgPoolOptions, connect: &PgConnectOptions) -> Storage {
+async fn explained(options: PgPoolOptions, connect: &PgConnectOptions, format: &str) -> Storage {
     let connect = connect.clone().options([
         ("session_preload_libraries", "auto_explain"),
         ("auto_explain.log_min_duration", "0"),
-        ("auto_explain.log_format", "json"),
+        ("auto_explain.log_format", format),
         ("auto_explain.log_level", "notice"),
         ("auto_explain.log_analyze", "on"),
+        ("auto_explain.log_buffers", "on"),
         ("auto_explain.log_timing", "off"),
     ]);
     Storage::from_pool(options.max_connections(1).connect_with(connect).await.expect("connected"))
 }
 
 /// Many runs, of which the newest have not ended.
-async fn fill(pool: &PgPool) {
+async fn fill(pool: &PgPool, runs: u32) {
     accept(&Storage::from_pool(pool.clone()), &FixedClock::default(), |_| {}).await;
-    let statements = include_str!("many_runs.sql").replace(":runs", &RUNS.to_string());
+    let statements = include_str!("many_runs.sql").replace(":runs", &runs.to_string());
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(pool).await.expect("filled");
-    sqlx::raw_sql("ANALYZE").execute(pool).await.expect("analyzed");
+    sqlx::raw_sql("VACUUM ANALYZE").execute(pool).await.expect("analyzed");
 }
 
 /// Filters one by one, and together.
@@ -174,10 +175,10 @@ fn filters() -> Vec<(&'static str, RunFilter)> {
 async fn reading(storage: &Storage, explained: &mut Explained) {
     let project = storage.of(&Default::default());
     let id = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_1234);
-    let run = project.get_run(RunId::from_uuid(id)).await.expect("read").expect("there");
-    explained.look("a run");
-    storage.list_run_attempts(run.id).await.expect("read");
-    explained.look("the attempts of a run");
+    let wanted = (Project::default(), RunId::from_uuid(id));
+    let run = storage.shown_runs(&[wanted]).await.expect("read").remove(0).expect("there");
+    assert!(!run.attempts.is_empty(), "it has an attempt, which is read with it");
+    explained.look("a run with its attempts");
     storage.list_run_events(run.id, 0, 100).await.expect("read");
     explained.look("the events of a run");
     for (what, filter) in filters() {
@@ -185,8 +186,6 @@ async fn reading(storage: &Storage, explained: &mut Explained) {
             let runs = project.list_runs(&filter, before, 51).await.expect("read");
             explained.look(what);
             let ids: Vec<Uuid> = runs.iter().map(|run| run.id.as_uuid()).collect();
-            storage.attempts_of(&ids).await.expect("read");
-            explained.look("the attempts of a page");
             storage.waiting(Some(&ids), None).await.expect("read");
             explained.look("why the runs of a page wait");
         }
@@ -228,11 +227,11 @@ async fn the_hot_statements_read_no_large_table_as_a_whole(
     connect: PgConnectOptions,
 ) {
     let pool = options.clone().connect_with(connect.clone()).await.expect("connected");
-    fill(&pool).await;
+    fill(&pool, RUNS).await;
     let notices = Notices::default();
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(notices.clone()));
     let mut seen = Explained { notices, wrong: Vec::new() };
-    let storage = explained(options, &connect).await;
+    let storage = explained(options, &connect, "json").await;
     for _ in 0..TIMES {
         reading(&storage, &mut seen).await;
         working(&storage, &mut seen).await;
@@ -240,3 +239,62 @@ async fn the_hot_statements_read_no_large_table_as_a_whole(
     storage.close().await;
     assert!(seen.wrong.is_empty(), "{}", seen.wrong.join("\n"));
 }
+
+/// The statement and the plan that the server tells of; the columns of a run are named in the code.
+fn shown(notice: &str) -> String {
+    let (duration, said) = notice.split_once("plan:\n").expect("a plan");
+    let lines: Vec<&str> = said.lines().collect();
+    let begins = lines.iter().position(|line| line.contains("(cost=")).expect("a plan says what it costs");
+    let (statement, plan) = lines.split_at(begins);
+    let statement = statement.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, asked) = statement.split_once("peak_memory_bytes ").expect("the last column");
+    format!("SELECT … {asked}\n\n{}\n{}", plan.join("\n"), duration.trim())
+}
+
+/// Writes `docs/query-plans.md`.
+#[sqlx::test]
+#[ignore = "it makes a million runs, which takes minutes"]
+async fn the_plans_of_hot_statements_at_a_million_runs_are_kept(
+    options: PgPoolOptions,
+    connect: PgConnectOptions,
+) {
+    let pool = options.clone().connect_with(connect.clone()).await.expect("connected");
+    fill(&pool, 1_000_000).await;
+    let notices = Notices::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(notices.clone()));
+    let storage = explained(options, &connect, "text").await;
+    let project = storage.of(&Default::default());
+    let id = RunId::from_uuid(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0001_2345));
+    let mut page = String::from(PAGE);
+    let mut keep = |what: &str| {
+        let said = std::mem::take(&mut *notices.0.lock().expect("not poisoned"));
+        // Of a statement that is asked often the server thinks of a plan that is made once: that one is kept.
+        let last = said.iter().rfind(|text| text.contains("plan:\n")).expect("it was explained");
+        page += &format!("\n## {what}\n\n```\n{}\n```\n", shown(last));
+    };
+    for _ in 0..TIMES {
+        storage.shown_runs(&[(Project::default(), id)]).await.expect("read");
+    }
+    keep("A run with its attempts");
+    for (what, filter) in filters() {
+        for _ in 0..TIMES {
+            project.list_runs(&filter, None, 51).await.expect("read");
+        }
+        keep(&format!("The first page of {what}"));
+    }
+    storage.close().await;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/query-plans.md");
+    std::fs::write(path, page).expect("written");
+}
+
+/// What the page begins with.
+const PAGE: &str = "# How the database answers what is asked most
+
+`EXPLAIN (ANALYZE, BUFFERS)` of the statements that the service sends, at a million runs, as the server explains each when it has been sent for the seventh time. Written by
+
+```sh
+scripts/with-postgres.sh cargo nextest run --locked --test storage --run-ignored only the_plans_of_hot_statements
+```
+
+`tests/storage/plans.rs` looks at the plans of these and others in every run of the tests, at fewer rows: no table that grows with every run is read as a whole.
+";

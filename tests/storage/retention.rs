@@ -148,7 +148,7 @@ async fn estimators_go_with_their_last_run_or_when_they_are_archived(pool: PgPoo
     let inline = ended(&storage, &clock, |_| {}).await.estimator_id;
     let used = accept(&storage, &clock, |_| {}).await.estimator_id;
     let stored = support::estimator(clock.now());
-    let recorded = || Recorded { status: 201, location: None, body: json!({}) };
+    let recorded = || Recorded { status: 201, location: None, body: json!({}).to_string() };
     storage.of(&Default::default()).insert_estimator(&stored, None, recorded).await.expect("stored");
     let sweep = async || {
         // In pages of one: none is left out.
@@ -199,7 +199,7 @@ async fn sweep_snapshots(storage: &Storage) -> u64 {
 }
 
 async fn store(storage: &Storage, id: &SnapshotId) {
-    let answer = |_, _| Recorded { status: 201, location: None, body: json!({}) };
+    let answer = |_, _| Recorded { status: 201, location: None, body: json!({}).to_string() };
     let now = FixedClock::default().now();
     storage.of(&Default::default()).insert_snapshot(id, &[], None, now, answer).await.expect("stored");
 }
@@ -236,7 +236,7 @@ async fn bytes_that_two_projects_share_go_with_the_last_of_them(pool: PgPool) {
     let other: estimatord::domain::project::Project = "other".parse().expect("a project");
     let id = snapshot_id(1);
     let now = clock.now();
-    let answer = |_, _| Recorded { status: 201, location: None, body: json!({}) };
+    let answer = |_, _| Recorded { status: 201, location: None, body: json!({}).to_string() };
     storage.of(&other).insert_snapshot(&id, &[], None, now, answer).await.expect("stored");
     // The run of one project keeps nothing of another.
     let run = accept(&storage, &clock, |_| {}).await;

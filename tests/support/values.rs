@@ -68,7 +68,7 @@ fn plan() -> Plan {
 
 /// Stores the snapshot that everything here is made of.
 pub async fn store_snapshot(storage: &Storage) {
-    let answer = |_, _| Recorded { status: 201, location: None, body: json!({}) };
+    let answer = |_, _| Recorded { status: 201, location: None, body: json!({}).to_string() };
     let now = DateTime::<Utc>::UNIX_EPOCH;
     storage
         .of(&Default::default())

@@ -1,5 +1,7 @@
 //! The worker against a real PostgreSQL and a scripted backend: every way a run can go, without a process.
 
+#[path = "../support/shown.rs"]
+mod shown;
 #[path = "../support/values.rs"]
 mod support;
 
@@ -97,7 +99,7 @@ impl Stage {
         let estimator = support::estimator(now);
         let mut run = support::run(&estimator, now);
         change(&mut run);
-        let answer = || Recorded { status: 201, location: None, body: json!({}) };
+        let answer = || Recorded { status: 201, location: None, body: json!({}).to_string() };
         self.storage
             .insert_run(&run, Some(&estimator), support::terms(None), answer)
             .await
@@ -212,7 +214,7 @@ async fn a_run_goes_all_the_way_and_its_files_are_kept(pool: PgPool) {
     assert_eq!(&bytes[..], b"epoch 1\nepoch 2\n");
     let outputs = stage.storage.list_run_outputs(id, 1).await.expect("read");
     assert_eq!((outputs.len(), outputs[0].name.as_str(), outputs[0].bytes), (1, "model.npz", 7));
-    let attempts = stage.storage.list_run_attempts(id).await.expect("read");
+    let attempts = shown::shown(&stage.storage, id).await.attempts;
     assert_eq!((attempts.len(), attempts[0].cpu_seconds, attempts[0].exit_code), (1, Some(0.5), Some(0)));
     worker.stop().await;
     assert!(stage.backend.was_removed(id));
@@ -325,7 +327,7 @@ async fn a_lost_attempt_is_followed_by_another_while_there_are_any(pool: PgPool)
     assert_eq!(run.cause, None);
     let run = stage.until_ended(id).await;
     assert_eq!((run.status, run.cause), (Status::Failed, Some(Cause::ComputeLost)));
-    let attempts = stage.storage.list_run_attempts(id).await.expect("read");
+    let attempts = shown::shown(&stage.storage, id).await.attempts;
     assert_eq!(attempts.iter().map(|a| a.cause).collect::<Vec<_>>(), [Some(Cause::ComputeLost); 2]);
     worker.stop().await;
 }

@@ -1,8 +1,14 @@
 //! What is known of a request before it is answered.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use axum::http::{Method, StatusCode, request::Parts};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, request::Parts};
 use chrono::{DateTime, Utc};
 
 use crate::{
@@ -29,9 +35,9 @@ pub struct Draft {
     principal: Option<Principal>,
     address: Option<IpAddr>,
     operation: String,
-    method: String,
-    path: String,
-    request_id: String,
+    method: Method,
+    uri: Uri,
+    request_id: Option<HeaderValue>,
     /// Whether it belongs there however it is answered, and not only when it is not let in.
     changes: bool,
 }
@@ -54,14 +60,13 @@ impl Draft {
         // What pods fetch and send is the run's own doing, again and again.
         let is_of_pods = found.is_some_and(|(_, needs)| needs == Needs::AttemptToken);
         let changes = found.is_some() && !is_read && !is_of_pods && !only_judges(operation);
-        let request_id = head.headers.get(&X_REQUEST_ID).and_then(|id| id.to_str().ok());
         Some(Self {
             principal: principal.cloned(),
             address,
             operation: operation.to_owned(),
-            method: without_tokens(head.method.as_str()).chars().take(16).collect(),
-            path: without_tokens(path).chars().take(MAX_PATH_CHARACTERS).collect(),
-            request_id: request_id.unwrap_or_default().to_owned(),
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            request_id: head.headers.get(&X_REQUEST_ID).cloned(),
             changes,
         })
     }
@@ -73,7 +78,7 @@ impl Draft {
     }
 
     /// Adds it to the trail, if what came of it belongs there.
-    pub async fn finish(self, state: &ApiState, status: StatusCode, party: &Party) {
+    pub async fn finish(&self, state: &ApiState, status: StatusCode, party: &Party) {
         let was_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         let belongs = if was_refused { state.audit.takes_refusal(party) } else { self.changes };
         if belongs {
@@ -81,8 +86,9 @@ impl Draft {
         }
     }
 
-    fn event(self, status: StatusCode, now: DateTime<Utc>) -> AuditEvent {
+    fn event(&self, status: StatusCode, now: DateTime<Utc>) -> AuditEvent {
         let principal = self.principal.as_ref();
+        let request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok());
         let token_id = match principal.map(|principal| &principal.credential) {
             Some(Credential::Token(id)) => Some(*id),
             _ => None,
@@ -95,11 +101,43 @@ impl Draft {
             credential: principal.map_or("unknown", |principal| principal.credential.as_str()).to_owned(),
             token_id,
             address: self.address.map(|address| address.to_string()),
-            operation: self.operation,
-            method: self.method,
-            path: self.path,
+            operation: self.operation.clone(),
+            method: without_tokens(self.method.as_str()).chars().take(16).collect(),
+            path: without_tokens(self.uri.path()).chars().take(MAX_PATH_CHARACTERS).collect(),
             status: status.as_u16(),
-            request_id: self.request_id,
+            request_id: request_id.unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// The row of a request that is to change something, for whoever changes it: stored in the same transaction, it is there exactly when
+/// the change is, and costs no commit of its own.
+#[derive(Clone)]
+pub struct Slip(Arc<(Draft, AtomicBool)>);
+
+impl Slip {
+    /// Of a draft.
+    #[must_use]
+    pub fn new(draft: Draft) -> Self {
+        Self(Arc::new((draft, AtomicBool::new(false))))
+    }
+
+    /// The row, for an answer with this status.
+    #[must_use]
+    pub fn event(&self, status: StatusCode, now: DateTime<Utc>) -> AuditEvent {
+        self.0.0.event(status, now)
+    }
+
+    /// The row was stored with the change.
+    pub fn is_in_the_trail(&self) {
+        self.0.1.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds the row to the trail, if what came of the request belongs there and it was not stored with a change.
+    pub async fn finish(&self, state: &ApiState, status: StatusCode, party: &Party) {
+        let (draft, is_in_the_trail) = &*self.0;
+        if !is_in_the_trail.load(Ordering::Relaxed) {
+            draft.finish(state, status, party).await;
         }
     }
 }

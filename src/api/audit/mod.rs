@@ -13,7 +13,7 @@ use std::{
 
 use governor::{Quota, RateLimiter, clock::MonotonicClock, state::keyed::HashMapStateStore};
 
-pub use self::draft::Draft;
+pub use self::draft::{Draft, Slip};
 use super::rate::Party;
 use crate::{domain::audit::AuditEvent, storage::Storage};
 

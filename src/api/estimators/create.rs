@@ -55,7 +55,7 @@ pub async fn create_estimator(
         kind: ProblemKind::InvalidDefinition,
         findings: vec![finding],
     })?;
-    let view = serde_json::to_value(Estimator::from(estimator.clone()))
+    let view = serde_json::to_string(&Estimator::from(estimator.clone()))
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     let location = format!("/v1/estimators/{}", estimator.id);
     let recorded = || Recorded { status: 201, location: Some(location), body: view };

@@ -5,7 +5,7 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
@@ -51,7 +51,7 @@ pub struct RunBatchItem {
     /// The run, when it was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Run>, nullable = false)]
-    pub run: Option<Value>,
+    pub run: Option<Box<RawValue>>,
     /// Why not, when it was refused; pointers are into the run's own part of the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -147,13 +147,14 @@ async fn create_one(
     key: Option<&Idempotency>,
     run: &Map<String, Value>,
 ) -> Result<RunBatchItem, ApiError> {
-    let (recorded, replayed) = match create::create(state, key, run).await? {
+    let (recorded, replayed) = match create::create(state, key, run, None).await? {
         Keyed::Done(recorded) => (recorded, false),
         Keyed::Replayed(recorded) => (recorded, true),
         Keyed::OtherBody => return Err(ApiError::IdempotencyKeyReused),
         Keyed::InProgress => return Err(ApiError::IdempotencyInProgress),
     };
-    Ok(RunBatchItem { status: recorded.status, replayed, run: Some(recorded.body), problem: None })
+    let run = RawValue::from_string(recorded.body).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(RunBatchItem { status: recorded.status, replayed, run: Some(run), problem: None })
 }
 
 fn refused(error: &ApiError, instance: &str) -> RunBatchItem {

@@ -25,9 +25,9 @@ use crate::{
 )]
 pub async fn cancel_run(state: Scoped, ApiPath(id): ApiPath<RunId>) -> Result<Response, ApiError> {
     match state.storage.cancel_run(id, state.clock.now()).await? {
-        Cancellation::Accepted(run) => {
+        Cancellation::Accepted(_) => {
             state.wakeup.notify_one();
-            etag::json(StatusCode::ACCEPTED, &Run::load(&state, *run).await?)
+            etag::json(StatusCode::ACCEPTED, &Run::load(&state, id).await?)
         }
         Cancellation::AlreadyTerminal(status) => {
             Err(ApiError::Conflict(format!("the run has ended: it is `{status}`")))

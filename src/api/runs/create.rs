@@ -1,16 +1,22 @@
 //! `POST /v1/runs`
 
-use axum::{http::HeaderMap, response::Response};
+use std::sync::Arc;
+
+use axum::{
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 use serde_json::{Map, Value};
 
 use super::{
     Run, RunBody,
-    acceptance::Candidate,
+    acceptance::answer,
     body::{self, RunRequest, Source},
     placed::{Placement, has_error},
 };
 use crate::{
     api::{
+        audit::Slip,
         error::ApiError,
         estimators::judged::{Judged, judged, to_store},
         extract::ApiJson,
@@ -31,8 +37,9 @@ use crate::{
     storage::{
         estimators::Estimator,
         idempotency::{Idempotency, Keyed},
-        new_runs::Insertion,
+        new_runs::{Insertion, NewRun},
         runs::Run as StoredRun,
+        shown_runs::RunJson,
     },
     together::BrokenOff,
 };
@@ -65,23 +72,23 @@ pub async fn create_run(state: Scoped, headers: HeaderMap, body: ApiJson) -> Res
         key,
         body_hash: body.hash,
     });
-    idempotency::answer(create(&state, key.as_ref(), &body.members).await?)
+    idempotency::answer(create(&state, key.as_ref(), &body.members, state.slip.as_ref()).await?)
 }
 
-/// Accepts a run, unless the request with this key did so before.
+/// Accepts a run, unless the request with this key did so before. `slip` is that of a request that is about this run alone.
 pub(super) async fn create(
     state: &Scoped,
     key: Option<&Idempotency>,
     body: &Map<String, Value>,
+    slip: Option<&Slip>,
 ) -> Result<Keyed, ApiError> {
     if let Some(earlier) = earlier(state, key).await? {
         return Ok(earlier);
     }
     let id = RunId::generate(state.clock.now(), entropy());
     let (run, estimator) = accepted(state, body::read(body), id).await?;
-    let trace_parent = request_id::place();
-    let candidate = Candidate { run, estimator, idempotency: key.cloned(), put_hash: None, trace_parent };
-    let stored = store(state, candidate).await?;
+    let new = Candidate { run, estimator, idempotency: key.cloned(), put_hash: None };
+    let stored = store(state, new, slip).await?;
     stored.ok_or_else(|| ApiError::Internal(format!("the id {id} was made twice")))
 }
 
@@ -92,25 +99,52 @@ async fn earlier(state: &Scoped, key: Option<&Idempotency>) -> Result<Option<Key
     }
 }
 
-/// Stores a run; none when there is one with its id.
-pub(super) async fn store(state: &Scoped, candidate: Candidate) -> Result<Option<Keyed>, ApiError> {
-    let target = candidate.run.compute_target.clone();
+/// A run that was judged, and is to be accepted.
+pub(super) struct Candidate {
+    pub(super) run: StoredRun,
+    /// Its estimator, when it came inline.
+    pub(super) estimator: Option<Estimator>,
+    /// The key that makes the request safe to repeat.
+    pub(super) idempotency: Option<Idempotency>,
+    /// The body's hash, where the client chose the run's id.
+    pub(super) put_hash: Option<[u8; 32]>,
+}
+
+/// Stores a run, and with it the request's row of the audit trail; none when there is one with its id.
+pub(super) async fn store(
+    state: &Scoped,
+    candidate: Candidate,
+    slip: Option<&Slip>,
+) -> Result<Option<Keyed>, ApiError> {
+    let Candidate { run, estimator, idempotency, put_hash } = candidate;
+    let new = Arc::new(NewRun {
+        json: RunJson::try_from(&run)?,
+        run,
+        estimator,
+        idempotency,
+        put_hash,
+        trace_parent: request_id::place(),
+        audit: slip.map(|slip| slip.event(StatusCode::CREATED, state.clock.now())),
+    });
     let broken_off = |error: BrokenOff| ApiError::Internal(error.to_string());
-    let inserted = match state.acceptance.done_for(candidate).await.map_err(broken_off)? {
+    let (insertion, waiting) = match state.acceptance.done_for(Arc::clone(&new)).await.map_err(broken_off)? {
         Err(ApiError::Storage(error)) if error.is_about_what_is_gone() => {
             return Err(refused(vec![source_gone()]));
         }
         inserted => inserted?,
     };
-    match inserted {
-        Insertion::Keyed(keyed) => {
-            state.wakeup.notify_one();
-            Ok(Some(keyed))
-        }
-        Insertion::TargetGone => Err(refused(vec![target_gone(&target)])),
-        Insertion::QueueFull => Err(ApiError::QueueFull { limit: state.max_queued_runs }),
-        Insertion::Exists => Ok(None),
+    let keyed = match insertion {
+        Insertion::Accepted => Keyed::Done(answer(&new, &waiting)?),
+        Insertion::Keyed(keyed) => keyed,
+        Insertion::TargetGone => return Err(refused(vec![target_gone(&new.run.compute_target)])),
+        Insertion::QueueFull => return Err(ApiError::QueueFull { limit: state.max_queued_runs }),
+        Insertion::Exists => return Ok(None),
+    };
+    if let (Keyed::Done(_), Some(slip)) = (&keyed, slip) {
+        slip.is_in_the_trail();
     }
+    state.wakeup.notify_one();
+    Ok(Some(keyed))
 }
 
 pub(super) const fn refused(findings: Vec<Finding>) -> ApiError {

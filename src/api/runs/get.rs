@@ -48,8 +48,7 @@ pub async fn get_run(
     if let Some(seconds) = wait {
         wait_for_change(&state, id, Duration::from_secs(seconds)).await?;
     }
-    let run = state.storage.get_run(id).await?.ok_or_else(|| ApiError::not_found("run", id))?;
-    let mut response = etag::tagged(&headers, StatusCode::OK, &Run::load(&state, run).await?)?;
+    let mut response = etag::tagged(&headers, StatusCode::OK, &Run::load(&state, id).await?)?;
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("prefer"));
     if let Some(applied) = wait.and_then(|s| HeaderValue::from_str(&format!("wait={s}")).ok()) {
         response.headers_mut().insert(&PREFERENCE_APPLIED, applied);

@@ -53,6 +53,6 @@ pub async fn list_runs(state: Scoped, mut query: ApiQuery) -> Result<Response, A
     query.finish(&KNOWN)?;
     let runs = state.storage.list_runs(&filter, request.after, request.rows()).await?;
     let page = request.page(runs, |run| (run.created_at, run.id.as_uuid()));
-    let items = Run::load_all(&state, page.items).await?;
+    let items = Run::of_all(&state, page.items).await?;
     etag::json(StatusCode::OK, &Page { items, next_cursor: page.next_cursor })
 }

@@ -17,6 +17,7 @@ pub mod outputs;
 pub mod patch;
 pub(in crate::api) mod placed;
 pub mod put;
+pub(in crate::api) mod readings;
 pub mod rerun;
 mod view;
 

@@ -79,7 +79,7 @@ pub async fn patch_run(
             Patched::Done => {
                 // Another priority may give a waiting run its place.
                 state.wakeup.notify_one();
-                let view = Run::load(&state, run().await?).await?;
+                let view = Run::load(&state, id).await?;
                 return etag::put(false, "", &view);
             }
             Patched::NotFound => return Err(ApiError::not_found("run", id)),
@@ -98,7 +98,6 @@ pub async fn patch_run(
 async fn matching_version(state: &Scoped, id: RunId, headers: &HeaderMap) -> Result<i64, ApiError> {
     let gone = || ApiError::not_found("run", id);
     let version = state.storage.run_version(id).await?.ok_or_else(gone)?;
-    let run = state.storage.get_run(id).await?.ok_or_else(gone)?;
-    etag::require_match(headers, Some(&Run::load(state, run).await?))?;
+    etag::require_match(headers, Some(&Run::load(state, id).await?))?;
     Ok(version)
 }

@@ -6,10 +6,8 @@ use axum::{
 };
 
 use super::{
-    Run, RunBody,
-    acceptance::Candidate,
-    body,
-    create::{accepted, store},
+    Run, RunBody, body,
+    create::{Candidate, accepted, store},
 };
 use crate::{
     api::{
@@ -18,7 +16,6 @@ use crate::{
         extract::{ApiJson, ApiPath},
         idempotency,
         problem::Problem,
-        request_id,
         scoped::Scoped,
     },
     domain::ids::RunId,
@@ -64,9 +61,8 @@ pub async fn put_run(
     }
     let (run, estimator) = accepted(&state, body::read(&body.members), id).await?;
     let put_hash = Some(body.hash);
-    let trace_parent = request_id::place();
-    let candidate = Candidate { run, estimator, idempotency: None, put_hash, trace_parent };
-    if let Some(stored) = store(&state, candidate).await? {
+    let candidate = Candidate { run, estimator, idempotency: None, put_hash };
+    if let Some(stored) = store(&state, candidate, state.slip.as_ref()).await? {
         return idempotency::answer(stored);
     }
     // Somebody was faster: the same request, sent twice at once, or another one.
@@ -88,5 +84,5 @@ async fn there(state: &Scoped, id: RunId, hash: &[u8; 32]) -> Result<Option<Resp
     if run.caller != state.principal.caller() {
         return Err(ApiError::Conflict(format!("there is a run {id}, and another caller made it")));
     }
-    etag::json(StatusCode::OK, &Run::load(state, run).await?).map(Some)
+    etag::json(StatusCode::OK, &Run::load(state, id).await?).map(Some)
 }

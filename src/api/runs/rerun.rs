@@ -9,9 +9,8 @@ use utoipa::ToSchema;
 
 use super::{
     Run,
-    acceptance::Candidate,
     body::{self, RunRequest},
-    create::{self, Identity, refused, store, target_gone},
+    create::{self, Candidate, Identity, refused, store, target_gone},
     placed::{Placement, has_error},
 };
 use crate::{
@@ -21,7 +20,6 @@ use crate::{
         extract::{ApiJson, ApiPath},
         idempotency,
         problem::Problem,
-        request_id,
         scoped::Scoped,
     },
     clock::entropy,
@@ -114,9 +112,8 @@ pub async fn rerun_run(
     } else {
         changed(&state, identity, request, &earlier).await?
     };
-    let trace_parent = request_id::place();
-    let candidate = Candidate { run, estimator: None, idempotency: key, put_hash: None, trace_parent };
-    match store(&state, candidate).await? {
+    let candidate = Candidate { run, estimator: None, idempotency: key, put_hash: None };
+    match store(&state, candidate, state.slip.as_ref()).await? {
         Some(stored) => idempotency::answer(stored),
         None => Err(ApiError::Internal(format!("the id {id} was made twice"))),
     }

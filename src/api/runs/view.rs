@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -15,9 +15,10 @@ use crate::{
         finding::Finding,
         ids::{EstimatorId, RunId},
         plan::Plan,
-        run::{BlockedBy, Cause, Status, Waiting, blocked_by},
+        run::{BlockedBy, Cause, Status, Waiting, blocked_by, may_be_blocked},
     },
-    storage::{StorageError, runs as stored},
+    storage::{runs as stored, shown_runs::ShownRun},
+    together::BrokenOff,
 };
 
 /// How far a cancel is.
@@ -38,10 +39,11 @@ pub struct Cancellation {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct RunEnvironment {
     /// What the definition asks for.
-    pub asked: Environment,
+    #[schema(value_type = Environment)]
+    pub asked: Box<RawValue>,
     /// What the compute gave it, with what differs; null until it is known.
     #[schema(value_type = Option<ActualEnvironment>)]
-    pub actual: Option<Value>,
+    pub actual: Option<Box<RawValue>>,
 }
 
 /// One attempt of a run.
@@ -163,23 +165,27 @@ pub struct Run {
     /// What it was to have, and what it has.
     pub environment: RunEnvironment,
     /// What is started: everything resolved.
-    pub plan: Plan,
+    #[schema(value_type = Plan)]
+    pub plan: Box<RawValue>,
     /// The definition with the run's overrides merged in.
     #[schema(value_type = EstimatorDefinition)]
-    pub definition: Map<String, Value>,
+    pub definition: Box<RawValue>,
     /// What validation said of it: warnings and infos. Of an inline estimator, pointers are into the body that started the
     /// run, as in a refusal: `/estimator/…`, or the member that overrides it. Of a stored one, they are into `definition`.
-    pub findings: Vec<Finding>,
+    #[schema(value_type = Vec<Finding>)]
+    pub findings: Box<RawValue>,
+}
+
+/// What of a plan is shown a second time.
+#[derive(Deserialize)]
+struct Planned<'a> {
+    #[serde(borrow)]
+    environment: &'a RawValue,
 }
 
 impl Run {
     /// Of what is stored.
-    pub(super) fn new(
-        run: stored::Run,
-        attempts: Vec<stored::RunAttempt>,
-        properties: BTreeMap<String, String>,
-        waiting: Option<&Waiting>,
-    ) -> Self {
+    pub(super) fn new(run: ShownRun, waiting: Option<&Waiting>) -> Result<Self, ApiError> {
         let blocked_by = waiting.map(blocked_by).unwrap_or_default();
         // It has its place with us, and none yet on the cluster.
         let waits = waiting.is_some_and(|waiting| waiting.waits_for.is_some());
@@ -191,7 +197,10 @@ impl Run {
             confirmed_at: run.cancel_evidence.as_ref().and(run.finished_at).map(|at| at.max(requested_at)),
             evidence: run.cancel_evidence,
         });
-        Self {
+        let planned: Planned<'_> = serde_json::from_str(run.json.plan.get())
+            .map_err(|error| ApiError::Internal(format!("the plan of the run {}: {error}", run.id)))?;
+        let asked = planned.environment.to_owned();
+        Ok(Self {
             id: run.id,
             experiment_name: run.experiment_name,
             display_name: run.display_name,
@@ -204,9 +213,9 @@ impl Run {
             exit_code: run.exit_code,
             signal: run.signal,
             attempt: run.attempt,
-            attempts: attempts.into_iter().map(RunAttempt::from).collect(),
+            attempts: run.attempts.into_iter().map(RunAttempt::from).collect(),
             tags: run.tags,
-            properties,
+            properties: run.properties,
             priority: run.priority,
             max_attempts: run.max_attempts,
             retry_on: run.retry_on,
@@ -218,47 +227,42 @@ impl Run {
             finished_at: run.finished_at,
             cancel_requested_at: run.cancel_requested_at,
             cancellation,
-            environment: RunEnvironment {
-                asked: run.plan.environment.clone(),
-                actual: run.actual_environment,
-            },
-            plan: run.plan,
-            definition: run.definition,
-            findings: run.findings,
+            environment: RunEnvironment { asked, actual: run.json.actual_environment },
+            plan: run.json.plan,
+            definition: run.json.definition,
+            findings: run.json.findings,
+        })
+    }
+
+    /// Of the caller's run with this id, if there is one: read after it was asked for.
+    pub(super) async fn find(state: &Scoped, id: RunId) -> Result<Option<Self>, ApiError> {
+        let broken_off = |error: BrokenOff| ApiError::Internal(error.to_string());
+        let wanted = (state.principal.project.clone(), id);
+        match state.readings.done_for(wanted).await.map_err(broken_off)?? {
+            Some(run) => Ok(Self::of_all(state, vec![run]).await?.pop()),
+            None => Ok(None),
         }
     }
 
-    /// Of one run, with what is kept beside it.
-    pub(super) async fn load(state: &Scoped, run: stored::Run) -> Result<Self, StorageError> {
-        let id = [run.id.as_uuid()];
-        let attempts = state.installation.list_run_attempts(run.id).await?;
-        let properties = state.installation.properties_of(&id).await?.remove(&run.id).unwrap_or_default();
-        let waiting = match run.status {
-            status if status.is_terminal() => None,
-            _ => state.installation.waiting(Some(&id), state.caller_limit).await?.remove(&run.id),
-        };
-        Ok(Self::new(run, attempts, properties, waiting.as_ref()))
+    /// Of the caller's run with this id.
+    pub(super) async fn load(state: &Scoped, id: RunId) -> Result<Self, ApiError> {
+        Self::find(state, id).await?.ok_or_else(|| ApiError::not_found("run", id))
     }
 
-    /// Of a page of runs, with three questions in all instead of three for each.
-    pub(super) async fn load_all(state: &Scoped, runs: Vec<stored::Run>) -> Result<Vec<Self>, ApiError> {
-        let ids: Vec<Uuid> = runs.iter().map(|run| run.id.as_uuid()).collect();
-        let mut attempts = state.installation.attempts_of(&ids).await?;
-        let mut properties = state.installation.properties_of(&ids).await?;
-        let live: Vec<Uuid> =
-            runs.iter().filter(|run| !run.status.is_terminal()).map(|run| run.id.as_uuid()).collect();
+    /// Of runs that were read, with one more question for all that may be kept from running.
+    pub(super) async fn of_all(state: &Scoped, runs: Vec<ShownRun>) -> Result<Vec<Self>, ApiError> {
+        let waits = |run: &&ShownRun| may_be_blocked(run.status, run.is_unheld);
+        let live: Vec<Uuid> = runs.iter().filter(waits).map(|run| run.id.as_uuid()).collect();
         let waiting = if live.is_empty() {
             BTreeMap::new()
         } else {
             state.installation.waiting(Some(&live), state.caller_limit).await?
         };
-        let view = |run: stored::Run| {
-            let own = attempts.remove(&run.id).unwrap_or_default();
-            let added = properties.remove(&run.id).unwrap_or_default();
+        let view = |run: ShownRun| {
             // It may have gone on between the two questions: what is said of another status is not said of this one.
             let waiting = waiting.get(&run.id).filter(|waiting| waiting.status == run.status);
-            Self::new(run, own, added, waiting)
+            Self::new(run, waiting)
         };
-        Ok(runs.into_iter().map(view).collect())
+        runs.into_iter().map(view).collect()
     }
 }

@@ -70,7 +70,7 @@ pub async fn create_snapshot(state: Scoped, request: Request) -> Result<Response
     let answer = |snapshot: stored::Snapshot, is_new: bool| Recorded {
         status: if is_new { 201 } else { 200 },
         location: is_new.then(|| format!("/v1/snapshots/{}", received.id)),
-        body: json!(Snapshot::from(snapshot)),
+        body: json!(Snapshot::from(snapshot)).to_string(),
     };
     let recorded =
         state.storage.insert_snapshot(&received.id, &files, key.as_ref(), state.clock.now(), answer).await?;

@@ -51,12 +51,13 @@ pub async fn create_token(state: Scoped, headers: HeaderMap, body: ApiJson) -> R
     let token = ApiToken::new(whose, state.principal.caller(), now, good_for, entropy());
     let secret = api_token::generate(entropy());
     let location = format!("/v1/tokens/{}", token.id);
-    let view = json!(Token::from(token.clone()));
-    let recorded = || Recorded { status: 201, location: Some(location), body: view };
+    let mut view = json!(Token::from(token.clone()));
+    let recorded = || Recorded { status: 201, location: Some(location), body: view.to_string() };
     let digest = digest(secret.expose());
     let mut keyed = state.installation.insert_api_token(&token, &digest, key.as_ref(), recorded).await?;
     if let Keyed::Done(recorded) = &mut keyed {
-        recorded.body["token"] = json!(secret.expose());
+        view["token"] = json!(secret.expose());
+        recorded.body = view.to_string();
     }
     idempotency::answer(keyed)
 }

@@ -137,6 +137,20 @@ pub struct Waiting {
     pub now: DateTime<Utc>,
 }
 
+/// Whether anything may keep a run in this status from running; `is_unheld`: no worker has it on the node that alone can reach it.
+#[must_use]
+pub const fn may_be_blocked(status: Status, is_unheld: bool) -> bool {
+    match status {
+        Status::Queued
+        | Status::Provisioning
+        | Status::Preparing
+        | Status::Starting
+        | Status::NotResponding => true,
+        Status::NotStarted | Status::Running | Status::Finalizing | Status::CancelRequested => is_unheld,
+        Status::Completed | Status::Failed | Status::Canceled => false,
+    }
+}
+
 /// Every reason, what weighs most first. Empty for a run that runs, is being brought home, or has ended.
 #[must_use]
 pub fn blocked_by(waiting: &Waiting) -> Vec<BlockedBy> {
@@ -384,6 +398,7 @@ mod tests {
         for status in Status::ALL.into_iter().filter(|status| status.is_active()) {
             let away = Waiting { node_away: since("node-1"), ..waiting(status) };
             assert_eq!(codes(&away)[0], "worker_node_away", "{status}");
+            assert!(may_be_blocked(status, true), "{status}");
         }
         assert_eq!(codes(&waiting(Status::NotResponding)), ["compute_target_unreachable"]);
         assert_eq!(codes(&waiting(Status::Preparing)), ["environment_building"]);

@@ -8,7 +8,7 @@ mod observation;
 mod queue_view;
 mod status;
 
-pub use blocked::{BlockCode, BlockedBy, Waiting, blocked_by};
+pub use blocked::{BlockCode, BlockedBy, Waiting, blocked_by, may_be_blocked};
 pub use cause::Cause;
 pub use conclusion::{
     Circumstances, Ending, Move, Retries, conclude_exit, conclude_failure, conclude_refusal, retry_delay,
