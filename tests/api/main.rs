@@ -26,4 +26,5 @@ mod run_metrics;
 mod runs;
 mod secrets;
 mod snapshots;
+mod trail;
 mod webhooks;
