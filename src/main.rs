@@ -7,7 +7,7 @@ use estimatord::{
     api,
     backend::{kubernetes, process},
     client::{self, TokenRequest},
-    config::{Cli, Command, TokenCommand},
+    config::{Cli, Command, Helper, TokenCommand},
     domain, embedded_postgres,
     lifecycle::{self, TokenOutcome},
     operate, telemetry,
@@ -26,20 +26,12 @@ fn main() -> ExitCode {
     if Path::new(&name).file_name() == Some(OsStr::new(process::CREDENTIAL_HELPER)) {
         return process::credential_helper();
     }
-    let command = Cli::parse().command;
-    // What whoever started this has open is for this process alone: neither scripts nor the database inherit it. What `mpirun` gives to a
-    // rank is for the script that this becomes.
-    if !matches!(command, Command::Rank(_)) {
-        close_fds::set_fds_cloexec(FIRST_INHERITED, &[]);
+    if let Some(helper) = Helper::of_this_process() {
+        return help(helper);
     }
-    // The helpers come first: each is one thread without a runtime.
+    let command = Cli::parse().command;
+    inherit_nothing_more();
     match command {
-        Command::Supervise(args) => process::supervise(args),
-        Command::Rank(args) => process::rank(args),
-        Command::Confine(args) => process::confine(args),
-        Command::Stage(args) => run(async { Ok(kubernetes::stage(args).await) }),
-        Command::HandOver(args) => run(async { Ok(kubernetes::hand_over(args).await) }),
-        Command::PostgresChild(args) => embedded_postgres::postgres_child(args),
         Command::ServePostgresOnly(args) => embedded_postgres::serve_postgres_only(args),
         Command::Openapi => print_openapi(),
         Command::Rules => {
@@ -77,6 +69,27 @@ fn main() -> ExitCode {
             served
         }),
     }
+}
+
+/// Does what a helper does; but for those that speak to the service, each is one thread without a runtime.
+fn help(helper: Helper) -> ExitCode {
+    // What `mpirun` gives to a rank is for the script that this becomes.
+    if !matches!(helper, Helper::Rank(_)) {
+        inherit_nothing_more();
+    }
+    match helper {
+        Helper::Supervise(args) => process::supervise(args),
+        Helper::Rank(args) => process::rank(args),
+        Helper::Confine(args) => process::confine(args),
+        Helper::Stage(args) => run(async { Ok(kubernetes::stage(args).await) }),
+        Helper::HandOver(args) => run(async { Ok(kubernetes::hand_over(args).await) }),
+        Helper::PostgresChild(args) => embedded_postgres::postgres_child(args),
+    }
+}
+
+/// What whoever started this has open is for this process alone: neither scripts nor the database inherit it.
+fn inherit_nothing_more() {
+    close_fds::set_fds_cloexec(FIRST_INHERITED, &[]);
 }
 
 fn run(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {

@@ -1,13 +1,14 @@
 //! The command line and its environment variables. `--help` is the reference; the README's table is checked against it.
 
 mod access;
+mod helper;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    backend::{kubernetes, process},
+    backend::process,
     client,
     domain::{
         base_url::BaseUrl,
@@ -23,7 +24,10 @@ use crate::{
     embedded_postgres,
 };
 
-pub use self::access::{Access, CreateToken, Place, RevokeToken, Token, TokenCommand};
+pub use self::{
+    access::{Access, CreateToken, Place, RevokeToken, Token, TokenCommand},
+    helper::Helper,
+};
 
 /// How many logs, and how many outputs, are kept of one attempt.
 const KEPT_FILES: usize = 10_000;
@@ -76,24 +80,6 @@ pub enum Command {
     Completion(client::Completion),
     /// Ask once whether the service is ready
     Healthcheck(client::Healthcheck),
-    /// Watches the processes of one attempt (started by the service, not by people)
-    #[command(hide = true)]
-    Supervise(process::Supervise),
-    /// Becomes one MPI rank (started by the service, not by people)
-    #[command(hide = true)]
-    Rank(process::Rank),
-    /// Gives up what a run must not have, and becomes the run (started by the service, not by people)
-    #[command(hide = true)]
-    Confine(process::Confine),
-    /// Fetches source tree and data into a pod (started by the cluster, not by people)
-    #[command(hide = true)]
-    Stage(kubernetes::Stage),
-    /// Sends back what a script writes in a pod (started by the cluster, not by people)
-    #[command(hide = true)]
-    HandOver(kubernetes::HandOver),
-    /// Becomes the embedded PostgreSQL (started by the service, not by people)
-    #[command(hide = true)]
-    PostgresChild(embedded_postgres::PostgresChild),
     /// Run the embedded PostgreSQL alone, to restore a backup or to look into its data
     ServePostgresOnly(embedded_postgres::ServePostgresOnly),
 }
