@@ -2,8 +2,12 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    convert::Infallible,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -60,12 +64,62 @@ pub(super) fn answered(said: &str) -> Option<Interpreter> {
     serde_json::from_str(said.trim()).ok()
 }
 
-/// What interpreters answered, by their files and when these were last changed: each takes a while to answer, and many runs
-/// may ask at the same moment.
+/// A file as it is now: another one as soon as anything of it changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Version {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Of the inode, which nobody can set.
+    changed: (i64, i64),
+}
+
+impl Version {
+    /// Of what a path leads to. The path counts too: what an interpreter is depends on how it is called.
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.len(),
+            changed: (file.ctime(), file.ctime_nsec()),
+        })
+    }
+}
+
+/// What interpreters answered, by their files: each takes a while to answer.
 #[derive(Debug, Default)]
-pub(in super::super) struct Known(Mutex<HashMap<(PathBuf, SystemTime), Interpreter>>);
+pub(in super::super) struct Known {
+    answers: std::sync::Mutex<HashMap<Version, Interpreter>>,
+    /// Held while all are asked: many runs may want to know at the same moment.
+    discovering: Mutex<()>,
+}
 
 impl Known {
+    /// What an interpreter says who it is: what it said before, as long as its file is the same, else what `ask` has it say. Wrapper
+    /// scripts are asked each time: what they answer may change while they do not.
+    pub(super) async fn answer<E>(
+        &self,
+        path: &Path,
+        ask: impl Future<Output = Result<Option<Interpreter>, E>>,
+    ) -> Result<Option<Interpreter>, E> {
+        let Some(version) = Version::of(path).ok().filter(|_| !is_script(path)) else { return ask.await };
+        if let Some(known) = self.answers().get(&version) {
+            return Ok(Some(known.clone()));
+        }
+        let answer = ask.await?;
+        if let Some(answer) = &answer {
+            self.answers().insert(version, answer.clone());
+        }
+        Ok(answer)
+    }
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<Version, Interpreter>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Every interpreter on `PATH`, of pyenv, of uv, and of the service itself (`own`); where `for_all`, only those that every user
     /// of the machine can run, or will be let to.
     pub(super) async fn discover(
@@ -79,19 +133,14 @@ impl Known {
         let (programs, scripts): (Vec<_>, Vec<_>) =
             candidates(own, environment).into_iter().filter(is_open).partition(|path| !is_script(path));
         let mut found = BTreeSet::new();
-        let mut known = self.0.lock().await;
+        let discovering = self.discovering.lock().await;
         for path in programs {
-            let changed = std::fs::metadata(&path).and_then(|file| file.modified());
-            let key = (path, changed.unwrap_or(SystemTime::UNIX_EPOCH));
-            if let Some(answer) = known.get(&key) {
-                found.insert(answer.clone());
-            } else if let Some(answer) = query(&key.0, environment).await {
-                found.insert(answer.clone());
-                known.insert(key, answer);
-            }
+            let asked = async { Ok::<_, Infallible>(query(&path, environment).await) };
+            let Ok(answer) = self.answer(&path, asked).await;
+            found.extend(answer);
         }
-        drop(known);
-        // Wrapper scripts are slow and mostly lead to what was found already. What they answer may change while they do not.
+        drop(discovering);
+        // Wrapper scripts are slow and mostly lead to what was found already.
         if found.is_empty() {
             for path in scripts {
                 found.extend(query(&path, environment).await);
@@ -104,7 +153,7 @@ impl Known {
 fn is_script(path: &Path) -> bool {
     use std::io::Read as _;
     let mut start = [0; 2];
-    std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok() && &start == b"#!")
+    fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok() && &start == b"#!")
 }
 
 /// Files that may be interpreters, each once.
@@ -121,7 +170,7 @@ fn candidates(own: &Path, environment: &[(String, String)]) -> Vec<PathBuf> {
     let uv = home.map(|home| home.join(".local/share/uv/python"));
     for directory in [pyenv.map(|root| root.join("versions")), uv, Some(own.to_owned())].into_iter().flatten()
     {
-        let Ok(entries) = std::fs::read_dir(directory) else { continue };
+        let Ok(entries) = fs::read_dir(directory) else { continue };
         found.extend(entries.flatten().map(|entry| entry.path().join("bin/python3")));
     }
     let mut seen = BTreeSet::new();
@@ -248,6 +297,30 @@ mod tests {
         let error = chosen(Some("3.6.2"), true, &[[3, 13, 0]]).unwrap_err();
         assert!(error.contains("3.8, 3.9, 3.10 and 3.11") && error.contains("3.13.0"), "{error}");
         assert!(chosen(None, true, &[]).unwrap_err().contains("none at all"));
+    }
+
+    #[tokio::test]
+    async fn an_interpreter_is_asked_once_until_its_file_changes_and_a_script_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let (program, script) = (directory.path().join("python3"), directory.path().join("shim"));
+        fs::write(&program, "\u{7f}ELF").unwrap();
+        fs::write(&script, "#!/bin/sh\n").unwrap();
+        let (known, asked) = (Known::default(), std::cell::Cell::new(0));
+        let answer = async |path: &Path| {
+            let ask = async {
+                asked.set(asked.get() + 1);
+                Ok::<_, Infallible>(Some(interpreter([3, 11, asked.get()])))
+            };
+            let Ok(answer) = known.answer(path, ask).await;
+            answer.unwrap().version
+        };
+        assert_eq!((answer(&program).await, answer(&program).await), ([3, 11, 1], [3, 11, 1]));
+        assert_eq!((answer(&script).await, answer(&script).await), ([3, 11, 2], [3, 11, 3]));
+        // In its place another one, of the same size.
+        let other = directory.path().join("other");
+        fs::write(&other, "\u{7f}ELG").unwrap();
+        fs::rename(other, &program).unwrap();
+        assert_eq!(answer(&program).await, [3, 11, 4]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     super::{
         super::{ActualEnvironment, Attempt, Substitution},
         ProcessBackend,
-        confinement::{self, Confinement, Program},
+        confinement::{self, Program},
         layout::AttemptDir,
         script_environment::is_inherited,
     },
@@ -32,10 +32,10 @@ pub(super) async fn prepare(
             "there is no interpreter {name} on this compute target: name one that is there"
         ))
     })?;
-    let confinement = backend.confinement(attempt, &path, &[]).await.map_err(io::Error::other)?;
     // In its own directory nothing closes its way but itself.
-    if confinement.user.is_some()
-        && !path.starts_with(directory.root())
+    let is_own = path.starts_with(directory.root());
+    if backend.settings.isolation.users.is_some()
+        && !is_own
         && let Some(why) = confinement::why_closed(&path)?
     {
         return Err(CommandError::Failed(format!(
@@ -44,12 +44,13 @@ pub(super) async fn prepare(
             path.display()
         )));
     }
-    let asking = Asking { backend, confinement, interpreter: &path };
-    let found = asking.ask(&["-I", "-c", interpreters::QUERY]).await?;
-    let found =
-        found.and_then(|answer| serde_json::from_str::<Interpreter>(&answer).ok()).ok_or_else(|| {
-            CommandError::Failed(format!("{} does not answer like a Python 3 interpreter", path.display()))
-        })?;
+    let asking = Asking { backend, attempt, interpreter: &path };
+    let asked = asking.ask_who_it_is();
+    // What a run brings along is gone with it.
+    let found = if is_own { asked.await? } else { backend.interpreters.answer(&path, asked).await? };
+    let found = found.ok_or_else(|| {
+        CommandError::Failed(format!("{} does not answer like a Python 3 interpreter", path.display()))
+    })?;
     if attempt.plan.launcher == Launcher::Mpi {
         mpi_is_there(&asking).await?;
     }
@@ -80,11 +81,17 @@ fn locate(name: &str, work: &Path, variables: &[(String, String)]) -> Option<Pat
 /// An interpreter that may be a file of the source tree: asked as the run will be run.
 struct Asking<'a> {
     backend: &'a ProcessBackend,
-    confinement: Confinement,
+    attempt: &'a Attempt,
     interpreter: &'a Path,
 }
 
 impl Asking<'_> {
+    /// Who it says it is; none when it does not answer like an interpreter.
+    async fn ask_who_it_is(&self) -> Result<Option<Interpreter>, CommandError> {
+        let said = self.ask(&["-I", "-c", interpreters::QUERY]).await?;
+        Ok(said.and_then(|said| interpreters::answered(&said)))
+    }
+
     /// What it prints when it ends well.
     async fn ask(&self, arguments: &[&str]) -> Result<Option<String>, CommandError> {
         let variables = self.backend.service_environment.iter();
@@ -94,7 +101,8 @@ impl Asking<'_> {
             environment: variables.filter(|(name, _)| is_inherited(name)).cloned().collect(),
         };
         let own = &self.backend.settings.supervisor;
-        let confinement = self.confinement.clone();
+        let confinement = self.backend.confinement(self.attempt, self.interpreter, &[]).await;
+        let confinement = confinement.map_err(io::Error::other)?;
         confinement::output(own, confinement, program, interpreters::QUERY_TIMEOUT).await.map_err(|error| {
             CommandError::Failed(format!("{} cannot be started: {error}", self.interpreter.display()))
         })
