@@ -40,15 +40,18 @@ fn parse_stat(stat: &str) -> Option<Process> {
     Some(Process { pid, parent, start_ticks })
 }
 
-/// Every process there is.
-fn all() -> io::Result<Vec<Process>> {
-    let mut processes = Vec::new();
+/// The numbers of all processes.
+fn numbers() -> io::Result<Vec<i32>> {
+    let mut numbers = Vec::new();
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // It may have ended since.
-        processes.extend(find(pid));
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
-    Ok(processes)
+    Ok(numbers)
+}
+
+/// Every process there is. Some may have ended since.
+fn all() -> io::Result<Vec<Process>> {
+    Ok(numbers()?.into_iter().filter_map(find).collect())
 }
 
 /// Every process that descends from one of `roots`, the roots themselves left out.
@@ -90,12 +93,11 @@ pub(super) fn matching(is_meant: impl Fn(&Process) -> bool) -> io::Result<Vec<Pr
     Ok(found)
 }
 
-/// Every process of which `is_meant` holds and that has not ended; never this one.
-pub(super) fn living(is_meant: impl Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
+/// Every process of whose number `is_meant` holds and that has not ended; never this one.
+pub(super) fn living(is_meant: impl Fn(i32) -> bool) -> io::Result<Vec<Process>> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let mut processes = all()?;
-    processes.retain(|process| process.pid != own && is_meant(process) && !is_zombie(process.pid));
-    Ok(processes)
+    let meant = numbers()?.into_iter().filter(|pid| *pid != own && is_meant(*pid) && !is_zombie(*pid));
+    Ok(meant.filter_map(find).collect())
 }
 
 /// Fields 3, 5, 6 and 7 of proc(5).

@@ -48,8 +48,7 @@ pub(in super::super) fn end_all(own: &Path, user: u32) -> io::Result<usize> {
 }
 
 pub(super) fn processes_of(user: u32) -> io::Result<Vec<descendants::Process>> {
-    let of_user = |process: &descendants::Process| user_ids(process.pid).contains(&user);
-    descendants::living(of_user)
+    descendants::living(|pid| user_ids(pid).contains(&user))
 }
 
 /// The users that a process is, was or could become: real, effective, saved and of the file system. None when it is gone.

@@ -149,9 +149,8 @@ impl Account {
         let give_up = Instant::now() + END_TIMEOUT;
         // Twice in a row: a process may slip past one look by forking during it.
         while empty < 2 {
-            let found = descendants::living(|process| {
-                descendants::carries(process.pid, &entry)
-                    || descendants::works_in(process.pid, &self.temporary)
+            let found = descendants::living(|pid| {
+                descendants::carries(pid, &entry) || descendants::works_in(pid, &self.temporary)
             })?;
             if found.is_empty() {
                 empty += 1;
