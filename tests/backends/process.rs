@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
@@ -163,6 +165,76 @@ async fn a_machine_that_goes_down_loses_a_run_and_cancels_none() {
     })
     .await;
     assert!(!family.iter().any(|pid| is_alive(*pid)));
+}
+
+/// What a restart of the machine leaves of an attempt that had begun: no process, `launch.json` by its name, perhaps not whole, and of
+/// what was written later perhaps nothing but the name.
+#[tokio::test]
+async fn what_was_begun_before_a_restart_of_the_machine_is_lost_and_not_started_again() {
+    for is_whole in [true, false] {
+        let machine = Machine::new();
+        let notes = machine.note("starts");
+        let (backend, attempt) = (machine.backend(), machine.attempt("waits.py", &[&notes]));
+        let environment = start(&backend, &attempt).await;
+        let script = noted_pids(&notes).await[0];
+        kill(machine.supervisor(&attempt), Signal::SIGKILL).unwrap();
+        kill(Pid::from_raw(script), Signal::SIGKILL).unwrap();
+        until("both are gone", async || (!is_alive(script)).then_some(())).await;
+        let place = |name: &str| machine.attempt_dir(&attempt).join(name);
+        let launch = fs::read(place("launch.json")).unwrap();
+        let mut launch: serde_json::Value = serde_json::from_slice(&launch).unwrap();
+        launch["boot_id"] = "another".into();
+        fs::write(place("launch.json"), if is_whole { launch.to_string() } else { String::new() }).unwrap();
+        fs::write(place("supervisor.json"), "").unwrap();
+        fs::remove_file(place("started.json")).unwrap();
+
+        let backend = machine.backend();
+        backend.ensure_submitted(&attempt, &environment).await.unwrap();
+        backend.cancel(&attempt).await.unwrap();
+        let seen = backend.observe(&attempt).await.unwrap();
+        assert!(matches!(&seen, Observation::Lost { detail } if detail.contains("restarted")), "{seen:?}");
+        backend.ensure_submitted(&attempt, &environment).await.unwrap();
+        assert_eq!(noted_pids(&notes).await.len(), 1, "it was started once");
+        backend.remove(&attempt).await.unwrap();
+    }
+}
+
+/// Its service ends while it waits: nothing says that the attempt was begun, so nothing may begin.
+#[tokio::test]
+async fn a_supervisor_without_its_service_starts_nothing() {
+    let machine = Machine::new();
+    let (backend, attempt) = (machine.backend(), machine.attempt("waits.py", &[&machine.note("starts")]));
+    start(&backend, &attempt).await;
+    noted_pids(&machine.note("starts")).await;
+    let again = machine.data_dir().join("again");
+    fs::create_dir(&again).unwrap();
+    let launch = fs::read(machine.attempt_dir(&attempt).join("launch.json")).unwrap();
+    let launch: serde_json::Value = serde_json::from_slice(&launch).unwrap();
+    let mut older = launch.clone();
+    older["boot_id"] = serde_json::Value::Null;
+    fs::write(machine.note("go"), "").unwrap();
+    assert_eq!(ended(&backend, &attempt).await.exit_code, Some(0));
+    // A service of an older version says nothing.
+    let starts = |told: &str, launch: &serde_json::Value| told == "pb" || launch["boot_id"].is_null();
+    for (told, launch) in [("", &launch), ("p", &launch), ("pb", &launch), ("", &older)] {
+        let starts = starts(told, launch);
+        for record in ["supervisor.json", "started.json", "exit.json"] {
+            let _ = fs::remove_file(again.join(record));
+        }
+        fs::write(again.join("launch.json"), launch.to_string()).unwrap();
+        let mut supervisor = std::process::Command::new(env!("CARGO_BIN_EXE_estimatord"))
+            .arg("supervise")
+            .arg(&again)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        supervisor.stdin.take().unwrap().write_all(told.as_bytes()).unwrap();
+        assert_eq!(supervisor.wait().unwrap().code(), Some(i32::from(!starts)), "{told:?}");
+        assert_eq!(again.join("supervisor.json").exists(), starts, "{told:?}");
+        assert_eq!(again.join("exit.json").exists(), starts, "{told:?}");
+    }
+    assert_eq!(noted_pids(&machine.note("starts")).await.len(), 3);
 }
 
 #[tokio::test]

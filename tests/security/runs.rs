@@ -129,7 +129,7 @@ fn what_a_run_gets(service: &Service, data_dir: &Path, notes: &Path, service_use
         "private": ["artifacts", "artifacts/snapshots", "uploads", "secret.key", "pg", "pg/PG_VERSION", "pg.lock", "pg.sock",
             "postgres.log", "service.lock", "cache"],
         "attempt": ["work", "work/train.py", "logs", "logs/user_logs/std_log.txt", "records", "data", "launch.json", "home", "tmp",
-            "supervisor.json", "supervisor.lock", "supervisor.log", "exit.json", "user.json"],
+            "supervisor.json", "supervisor.lock", "supervisor.log", "exit.json", "user"],
     });
     let run = submit(service, include_str!("scripts/reaches.py"), &[&told.to_string()]);
     service.until_status(&run, &["Completed"]);

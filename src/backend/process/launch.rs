@@ -79,6 +79,8 @@ pub(super) struct Machine<'a> {
     pub(super) own_places: Option<OwnPlaces<'a>>,
     /// The container that it all happens in, where there is one.
     pub(super) container: Option<Place<'a>>,
+    /// Which boot of the machine it is.
+    pub(super) boot: &'a str,
 }
 
 /// Directories of an attempt that stand for those of a user.
@@ -150,6 +152,7 @@ pub(super) fn launch(attempt: &Attempt, machine: &Machine<'_>) -> Result<Planned
         container: None,
         confinement,
         leftovers_grace_ms: milliseconds(machine.cancel_grace.min(LEFTOVERS_GRACE)),
+        boot_id: Some(machine.boot.to_owned()),
     };
     Ok(match &machine.container {
         Some(place) => contained(attempt, machine, place, bare),
@@ -325,6 +328,7 @@ mod tests {
             confinement: Confinement::default(),
             own_places: None,
             container: None,
+            boot: "b",
         }
     }
 

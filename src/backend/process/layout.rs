@@ -4,11 +4,12 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{super::BackendError, LOOK_INTERVAL};
+use super::super::BackendError;
 use crate::domain::ids::RunId;
 
 /// Logs by Azure ML's names, below `logs/` of an attempt.
@@ -17,6 +18,9 @@ pub(in crate::backend) const STD_LOG: &str = "user_logs/std_log.txt";
 pub(in crate::backend) const BUILD_LOG: &str = "azureml-logs/20_image_build_log.txt";
 /// What `mpirun` itself said; the ranks have logs of their own.
 pub(in crate::backend) const MPIRUN_LOG: &str = "azureml-logs/70_mpirun_log.txt";
+
+/// Between two looks at a lock that others hold for moments only: runs that begin together wait for one.
+const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Where the directories of all runs are.
 pub(in crate::backend) fn runs(data_dir: &Path) -> PathBuf {
@@ -153,17 +157,41 @@ pub(in crate::backend) fn create_private_dir(path: &Path) -> io::Result<()> {
 
 /// Writes a file so that a reader finds the old content or the new one, also after a power failure.
 pub(in crate::backend) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
-    let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+    let written = write_beside(path, content)?;
+    written.as_file().sync_all()?;
+    written.persist(path).map_err(|error| error.error)?;
+    sync(parent(path)?)
+}
+
+/// Writes a file so that a reader finds the old content or the new one, until the machine goes down: after that perhaps neither. For what
+/// only processes of this life of the machine are told.
+pub(in crate::backend) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_beside(path, content)?.persist(path).map(drop).map_err(|error| error.error)
+}
+
+fn write_beside(path: &Path, content: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+    let mut temporary = tempfile::NamedTempFile::new_in(parent(path)?)?;
     temporary.write_all(content)?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    File::open(directory)?.sync_all()
+    Ok(temporary)
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))
+}
+
+/// Has a file, or the names in a directory, survive a power failure.
+pub(in crate::backend) fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// [`write_atomically`] of a value as JSON.
 pub(in crate::backend) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write_atomically(path, &serde_json::to_vec_pretty(value)?)
+}
+
+/// [`write_whole`] of a value as JSON.
+pub(in crate::backend) fn write_json_whole<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write_whole(path, &serde_json::to_vec_pretty(value)?)
 }
 
 /// Reads back what [`write_json`] wrote; `None` when there is no such file.
@@ -213,7 +241,7 @@ pub(in crate::backend) async fn lock(path: &Path) -> io::Result<File> {
     let file = open_lock_file(path)?;
     while let Err(error) = file.try_lock() {
         match error {
-            fs::TryLockError::WouldBlock => tokio::time::sleep(LOOK_INTERVAL).await,
+            fs::TryLockError::WouldBlock => tokio::time::sleep(LOCK_INTERVAL).await,
             fs::TryLockError::Error(error) => return Err(error),
         }
     }

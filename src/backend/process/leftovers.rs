@@ -8,7 +8,7 @@ use super::{
     super::{Attempt, BackendError},
     GONE_TIMEOUT, LOOK_INTERVAL, confinement, descendants, files,
     layout::{self, AttemptDir},
-    records::{Launch, Started, Supervisor},
+    records::{Begun, Started, Supervisor},
     script_environment,
 };
 
@@ -21,8 +21,12 @@ pub(super) async fn end(
 ) -> Result<usize, BackendError> {
     let mark = script_environment::mark(attempt);
     let failed = |source| BackendError::Io { action: format!("end the processes of {mark}"), source };
-    let started = layout::read_json::<Started>(&directory.started())?;
     let boot = descendants::boot_id().map_err(failed)?;
+    let (launch, started) = match Begun::of(directory, &boot)? {
+        Begun::No => (None, layout::read_json::<Started>(&directory.started())?),
+        Begun::Now(launch) => (Some(launch), layout::read_json::<Started>(&directory.started())?),
+        Begun::BeforeRestart(launch) => (launch, None),
+    };
     let supervisor = supervisor.filter(|supervisor| supervisor.boot_id == boot).cloned();
     let give_up = tokio::time::Instant::now() + GONE_TIMEOUT;
     let mut seen = HashSet::new();
@@ -54,7 +58,7 @@ pub(super) async fn end(
     if let Some(user) = confinement::assigned(directory.root())? {
         ended += end_user(own, user).await.map_err(failed)?;
     }
-    let Some(launch) = layout::read_json::<Launch>(&directory.launch())? else { return Ok(ended) };
+    let Some(launch) = launch else { return Ok(ended) };
     if let Some(container) = launch.container {
         // Its processes are the runtime's, not the supervisor's. That it is gone must be said before anybody else is told.
         let gone = tokio::task::spawn_blocking(move || container.end())

@@ -4,6 +4,7 @@
 //! and outlives the service. What is known of an attempt is in its directory, so that any service that is started on
 //! the same data directory knows it too.
 
+mod begin;
 mod confinement;
 mod container;
 mod descendants;
@@ -16,11 +17,13 @@ pub(in crate::backend) mod launch;
 pub(in crate::backend) mod layout;
 mod leftovers;
 mod machine;
+mod observe;
 mod rank;
 mod records;
 mod remove;
 pub(in crate::backend) mod script_environment;
 pub(in crate::backend) mod script_module;
+mod signals;
 mod start;
 mod supervisor;
 
@@ -36,10 +39,10 @@ use nix::sys::signal::Signal;
 use self::{
     confinement::{Confinement, Places},
     layout::AttemptDir,
-    records::{CancelRequest, Loss, Started, Supervisor},
+    records::{Begun, CancelRequest, Supervisor},
 };
 use super::{
-    ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, BuiltEnvironment, Exit, Observation,
+    ActualEnvironment, Attempt, AttemptFile, Backend, BackendError, BuiltEnvironment, Observation,
     PrepareError, ProvisionError, SourceTree, StagingArea,
 };
 use crate::{
@@ -202,6 +205,17 @@ impl ProcessBackend {
         Ok(Some(user))
     }
 
+    /// Has the names in an attempt's directory survive that the machine goes down: that it has its user, and that it was begun.
+    async fn keep_names(&self, attempt: &Attempt) -> Result<(), BackendError> {
+        let directory = self.directory(attempt);
+        let root = directory.root().to_owned();
+        let kept = tokio::task::spawn_blocking(move || layout::sync(&root)).await.map_err(io::Error::other);
+        kept.and_then(|kept| kept).map_err(|source| BackendError::Io {
+            action: format!("keep what is in {}", directory.root().display()),
+            source,
+        })
+    }
+
     /// What the attempt is kept within when its interpreter is this one.
     async fn confinement(
         &self,
@@ -253,77 +267,6 @@ impl ProcessBackend {
         let cache = self.settings.data_dir.join("cache/data");
         StagingArea { data: directory.data(), work: directory.work(), cache }
     }
-
-    /// What there is of an attempt whose `supervisor.json` is missing: nothing yet, or what a script has left of it.
-    async fn observe_without_record(
-        &self,
-        attempt: &Attempt,
-        directory: &AttemptDir,
-    ) -> Result<Observation, BackendError> {
-        let failed = |source| BackendError::Io { action: "look for a supervisor".to_owned(), source };
-        // Without a directory there is nothing that its supervisor could say: what is left is ended below.
-        let has_launch = directory.launch().exists();
-        if has_launch && descendants::supervisor_of(directory.root()).map_err(failed)?.is_some() {
-            return alive(directory);
-        }
-        // It may have written this and gone between the two looks.
-        if let Some(exit) = layout::read_json::<Exit>(&directory.exit())? {
-            return Ok(Observation::Exited(exit));
-        }
-        let was_started = directory.started().exists();
-        // Without the record that precedes a supervisor none can be on the way: what there is has lost its directory.
-        let killed = if has_launch && !was_started {
-            0
-        } else {
-            leftovers::end(&self.settings.supervisor, attempt, directory, None).await?
-        };
-        if was_started {
-            let detail = format!(
-                "its supervisor and the record of it are gone; {killed} processes were left and killed"
-            );
-            return lost(directory, detail);
-        }
-        if killed > 0 {
-            return lost(
-                directory,
-                format!("its directory was removed; {killed} processes were left and killed"),
-            );
-        }
-        // A supervisor that is only beginning sees the request too, and ends the same way.
-        let request = layout::read_json::<CancelRequest>(&directory.cancel())?;
-        Ok(request.map_or(Observation::NotFound, |request| {
-            Observation::Exited(supervisor::canceled_before_start(&request))
-        }))
-    }
-
-    /// Continues a supervisor that somebody stopped: it could keep no time and hear of no cancel. One that is stopped again and again
-    /// until long after a cancel is killed; what it leaves is ended by the next look.
-    fn keep_going(
-        &self,
-        directory: &AttemptDir,
-        supervisor: descendants::Process,
-    ) -> Result<(), BackendError> {
-        if !descendants::is_stopped(supervisor.pid) {
-            return Ok(());
-        }
-        let request = layout::read_json::<CancelRequest>(&directory.cancel())?;
-        let patience = self.settings.cancel_grace.saturating_mul(2).saturating_add(STOPPED_PATIENCE);
-        let is_overdue = request.is_some_and(|request| {
-            (SystemClock.now() - request.requested_at).to_std().is_ok_and(|since| since > patience)
-        });
-        let signal = if is_overdue { Signal::SIGKILL } else { Signal::SIGCONT };
-        descendants::signal(supervisor, signal).map_err(|source| BackendError::Io {
-            action: format!("continue the supervisor of {}", directory.root().display()),
-            source,
-        })
-    }
-
-    fn supervisor_is_alive(directory: &AttemptDir) -> Result<bool, BackendError> {
-        layout::is_locked(&directory.lock()).map_err(|source| BackendError::Io {
-            action: format!("look at {}", directory.lock().display()),
-            source,
-        })
-    }
 }
 
 /// What an interpreter belongs to: `bin` beside `lib`. That of a link as well as that of what it leads to.
@@ -332,9 +275,6 @@ fn installations_of(interpreter: &Path) -> Vec<PathBuf> {
     let real = interpreter.canonicalize().unwrap_or_else(|_| interpreter.to_owned());
     [interpreter, &real].into_iter().filter_map(installation).collect()
 }
-
-/// How long after the grace of a cancel a supervisor may be found stopped.
-const STOPPED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 const PARTIAL_WORK: &str = "work.partial-";
 
@@ -349,20 +289,9 @@ fn remove_partial(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// How far an attempt is whose supervisor lives.
-fn alive(directory: &AttemptDir) -> Result<Observation, BackendError> {
-    let started = layout::read_json::<Started>(&directory.started())?;
-    Ok(started
-        .map_or(Observation::Starting, |started| Observation::Running { started_at: started.started_at }))
-}
-
-/// Says that an attempt is lost, now and whenever it is asked again.
-fn lost(directory: &AttemptDir, detail: String) -> Result<Observation, BackendError> {
-    let loss = Loss { detail };
-    layout::create_private_dir(directory.root())
-        .and_then(|()| layout::write_json(&directory.lost(), &loss))
-        .map_err(|source| BackendError::Io { action: "write lost.json".to_owned(), source })?;
-    Ok(Observation::Lost { detail: loss.detail })
+fn this_boot() -> Result<String, BackendError> {
+    descendants::boot_id()
+        .map_err(|source| BackendError::Io { action: "tell which boot this is".to_owned(), source })
 }
 
 impl Backend for ProcessBackend {
@@ -400,38 +329,7 @@ impl Backend for ProcessBackend {
     }
 
     async fn observe(&self, attempt: &Attempt) -> Result<Observation, BackendError> {
-        let directory = self.directory(attempt);
-        if let Some(exit) = layout::read_json::<Exit>(&directory.exit())? {
-            return Ok(Observation::Exited(exit));
-        }
-        if let Some(loss) = layout::read_json::<Loss>(&directory.lost())? {
-            return Ok(Observation::Lost { detail: loss.detail });
-        }
-        let Some(supervisor) = layout::read_json::<Supervisor>(&directory.supervisor())? else {
-            return self.observe_without_record(attempt, &directory).await;
-        };
-        if Self::supervisor_is_alive(&directory)? {
-            let process =
-                descendants::Process { pid: supervisor.pid, parent: 0, start_ticks: supervisor.start_ticks };
-            self.keep_going(&directory, process)?;
-            return alive(&directory);
-        }
-        // It may have written this and gone after the first look.
-        if let Some(exit) = layout::read_json::<Exit>(&directory.exit())? {
-            return Ok(Observation::Exited(exit));
-        }
-        let killed =
-            leftovers::end(&self.settings.supervisor, attempt, &directory, Some(&supervisor)).await?;
-        let when = if supervisor.boot_id == descendants::boot_id().unwrap_or_default() {
-            "ended without saying how the run went"
-        } else {
-            "is gone since the machine was restarted"
-        };
-        let pid = supervisor.pid;
-        lost(
-            &directory,
-            format!("its supervisor (pid {pid}) {when}; {killed} processes were left and killed"),
-        )
+        self.look_at(attempt).await
     }
 
     async fn cancel(&self, attempt: &Attempt) -> Result<(), BackendError> {
@@ -446,8 +344,12 @@ impl Backend for ProcessBackend {
             let request = CancelRequest { requested_at: SystemClock.now() };
             layout::write_json(&directory.cancel(), &request).map_err(failed)?;
         }
+        let boot = this_boot()?;
+        if matches!(Begun::of(&directory, &boot)?, Begun::BeforeRestart(_)) {
+            return Ok(());
+        }
         let process = match layout::read_json::<Supervisor>(&directory.supervisor())? {
-            Some(supervisor) if supervisor.boot_id != descendants::boot_id().map_err(failed)? => None,
+            Some(supervisor) if supervisor.boot_id != boot => None,
             Some(Supervisor { pid, start_ticks, .. }) => {
                 Some(descendants::Process { pid, parent: 0, start_ticks })
             }

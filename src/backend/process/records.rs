@@ -5,7 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{confinement::Confinement, container::ContainerControl};
+use super::{
+    super::BackendError,
+    confinement::Confinement,
+    container::ContainerControl,
+    layout::{self, AttemptDir},
+};
 
 /// The built environment that an attempt uses: it stays where it is until the attempt's directory is removed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,6 +46,9 @@ pub(super) struct Launch {
     pub(super) confinement: Confinement,
     /// Between TERM and KILL for what the script leaves behind when it ends by itself, in milliseconds.
     pub(super) leftovers_grace_ms: u64,
+    /// The boot of the machine in which it was written; older records, which were all on the disk before anything began, have none.
+    #[serde(default)]
+    pub(super) boot_id: Option<String>,
 }
 
 impl Launch {
@@ -50,6 +58,33 @@ impl Launch {
 
     pub(super) const fn leftovers_grace(&self) -> Duration {
         Duration::from_millis(self.leftovers_grace_ms)
+    }
+}
+
+/// Whether an attempt was begun, as `launch.json` tells. Only that it is there is sure to survive when the machine goes down, and before
+/// that nothing is started: what it says, and every other record but that of the end, is read in the same life of the machine alone.
+#[derive(Debug)]
+pub(super) enum Begun {
+    /// No.
+    No,
+    /// In this life of the machine.
+    Now(Box<Launch>),
+    /// Before the machine was restarted; what was begun is known where it was written in time. No process of it is left.
+    BeforeRestart(Option<Box<Launch>>),
+}
+
+impl Begun {
+    /// Of the attempt in this directory, in the boot of this id.
+    pub(super) fn of(directory: &AttemptDir, boot: &str) -> Result<Self, BackendError> {
+        match layout::read_json::<Box<Launch>>(&directory.launch()) {
+            Ok(None) => Ok(Self::No),
+            Ok(Some(launch)) if launch.boot_id.as_deref().is_none_or(|of| of == boot) => {
+                Ok(Self::Now(launch))
+            }
+            Ok(Some(launch)) => Ok(Self::BeforeRestart(Some(launch))),
+            Err(BackendError::Damaged { .. }) => Ok(Self::BeforeRestart(None)),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -8,18 +8,24 @@ use std::{
     time::Duration,
 };
 
-use tokio::{process::Command, sync::oneshot, time::Instant};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{ChildStdin, ChildStdout, Command},
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     super::{ActualEnvironment, Attempt, BackendError},
     ProcessBackend,
     confinement::{self, Confinement, Limits, Program},
     container::{self, Engine},
-    environment,
+    descendants, environment,
     launch::{self, Machine, MpiFlavor, OwnPlaces, Place, Planned},
     layout::{self, AttemptDir},
+    records::Begun,
     script_environment, script_module,
-    supervisor::HELD_BY_ANOTHER,
+    supervisor::{BEGIN, HELD_BY_ANOTHER, PLANNED},
 };
 use crate::domain::{container::Mount, plan::Launcher, staging::staged_place};
 
@@ -45,9 +51,14 @@ pub(super) async fn ensure_submitted(
     if directory.exit().exists() || directory.started().exists() || directory.lost().exists() {
         return Ok(());
     }
+    let boot = descendants::boot_id().map_err(|e| io_error("start", e))?;
+    if matches!(Begun::of(&directory, &boot)?, Begun::BeforeRestart(_)) {
+        // What has become of it observing will tell.
+        return Ok(());
+    }
     if directory.supervisor().exists() {
         // Another call started it; its script is on the way, or it is lost and observing will tell.
-        wait_until_started(&directory, None).await;
+        until_another_started(&directory).await;
         return Ok(());
     }
     if directory.cancel().exists() {
@@ -57,13 +68,24 @@ pub(super) async fn ensure_submitted(
         let missing = io::Error::new(io::ErrorKind::NotFound, "the attempt was not prepared");
         return Err(io_error("start", missing));
     }
-    let planned = plan_launch(backend, attempt, environment, &directory).await?;
+    // Making a process takes as long as planning what it is to start.
+    let mut supervisor = Beginning::spawn(&backend.settings.supervisor, &directory)
+        .map_err(|e| io_error("start the supervisor", e))?;
+    let planned = plan_launch(backend, attempt, environment, &directory, &boot).await?;
     for (path, content) in &planned.files {
-        layout::write_atomically(path, content.as_bytes()).map_err(|e| io_error("write a script", e))?;
+        layout::write_whole(path, content.as_bytes()).map_err(|e| io_error("write a script", e))?;
     }
-    layout::write_json(&directory.launch(), &planned.launch).map_err(|e| io_error("write launch.json", e))?;
-    let ended = spawn(backend, &directory).map_err(|e| io_error("start the supervisor", e))?;
-    let end = wait_until_started(&directory, Some(ended)).await;
+    layout::write_json_whole(&directory.launch(), &planned.launch)
+        .map_err(|e| io_error("write launch.json", e))?;
+    supervisor.tell(PLANNED).await;
+    if planned.launch.container.is_some() {
+        // It is looked for after a restart of the machine too.
+        layout::sync(&directory.launch()).map_err(|e| io_error("keep launch.json", e))?;
+    }
+    // From here on a restart of the machine finds that it was begun.
+    backend.keep_names(attempt).await?;
+    supervisor.tell(BEGIN).await;
+    let end = supervisor.begins(&directory).await;
     let files = [directory.exit(), directory.started(), directory.supervisor(), directory.cancel()];
     if files.iter().any(|file| file.exists()) {
         return Ok(());
@@ -77,6 +99,7 @@ async fn plan_launch(
     attempt: &Attempt,
     environment: &ActualEnvironment,
     directory: &AttemptDir,
+    boot: &str,
 ) -> Result<Planned, BackendError> {
     let interpreter = PathBuf::from(&environment.interpreter);
     let links = data_links(attempt, directory);
@@ -95,7 +118,8 @@ async fn plan_launch(
     }
     let failed =
         |source| BackendError::Io { action: format!("start in {}", directory.root().display()), source };
-    plan_confined(backend, attempt, environment, directory, confinement, &links).await.map_err(failed)
+    let confined = Confined { confinement, links: &links, boot };
+    plan_confined(backend, attempt, environment, directory, confined).await.map_err(failed)
 }
 
 /// Whether the data still lie where they were found. A container's runtime mounts them, and Landlock's rules are made, as the service:
@@ -128,13 +152,19 @@ fn reaches_data(links: &[(String, String)]) -> Result<(), BackendError> {
     Ok(())
 }
 
+/// What an attempt is kept within, and begun in.
+struct Confined<'a> {
+    confinement: Confinement,
+    links: &'a [(String, String)],
+    boot: &'a str,
+}
+
 async fn plan_confined(
     backend: &ProcessBackend,
     attempt: &Attempt,
     environment: &ActualEnvironment,
     directory: &AttemptDir,
-    confinement: Confinement,
-    links: &[(String, String)],
+    Confined { confinement, links, boot }: Confined<'_>,
 ) -> io::Result<Planned> {
     let interpreter = PathBuf::from(&environment.interpreter);
     let virtual_environment = environment.built_root();
@@ -195,6 +225,7 @@ async fn plan_confined(
         confinement,
         own_places,
         container: place,
+        boot,
     };
     launch::launch(attempt, &machine).map_err(io::Error::other)
 }
@@ -235,23 +266,74 @@ async fn flavor(backend: &ProcessBackend, confinement: &Confinement, mpirun: &Pa
     Ok(MpiFlavor::of(&said.unwrap_or_default()))
 }
 
-/// Starts the supervisor apart from this service; the receiver tells when it has ended.
-fn spawn(backend: &ProcessBackend, directory: &AttemptDir) -> io::Result<oneshot::Receiver<ExitStatus>> {
-    let log = layout::open_log(&directory.supervisor_log())?;
-    let mut command = Command::new(&backend.settings.supervisor);
-    command.arg("supervise").arg(directory.root());
-    // It needs nothing of the service's environment, and whatever is in there could be read from outside.
-    command.env_clear().stdin(Stdio::null());
-    command.stdout(OwnedFd::from(log.try_clone()?)).stderr(OwnedFd::from(log));
-    let mut child = command.spawn()?;
-    let (sender, receiver) = oneshot::channel();
-    tokio::spawn(async move {
-        if let Ok(status) = child.wait().await {
-            // Nobody may be waiting any more: this task is there so that no zombie is.
-            let _ = sender.send(status);
+/// A supervisor that was started, and waits for what it is told.
+struct Beginning {
+    listens: ChildStdin,
+    /// Ends when the script runs, or never will.
+    until_begun: ChildStdout,
+    /// How it has ended.
+    ended: oneshot::Receiver<ExitStatus>,
+}
+
+impl Beginning {
+    /// Starts it apart from this service.
+    fn spawn(own: &Path, directory: &AttemptDir) -> io::Result<Self> {
+        let mut command = Command::new(own);
+        command.arg("supervise").arg(directory.root());
+        // It needs nothing of the service's environment, and whatever is in there could be read from outside.
+        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(OwnedFd::from(layout::open_log(&directory.supervisor_log())?));
+        let mut child = command.spawn()?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (listens, until_begun) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
+        let (sender, ended) = oneshot::channel();
+        tokio::spawn(async move {
+            if let Ok(status) = child.wait().await {
+                // Nobody may be waiting any more: this task is there so that no zombie is.
+                let _ = sender.send(status);
+            }
+        });
+        Ok(Self { listens, until_begun, ended })
+    }
+
+    async fn tell(&mut self, word: u8) {
+        // It may have ended, and how says more than that it did not listen.
+        let _ = self.listens.write_all(&[word]).await;
+    }
+
+    /// Waits until the script runs or never will, or for so long that observing has to tell. Tells how the supervisor ended, if it
+    /// did.
+    async fn begins(mut self, directory: &AttemptDir) -> Option<ExitStatus> {
+        let begins = async {
+            // Nothing is ever written to it: however it ends, it is no more.
+            let _ = self.until_begun.read_to_end(&mut Vec::new()).await;
+            if directory.started().exists() || directory.exit().exists() {
+                return None;
+            }
+            let status = self.ended.await.ok()?;
+            if status.code() == Some(i32::from(HELD_BY_ANOTHER)) {
+                // Another call was faster: its supervisor will get there.
+                until_another_started(directory).await;
+                return None;
+            }
+            Some(status)
+        };
+        timeout(START_TIMEOUT, begins).await.ok().flatten()
+    }
+}
+
+/// Waits until the script runs that another call starts, or never will, or for so long that observing has to tell.
+async fn until_another_started(directory: &AttemptDir) {
+    let give_up = Instant::now() + START_TIMEOUT;
+    while Instant::now() < give_up {
+        if directory.started().exists() || directory.exit().exists() {
+            return;
         }
-    });
-    Ok(receiver)
+        if directory.supervisor().exists() && !layout::is_locked(&directory.lock()).unwrap_or(true) {
+            return;
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
 }
 
 /// What a supervisor said last of why it did not start the script; if it could not say, how it ended.
@@ -261,33 +343,6 @@ fn why_not_started(said: &str, end: Option<ExitStatus>) -> String {
         (None, Some(status)) => format!("it ended before it started the script ({status})"),
         (None, None) => format!("it said nothing for {} s", START_TIMEOUT.as_secs()),
     }
-}
-
-/// Waits until the script runs or never will, or for so long that observing has to tell. Tells how the supervisor ended, if
-/// it did.
-async fn wait_until_started(
-    directory: &AttemptDir,
-    mut ended: Option<oneshot::Receiver<ExitStatus>>,
-) -> Option<ExitStatus> {
-    let give_up = Instant::now() + START_TIMEOUT;
-    while Instant::now() < give_up {
-        if directory.started().exists() || directory.exit().exists() {
-            return None;
-        }
-        if let Some(receiver) = &mut ended {
-            match receiver.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => {}
-                // Another call was faster: its supervisor will get there.
-                Ok(status) if status.code() == Some(i32::from(HELD_BY_ANOTHER)) => ended = None,
-                Ok(status) => return Some(status),
-                Err(oneshot::error::TryRecvError::Closed) => return None,
-            }
-        } else if directory.supervisor().exists() && !layout::is_locked(&directory.lock()).unwrap_or(true) {
-            return None;
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-    None
 }
 
 #[cfg(test)]

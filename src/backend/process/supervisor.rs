@@ -1,34 +1,22 @@
 //! The supervisor: one small process per attempt that starts the script, outlives the service, and says how it
 //! ended once nothing of it is left.
 //!
-//! It is single-threaded and synchronous, keeps no connection to the service, and is told what to do by files and
-//! SIGTERM. An attempt is started at most once: whoever writes `supervisor.json` under the lock is the only one ever.
+//! It is single-threaded and synchronous, keeps no connection to the service once the script runs, and is told what to do by files and
+//! SIGTERM. An attempt is started at most once: whoever writes `supervisor.json` under the lock is the only one ever in this life of the
+//! machine, and after a restart `launch.json` tells that there was one.
 
 use std::{
     collections::HashSet,
     fs::TryLockError,
     io::{self, Read as _, Write as _},
-    os::{
-        fd::AsFd as _,
-        unix::{
-            fs::{fchown, lchown},
-            net::UnixStream,
-            process::CommandExt as _,
-        },
-    },
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl::{set_child_subreaper, set_dumpable},
         resource::{UsageWho, getrusage},
@@ -36,28 +24,32 @@ use nix::{
         time::TimeVal,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{Pid, getpid, setsid},
+    unistd::{Pid, dup2_stdout, getpid, setsid},
 };
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use super::{
     super::{BackendError, Exit, ExitReason},
-    confinement::{self, Program},
+    begin::{self, Ready},
+    confinement,
     container::{ContainerControl, contained},
-    descendants,
-    disk_watch::DiskWatch,
-    files,
+    descendants, files,
     layout::{self, AttemptDir},
     records::{CancelRequest, Launch, Started, Supervisor},
+    signals::Signals,
 };
 use crate::clock::{Clock as _, SystemClock};
 
+/// What the service says on standard input: that `launch.json` is there, and that it will be there after a restart of the machine too.
+/// Before that nothing may begin.
+pub(super) const PLANNED: u8 = b'p';
+/// See [`PLANNED`].
+pub(super) const BEGIN: u8 = b'b';
 /// Said by exit code when another supervisor has the attempt.
 pub(super) const HELD_BY_ANOTHER: u8 = 75;
 /// Between two looks at processes that were killed and are not gone yet.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
 /// This program itself, also where its file was replaced since it was started.
-const OWN_BINARY: &str = "/proc/self/exe";
+pub(super) const OWN_BINARY: &str = "/proc/self/exe";
 /// A disk may be full when the script ends; how it ended is worth waiting for.
 const EXIT_WRITE_TRIES: u32 = 600;
 
@@ -76,6 +68,8 @@ enum SuperviseError {
     Record(#[from] BackendError),
     #[error("launch.json is missing")]
     NoLaunch,
+    #[error("the service ended before it said that the script may begin")]
+    Abandoned,
     #[error(
         "told to end by a signal that no cancel request explains: the machine or an operator wants it gone"
     )]
@@ -106,6 +100,13 @@ fn run(directory: &AttemptDir) -> Result<ExitCode, SuperviseError> {
     set_dumpable(false).map_err(during("close this process to others"))?;
     // Fails only when this process leads its group already, and then it is as far from the terminal as wanted.
     let _ = setsid();
+    // Making a process takes as long as planning what it is to be.
+    let waiting = begin::process();
+    if let Err(abandoned) = wait_for(PLANNED)
+        && !is_of_older_service(directory)?
+    {
+        return Err(abandoned);
+    }
     let lock = layout::open_lock_file(&directory.lock()).map_err(during("open supervisor.lock"))?;
     match lock.try_lock() {
         Ok(()) => {}
@@ -120,15 +121,26 @@ fn run(directory: &AttemptDir) -> Result<ExitCode, SuperviseError> {
     let launch: Launch = layout::read_json(&directory.launch())?.ok_or(SuperviseError::NoLaunch)?;
     let signals = Signals::install().map_err(during("install signal handlers"))?;
     set_child_subreaper(true).map_err(during("become the reaper of orphans"))?;
-    layout::write_json(&directory.supervisor(), &identify().map_err(during("read /proc"))?)
+    let ready = Ready::make(directory, &launch, waiting);
+    let give_up = |ready: io::Result<Ready<'_>>| {
+        ready.map_or(Ok(()), Ready::give_up).map_err(during("end what waits to become the script"))
+    };
+    if launch.boot_id.is_some()
+        && let Err(abandoned) = wait_for(BEGIN)
+    {
+        give_up(ready)?;
+        return Err(abandoned);
+    }
+    layout::write_json_whole(&directory.supervisor(), &identify().map_err(during("read /proc"))?)
         .map_err(during("write supervisor.json"))?;
     // The service writes `cancel` before it looks for `supervisor.json`, and here it is the other way round: one of
     // the two always sees what the other wrote.
     if let Some(request) = layout::read_json::<CancelRequest>(&directory.cancel())? {
+        give_up(ready)?;
         write_exit(directory, &canceled_before_start(&request))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let result = start_and_watch(directory, &launch, &signals);
+    let result = start_and_watch(directory, &launch, ready, &signals);
     if let Some(temporary) = &launch.temporary_directory {
         // What is left there belongs to nobody; failing to remove it changes nothing about the run.
         let _ = files::remove_tree(temporary);
@@ -137,6 +149,23 @@ fn run(directory: &AttemptDir) -> Result<ExitCode, SuperviseError> {
     // Held until here, so that nobody sees a free lock before `exit.json`.
     drop(lock);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a service of an older version started this, whose binary was replaced since: it says nothing, and what it wrote is on the disk.
+fn is_of_older_service(directory: &AttemptDir) -> Result<bool, SuperviseError> {
+    let launch = layout::read_json::<Launch>(&directory.launch())?;
+    Ok(launch.is_some_and(|launch| launch.boot_id.is_none()))
+}
+
+/// Waits until the service says this.
+fn wait_for(word: u8) -> Result<(), SuperviseError> {
+    let mut said = [0];
+    match io::stdin().read_exact(&mut said) {
+        Ok(()) if said == [word] => Ok(()),
+        Ok(()) => Err(SuperviseError::Abandoned),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(SuperviseError::Abandoned),
+        Err(source) => Err(SuperviseError::Io { action: "listen to the service", source }),
+    }
 }
 
 /// Says something in `supervisor.log`, which is standard error. That it cannot be said (the disk may be full, which is when there is
@@ -185,13 +214,10 @@ fn write_exit(directory: &AttemptDir, exit: &Exit) -> Result<(), SuperviseError>
 fn start_and_watch(
     directory: &AttemptDir,
     launch: &Launch,
+    ready: io::Result<Ready<'_>>,
     signals: &Signals,
 ) -> Result<Exit, SuperviseError> {
-    let begun = confine(directory, launch)
-        // Before the script can write anything.
-        .map(|()| DiskWatch::new(directory.root(), &launch.confinement))
-        .and_then(|disk| Ok((spawn(launch)?, disk)));
-    let (main, mut disk) = match begun {
+    let (main, mut disk) = match ready.and_then(Ready::begin) {
         Ok(begun) => begun,
         Err(error) => {
             return Ok(Exit {
@@ -213,9 +239,13 @@ fn start_and_watch(
     // Not reaped yet, so it is in /proc even if it has ended.
     let start_ticks = descendants::find(main.as_raw()).map(|process| process.start_ticks);
     let started = Started { pid: main.as_raw(), start_ticks, started_at };
-    if let Err(error) = layout::write_json(&directory.started(), &started) {
+    if let Err(error) = layout::write_json_whole(&directory.started(), &started) {
         // The script runs and how it ends will be known: no reason to end it.
         note(&format!("write started.json: {error}"));
+    }
+    // The service waits for the end of this process's standard output.
+    if let Err(error) = dup2_stdout(io::stderr()) {
+        note(&format!("tell the service that the script has begun: {error}"));
     }
     // A duration too long for the clock is none.
     let deadline =
@@ -295,47 +325,6 @@ fn seconds(time: TimeVal) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "seconds of processor time fit a double many times over")]
     let value = time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     value
-}
-
-/// Gives the script's user what is to be its own. There is no process of that user yet.
-fn confine(directory: &AttemptDir, launch: &Launch) -> io::Result<()> {
-    let Some(user) = launch.confinement.user else { return Ok(()) };
-    confinement::end_all(Path::new(OWN_BINARY), user)
-        .and_then(|_| confinement::take_over(directory, user))
-        .map_err(|error| io::Error::new(error.kind(), format!("give its files to user {user}: {error}")))
-}
-
-/// Starts the script; [`Tree::reap`] waits for it as for every other child.
-fn spawn(launch: &Launch) -> io::Result<Pid> {
-    let user = launch.confinement.user;
-    if let Some(temporary) = &launch.temporary_directory {
-        layout::create_private_dir(temporary)?;
-        lchown(temporary, user, user)?;
-    }
-    let output = layout::open_log(&launch.log)?;
-    // It may open its output anew: `/dev/stdout` does.
-    fchown(&output, user, user)?;
-    let error_output = output.try_clone()?;
-    let set_up = |command: &mut Command| {
-        command.current_dir(&launch.working_directory).stdout(output).stderr(error_output);
-        // A script that signals its own group must not hit the supervisor.
-        command.process_group(0);
-    };
-    let child = if launch.container.is_some() {
-        // What is started is the runtime's program, which confines by its own means.
-        let mut command = Command::new(&launch.program);
-        command.args(&launch.arguments).env_clear().envs(launch.environment.iter().cloned());
-        set_up(&mut command);
-        command.stdin(Stdio::null()).spawn()?
-    } else {
-        let program = Program {
-            path: launch.program.clone(),
-            arguments: launch.arguments.clone(),
-            environment: launch.environment.clone(),
-        };
-        confinement::start(Path::new(OWN_BINARY), &launch.confinement, program, set_up)?
-    };
-    i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
 }
 
 /// What the script's signal tells of a limit.
@@ -437,55 +426,5 @@ impl Tree {
 fn report(result: io::Result<()>, process: descendants::Process) {
     if let Err(error) = result {
         note(&format!("signal {}: {error}", process.pid));
-    }
-}
-
-/// The signals the supervisor wakes up for.
-struct Signals {
-    wake: UnixStream,
-    terminate: Arc<AtomicBool>,
-}
-
-impl Signals {
-    fn install() -> io::Result<Self> {
-        let (wake, sender) = UnixStream::pair()?;
-        wake.set_nonblocking(true)?;
-        let terminate = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            // The flag first: whoever is woken by the pipe finds it set.
-            signal_hook::flag::register(signal, Arc::clone(&terminate))?;
-            signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
-        }
-        signal_hook::low_level::pipe::register(SIGCHLD, sender)?;
-        // Caught and forgotten, unlike SIG_IGN, which the script would inherit.
-        signal_hook::flag::register(SIGHUP, Arc::new(AtomicBool::new(false)))?;
-        Ok(Self { wake, terminate })
-    }
-
-    fn terminate(&self) -> bool {
-        self.terminate.load(Ordering::SeqCst)
-    }
-
-    /// Sleeps until a signal comes, or until the given instant.
-    fn wait(&self, until: Option<Instant>) -> io::Result<()> {
-        let timeout = until.map_or(PollTimeout::NONE, |until| {
-            // Rounded up, or the last millisecond would be spent spinning; too long is woken up in between.
-            let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(&mut [PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let mut buffer = [0; 64];
-        loop {
-            match (&self.wake).read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
     }
 }

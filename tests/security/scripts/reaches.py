@@ -47,7 +47,7 @@ other = os.path.join(data, "runs", told["other"], "1")
 own = os.path.dirname(os.getcwd())
 private = [os.path.join(data, name) for name in told["private"]]
 private += [os.path.join(other, name) for name in told["attempt"]]
-private += [os.path.join(own, name) for name in ("launch.json", "supervisor.lock", "supervisor.log", "user.json")]
+private += [os.path.join(own, name) for name in ("launch.json", "supervisor.lock", "supervisor.log", "user")]
 for path in private:
     try_to("read " + path, lambda: read(path))
     try_to("write " + path, lambda: write(path))

@@ -5,12 +5,14 @@
 
 use std::{
     convert::Infallible,
+    env::set_current_dir,
     io::{self, Read as _, Write as _},
     net::Shutdown,
     os::{
         fd::AsFd as _,
-        unix::{net::UnixStream, process::CommandExt as _},
+        unix::{fs::fchown, net::UnixStream, process::CommandExt as _},
     },
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
 };
 
@@ -21,11 +23,11 @@ use nix::{
         resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, kill},
     },
-    unistd::{Gid, Pid, Uid, getresuid, setgroups, setresgid, setresuid},
+    unistd::{Gid, Pid, Uid, dup2_stderr, dup2_stdout, getresuid, setgroups, setresgid, setresuid},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Confinement, Limits, Program};
+use super::{super::layout, Confinement, Limits, Program};
 
 /// Arguments of the hidden subcommand `confine`: none.
 #[derive(Debug, clap::Args)]
@@ -37,10 +39,30 @@ pub(super) const ORDER: &str = "ESTIMATORD_ORDER";
 /// What `confine` is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Become a program.
-    Become { confinement: Box<Confinement>, program: Program },
+    /// Become a program, where it is told to stand if it does not stand there already.
+    Become { confinement: Box<Confinement>, program: Program, standing: Option<Standing> },
     /// Kill every process of a user.
     EndAll { user: u32 },
+}
+
+/// Where a program stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in super::super) struct Standing {
+    /// Its working directory.
+    pub(in super::super) directory: PathBuf,
+    /// The log that it writes to.
+    pub(in super::super) log: PathBuf,
+}
+
+impl Standing {
+    fn take(&self, user: Option<u32>) -> io::Result<()> {
+        let log = layout::open_log(&self.log)?;
+        // It may open its output anew: `/dev/stdout` does.
+        fchown(&log, user, user)?;
+        dup2_stdout(&log)?;
+        dup2_stderr(&log)?;
+        set_current_dir(&self.directory)
+    }
 }
 
 /// Runs `confine`: returns only when the order could not be carried out, or everything was killed.
@@ -70,7 +92,8 @@ pub fn confine(_: Confine) -> ExitCode {
 
 fn obey(order: &str) -> io::Result<()> {
     match serde_json::from_str(order)? {
-        Order::Become { confinement, program } => {
+        Order::Become { confinement, program, standing } => {
+            standing.map_or(Ok(()), |standing| standing.take(confinement.user))?;
             apply(&confinement)?;
             match become_program(&program)? {}
         }

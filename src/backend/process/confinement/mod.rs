@@ -20,19 +20,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::run_users::UserRange;
 
-pub use self::{
-    apply::{Confine, confine},
-    check::{IsolationError, Surroundings, check, make_room},
-};
 pub(super) use self::{
+    apply::Standing,
     asking::output,
     disk::{DiskUse, Found, measure},
-    enter::{order, start},
+    enter::{Waiting, order},
     ownership::{close_to_others, give, open_to_all, open_to_user, open_way, take_back, take_over},
     reach::{closed_to_others, why_closed},
     sandbox::Places,
     sweep::{end_all, remove_left_files},
     users::{assign, assigned, give_back},
+};
+pub use self::{
+    apply::{Confine, confine},
+    check::{IsolationError, Surroundings, check, make_room},
 };
 
 /// What runs are kept within, as the operator says. The default is what Slurm's and Kubernetes' runs have of it: nothing, since

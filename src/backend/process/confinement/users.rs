@@ -4,10 +4,11 @@
 use std::{
     collections::HashSet,
     fs, io,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{super::files, super::layout, sweep};
 use crate::{backend::BackendError, domain::run_users::UserRange};
@@ -15,19 +16,45 @@ use crate::{backend::BackendError, domain::run_users::UserRange};
 /// Where the services of this machine tell one another: gone with a restart, as the processes are.
 const CLAIMS: &str = "/run/estimatord/users";
 
-/// What is written in an attempt's directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What an older version wrote in an attempt's directory.
+#[derive(Debug, Deserialize)]
 struct Assigned {
     user: u32,
 }
 
+/// Where it stands: a link that leads nowhere, whose text is the user. It is there with its text or not at all, whatever the machine
+/// does, and is kept with the other names in the directory before anything is given to the user.
 fn record(attempt: &Path) -> PathBuf {
-    attempt.join("user.json")
+    attempt.join("user")
+}
+
+fn write_record(attempt: &Path, user: u32) -> io::Result<()> {
+    let record = record(attempt);
+    match fs::remove_file(&record) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    symlink(user.to_string(), record)
 }
 
 /// The user of the attempt in this directory, if it was given one.
 pub(in super::super) fn assigned(attempt: &Path) -> Result<Option<u32>, BackendError> {
-    Ok(layout::read_json::<Assigned>(&record(attempt))?.map(|assigned| assigned.user))
+    let record = record(attempt);
+    let failed = |source| BackendError::Io { action: format!("read {}", record.display()), source };
+    match fs::read_link(&record) {
+        Ok(text) => {
+            let user = text.to_str().and_then(|text| text.parse().ok());
+            user.map(Some).ok_or_else(|| BackendError::Damaged {
+                path: record.clone(),
+                detail: format!("{} is no user", text.display()),
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let older = layout::read_json::<Assigned>(&attempt.join("user.json"))?;
+            Ok(older.map(|assigned| assigned.user))
+        }
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// The user of the attempt in this directory: the one that it has, else one that no other attempt has, no process, and no attempt of
@@ -60,7 +87,7 @@ pub(in super::super) async fn assign(
     let user = range.choose(seed, |id| taken.contains(&id)).ok_or_else(|| {
         failed(io::Error::other(format!("every user of --run-uids {range} has a run: give a larger range")))
     })?;
-    layout::write_json(&record(attempt), &Assigned { user }).map_err(failed)?;
+    write_record(attempt, user).map_err(failed)?;
     claim(user, attempt).map_err(failed)?;
     drop(lock);
     Ok(user)
@@ -83,10 +110,7 @@ pub(super) fn make_claims() -> io::Result<()> {
 }
 
 fn claim(user: u32, attempt: &Path) -> io::Result<()> {
-    layout::write_atomically(
-        &Path::new(CLAIMS).join(user.to_string()),
-        attempt.as_os_str().as_encoded_bytes(),
-    )
+    layout::write_whole(&Path::new(CLAIMS).join(user.to_string()), attempt.as_os_str().as_encoded_bytes())
 }
 
 /// Who has which user, by what the services of this machine say. What an attempt that is gone had is free again.
@@ -128,4 +152,25 @@ fn running() -> io::Result<Vec<u32>> {
         users.extend(pid.map(sweep::user_ids).unwrap_or_default());
     }
     Ok(users)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_of_an_attempt_is_read_back_also_where_an_older_version_wrote_it() {
+        let attempt = tempfile::tempdir().unwrap();
+        let attempt = attempt.path();
+        assert_eq!(assigned(attempt).unwrap(), None);
+        fs::write(attempt.join("user.json"), r#"{"user": 200001}"#).unwrap();
+        assert_eq!(assigned(attempt).unwrap(), Some(200_001));
+        for user in [200_002, 200_003] {
+            write_record(attempt, user).unwrap();
+            assert_eq!(assigned(attempt).unwrap(), Some(user));
+        }
+        fs::remove_file(record(attempt)).unwrap();
+        symlink("nobody", record(attempt)).unwrap();
+        assert!(matches!(assigned(attempt), Err(BackendError::Damaged { .. })));
+    }
 }

@@ -183,6 +183,8 @@ async fn ensure(
         }
         return Ok((known, complete, true));
     }
+    // That the attempt has its user, before there is a process of that.
+    layout::sync(directory.root())?;
     let resolving = temporary.join("resolving");
     layout::create_private_dir(&resolving)?;
     let lock = resolution::resolve(wanted, builder, &resolving, &held, log).await?;

@@ -103,6 +103,8 @@ impl Asking<'_> {
         let own = &self.backend.settings.supervisor;
         let confinement = self.backend.confinement(self.attempt, self.interpreter, &[]).await;
         let confinement = confinement.map_err(io::Error::other)?;
+        // Before there is a process of the run's user.
+        self.backend.keep_names(self.attempt).await.map_err(io::Error::other)?;
         confinement::output(own, confinement, program, interpreters::QUERY_TIMEOUT).await.map_err(|error| {
             CommandError::Failed(format!("{} cannot be started: {error}", self.interpreter.display()))
         })
