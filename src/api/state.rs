@@ -40,6 +40,9 @@ const MAX_REQUESTS: usize = 1024;
 /// Answers that stay open (follows, event streams): each needs a connection and some 30 KiB.
 const MAX_STREAMS: usize = 8192;
 
+/// Large pieces of logs that are being sent at once: 256 KiB each, and as much that is read meanwhile. Whoever gets none is sent small ones.
+const MAX_LARGE_PIECES: usize = 32;
+
 /// Runs that one transaction accepts: some hundred kilobytes, and a few milliseconds.
 const MAX_ACCEPTED_TOGETHER: usize = 64;
 
@@ -86,6 +89,7 @@ pub struct ApiState {
     /// When the process started.
     pub(in crate::api) started_at: DateTime<Utc>,
     streams: Arc<Semaphore>,
+    large_pieces: Arc<Semaphore>,
 }
 
 /// The state as handlers get it.
@@ -130,6 +134,7 @@ impl ApiState {
             crowd: Crowd::new(MAX_REQUESTS),
             trusted_proxies: settings.trusted_proxies,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            large_pieces: Arc::new(Semaphore::new(MAX_LARGE_PIECES)),
         }
     }
 
@@ -141,5 +146,10 @@ impl ApiState {
     /// A place for an answer that stays open; it is given back when the permit is dropped.
     pub(in crate::api) fn stream_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| ApiError::Busy)
+    }
+
+    /// A place for a large piece of a log, where there is one; it is given back when the permit is dropped.
+    pub(in crate::api) fn large_piece_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.large_pieces).try_acquire_owned().ok()
     }
 }

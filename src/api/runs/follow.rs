@@ -10,19 +10,27 @@ use axum::{
 use futures_util::{Stream, stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
+    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
-use super::log_reader;
-use crate::api::{
-    error::ApiError,
-    feed::{Feed, Format, LogName, Piece, Seen, Topic},
-    sse::{self, COMMENT, KEEP_ALIVE},
-    state::Shared,
+use super::log_reader::{self, length};
+use crate::{
+    api::{
+        error::ApiError,
+        feed::{Feed, Format, LogName, Seen, Topic},
+        sse::{self, COMMENT, KEEP_ALIVE},
+        state::Shared,
+    },
+    artifacts::ArtifactsError,
+    domain::run::LOG_SEGMENT_BYTES,
 };
 
 /// How much of a log is sent at once: what many followers have in their buffers at the same time.
 const PIECE_BYTES: u64 = 32 * 1024;
+
+/// How much is sent at once to some of those who are so far behind.
+const LARGE_PIECE_BYTES: u64 = LOG_SEGMENT_BYTES;
 
 /// A follow under way.
 pub(super) struct Follow {
@@ -37,6 +45,10 @@ pub(super) struct Follow {
     format: Format,
     /// When something was last sent.
     silent_since: Instant,
+    /// Held while what was sent last is a large piece.
+    large: Option<OwnedSemaphorePermit>,
+    /// What is read meanwhile.
+    ahead: Option<Ahead>,
     /// Given back when the stream is dropped.
     _permit: OwnedSemaphorePermit,
 }
@@ -63,6 +75,8 @@ impl Follow {
             sent: from,
             format,
             silent_since: Instant::now(),
+            large: None,
+            ahead: None,
             _permit: permit,
         })
     }
@@ -103,6 +117,8 @@ impl Follow {
 
     /// What to send next; waits until there is something.
     async fn next(&mut self) -> Result<Step, ApiError> {
+        // Whoever asks for more has handed on what was sent before.
+        self.large = None;
         loop {
             if self.state.shutdown.is_cancelled() {
                 return self.break_off();
@@ -137,10 +153,10 @@ impl Follow {
     /// What follows from a look; none when there is nothing new.
     async fn step(&mut self, seen: Seen) -> Result<Option<Step>, ApiError> {
         if seen.end > self.sent
-            && let Some(piece) = self.piece(seen).await?
+            && let Some((next, bytes)) = self.piece(seen).await?
         {
-            self.sent = piece.next;
-            return Ok(Some(Step::Send(piece.bytes)));
+            self.sent = next;
+            return Ok(Some(Step::Send(bytes)));
         }
         if !seen.over {
             return Ok(None);
@@ -166,37 +182,91 @@ impl Follow {
         sse::event("attempt", Some(&format!("{attempt}-0")), &attempt.to_string()).into()
     }
 
-    /// The next part of what there is.
-    async fn piece(&self, seen: Seen) -> Result<Option<Piece>, ApiError> {
+    /// The next part of what there is, and where the one after it begins.
+    async fn piece(&mut self, seen: Seen) -> Result<Option<(u64, Bytes)>, ApiError> {
         let start = self.sent;
-        let end = seen.end.min(start.saturating_add(PIECE_BYTES));
         let log = LogName { attempt: seen.attempt, ..self.log.clone() };
-        let read = async {
-            let bytes = log_reader::read(&self.state.artifacts, &log, start..end).await?;
-            let is_final = seen.over && start + length(&bytes) == seen.end;
-            let bytes = match self.format {
-                Format::Plain => bytes,
-                // Characters and line ends are not torn apart: their rest comes with the next event.
-                Format::Events if is_final => bytes,
-                Format::Events => bytes.slice(..whole(&bytes)),
+        let ahead = self.ahead.take();
+        if seen.end - start >= LARGE_PIECE_BYTES {
+            self.large = self.state.large_piece_permit();
+        }
+        if self.large.is_none() {
+            let end = seen.end.min(start.saturating_add(PIECE_BYTES));
+            let read = async {
+                let bytes = log_reader::read(&self.state.artifacts, &log, start..end).await?;
+                self.written_out(&log, start, seen, bytes)
             };
-            if bytes.is_empty() && seen.over {
-                return Err(ApiError::Internal(format!("a segment of the log `{}` is gone", log.name)));
-            }
-            if bytes.is_empty() {
-                return Ok(None);
-            }
-            let next = start + length(&bytes);
-            let sent = match self.format {
-                Format::Plain => bytes,
-                Format::Events => {
-                    let id = format!("{}-{next}", log.attempt);
-                    sse::event("log", Some(&id), &String::from_utf8_lossy(&bytes)).into()
-                }
-            };
-            Ok(Some((next, sent)))
+            let piece = self.feed.piece(start, self.format, read).await?;
+            return Ok(piece.map(|piece| (piece.next, piece.bytes)));
+        }
+        // It is kept for nobody else: how many there are of these is limited.
+        let bytes = match ahead.filter(|ahead| ahead.start == start && ahead.attempt == seen.attempt) {
+            Some(ahead) => ahead.bytes().await?,
+            None => log_reader::read(&self.state.artifacts, &log, start..start + LARGE_PIECE_BYTES).await?,
         };
-        self.feed.piece(start, self.format, read).await
+        let piece = self.written_out(&log, start, seen, bytes)?;
+        if let Some((next, _)) = piece
+            && seen.end.saturating_sub(next) >= LARGE_PIECE_BYTES
+        {
+            self.ahead = Some(Ahead::begin(&self.state, log, next));
+        }
+        Ok(piece)
+    }
+
+    /// What was read of a log from `start` on, as it is sent, and where what comes after it begins; none when nothing of it can be sent
+    /// yet.
+    fn written_out(
+        &self,
+        log: &LogName,
+        start: u64,
+        seen: Seen,
+        bytes: Bytes,
+    ) -> Result<Option<(u64, Bytes)>, ApiError> {
+        let is_final = seen.over && start + length(&bytes) == seen.end;
+        let bytes = match self.format {
+            Format::Plain => bytes,
+            // Characters and line ends are not torn apart: their rest comes with the next event.
+            Format::Events if is_final => bytes,
+            Format::Events => bytes.slice(..whole(&bytes)),
+        };
+        if bytes.is_empty() && seen.over {
+            return Err(ApiError::Internal(format!("a segment of the log `{}` is gone", log.name)));
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let next = start + length(&bytes);
+        let sent = match self.format {
+            Format::Plain => bytes,
+            Format::Events => {
+                let id = format!("{}-{next}", log.attempt);
+                sse::event("log", Some(&id), &String::from_utf8_lossy(&bytes)).into()
+            }
+        };
+        Ok(Some((next, sent)))
+    }
+}
+
+/// A large piece that is read while the one before it is sent.
+struct Ahead {
+    attempt: u32,
+    start: u64,
+    read: JoinHandle<Result<Bytes, ArtifactsError>>,
+}
+
+impl Ahead {
+    fn begin(state: &Shared, log: LogName, start: u64) -> Self {
+        let (artifacts, attempt) = (state.artifacts.clone(), log.attempt);
+        let read = tokio::spawn(async move {
+            log_reader::read(&artifacts, &log, start..start + LARGE_PIECE_BYTES).await
+        });
+        Self { attempt, start, read }
+    }
+
+    async fn bytes(self) -> Result<Bytes, ApiError> {
+        let read =
+            self.read.await.map_err(|error| ApiError::Internal(format!("a read broke off: {error}")))?;
+        Ok(read?)
     }
 }
 
@@ -206,10 +276,6 @@ enum Step {
     Send(Bytes),
     /// Send this, if there is something, and end.
     Finish(Option<Bytes>),
-}
-
-fn length(bytes: &Bytes) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(0)
 }
 
 /// How many bytes are whole: without a character whose end is missing, and without a carriage return that a line feed may

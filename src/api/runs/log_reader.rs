@@ -27,8 +27,17 @@ pub(super) async fn read(
         if bytes.is_empty() {
             break;
         }
-        at += u64::try_from(bytes.len()).unwrap_or(0);
+        if at == range.start && at + length(&bytes) >= end {
+            // All of it, as it was read.
+            return Ok(bytes);
+        }
+        at += length(&bytes);
         all.extend_from_slice(&bytes);
     }
     Ok(all.into())
+}
+
+/// How many bytes there are.
+pub(super) fn length(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(0)
 }
