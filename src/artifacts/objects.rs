@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::{Artifacts, ArtifactsError, keys, remove_if_stale, snapshots::blocking};
 use crate::domain::ids::RunId;
 
-/// Objects up to this size are put in one call, larger ones in parts of it.
-const PART_BYTES: usize = 8 << 20;
+/// Objects up to this size are put in one call, larger ones in parts of it, of which a few are in memory at a time.
+const PART_BYTES: usize = 1 << 20;
 
 /// What was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

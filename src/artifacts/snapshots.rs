@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
     fs::File,
-    io::{self, Seek as _, SeekFrom, Write as _},
+    io::{self, BufWriter, Seek as _, SeekFrom, Write as _},
     path::Path,
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _};
-use tokio::{io::AsyncReadExt as _, task::spawn_blocking};
+use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
     ArchiveFormat, Artifacts, ArtifactsError, Limits, SnapshotError, archive, keys,
@@ -21,6 +21,9 @@ use super::{
     tree::{self, StoredTreeError, Tree},
 };
 use crate::domain::ids::SnapshotId;
+
+/// How much is handed on at once of an upload: it is in memory a few times.
+const PIECE: usize = 1 << 18;
 
 /// One file of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +144,6 @@ impl Artifacts {
         E: Display,
     {
         // Many connections send small pieces; writing each by a thread of its own would be slow.
-        const PIECE: usize = 1 << 18;
         let scratch = Arc::clone(&self.scratch);
         let mut file = self.scratch_file().await?;
         let mut total = 0_u64;
@@ -183,24 +185,24 @@ impl Artifacts {
     }
 
     async fn store_snapshot(&self, tree: Tree, id: &SnapshotId) -> Result<(), ArtifactsError> {
-        let file = self.scratch_file().await?;
+        let (sender, mut pieces) = mpsc::channel(1);
         let scratch = Arc::clone(&self.scratch);
-        let mut tar = blocking(move || {
-            tree.write_tar(file)
-                .and_then(|mut tar| tar.seek(SeekFrom::Start(0)).map(|_| tar))
-                .map_err(ArtifactsError::io("cannot write a scratch file in", &*scratch))
-        })
-        .await
-        .map(tokio::fs::File::from_std)?;
-        let mut upload = Upload::begin(self, keys::snapshot(id));
-        loop {
-            let mut piece = bytes::BytesMut::with_capacity(1 << 20);
-            let count = tar.read_buf(&mut piece).await;
-            if count.map_err(ArtifactsError::io("cannot read a scratch file in", &*self.scratch))? == 0 {
-                return upload.finish().await;
+        let writing = blocking(move || {
+            let written = tree.write_tar(BufWriter::with_capacity(PIECE, Pieces(sender)));
+            written.map_err(ArtifactsError::io("cannot read a scratch file in", &*scratch))
+        });
+        let uploading = async move {
+            let mut upload = Upload::begin(self, keys::snapshot(id));
+            while let Some(piece) = pieces.recv().await {
+                upload.put(piece).await?;
             }
-            upload.put(piece.freeze()).await?;
-        }
+            Ok::<_, ArtifactsError>(upload)
+        };
+        let (written, upload) = tokio::join!(writing, uploading);
+        // Where it cannot be stored, nobody takes what is written either.
+        let upload = upload?;
+        written?;
+        upload.finish().await
     }
 
     /// Whether a snapshot is stored.
@@ -283,6 +285,20 @@ impl Artifacts {
 
 fn damaged(id: &SnapshotId, detail: String) -> ArtifactsError {
     ArtifactsError::Damaged { key: keys::snapshot(id).to_string(), detail }
+}
+
+/// Hands on what is written to it; whoever does not take it any more breaks the pipe.
+struct Pieces(mpsc::Sender<Bytes>);
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Bytes::copy_from_slice(bytes));
+        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Runs blocking work on its own thread; a panic in it goes on in the caller.

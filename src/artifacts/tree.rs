@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::{self, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write as _},
+    io::{self, BufReader, Read, Seek as _, SeekFrom, Write},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
@@ -45,8 +45,8 @@ impl Tree {
     }
 
     /// Writes the canonical tar (blocking): sorted, nothing of owner, time or mode but the executable bit.
-    pub(super) fn write_tar(&self, into: File) -> io::Result<File> {
-        let mut builder = Builder::new(BufWriter::with_capacity(1 << 16, into));
+    pub(super) fn write_tar(&self, into: impl Write) -> io::Result<()> {
+        let mut builder = Builder::new(into);
         for file in &self.files {
             let mut header = Header::new_gnu();
             header.set_entry_type(EntryType::Regular);
@@ -59,7 +59,7 @@ impl Tree {
             spool.seek(SeekFrom::Start(file.content.offset))?;
             builder.append_data(&mut header, &file.path, spool.take(file.content.bytes))?;
         }
-        builder.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)
+        builder.into_inner()?.flush()
     }
 }
 
