@@ -86,6 +86,37 @@ async fn a_follow_begins_before_the_log_and_ends_with_the_run(pool: PgPool) {
 }
 
 /// The proper end of a plain follow means that the run has ended; a service that stops breaks it off instead.
+/// Pieces end inside characters, and do not end where segments do.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn who_follows_from_far_behind_gets_every_byte_once(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let run = app.run("e").await;
+    let log = format!("/v1/runs/{}/logs/{LOG}", run["id"].as_str().expect("an id"));
+    let claimed = app.admit().await;
+    app.start(&claimed).await;
+    let lines = usize::try_from(LOG_SEGMENT_BYTES).expect("small");
+    let text: String = (0..lines).map(|line| if line % 7 == 0 { "é\n" } else { "é" }).collect();
+    app.write_log(&claimed, LOG, text.as_bytes(), true).await;
+    app.complete(&claimed).await;
+    for from in [0, 2, 100_001] {
+        // An odd number of bytes may end inside a character.
+        let expected = &text.as_bytes()[from..];
+        let plain = app.get(&format!("{log}?follow=true&offset={from}")).await;
+        assert!(plain.body == expected, "{from}");
+        let resumed = format!("1-{from}");
+        let headers = [("accept", "text/event-stream"), ("last-event-id", resumed.as_str())];
+        let events = app.with_headers("GET", &log, &headers, Body::empty()).await;
+        let events = events.text();
+        let mut got = String::new();
+        for event in events.split("\n\n").filter(|event| event.contains("event: log")) {
+            let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+            got.push_str(&data.join("\n"));
+        }
+        assert!(got == String::from_utf8_lossy(expected), "{from}");
+        assert!(events.ends_with(&format!("id: 1-{}\nevent: end\ndata: Completed\n\n", text.len())));
+    }
+}
+
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn a_shutdown_breaks_a_follow_off(pool: PgPool) {
     let app = TestApp::new(pool);
