@@ -3,6 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
     vec,
 };
 
@@ -30,7 +31,19 @@ pub struct BrokenOff;
 /// Does work together.
 pub struct Together<W: Work>(Arc<Shared<W>>);
 
-type Asked<W> = (<W as Work>::Item, oneshot::Sender<<W as Work>::Done>);
+/// Why it was not done in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotDone {
+    /// It was begun.
+    #[error(transparent)]
+    BrokenOff(#[from] BrokenOff),
+    /// Nothing was done, and nothing will be.
+    #[error("there was no turn in time")]
+    NoTurn,
+}
+
+/// With the number that it has among all who came.
+type Asked<W> = (u64, <W as Work>::Item, oneshot::Sender<<W as Work>::Done>);
 
 struct Shared<W: Work> {
     work: W,
@@ -42,6 +55,8 @@ struct Shared<W: Work> {
 /// Those who have asked and whose turn has not begun.
 struct Waiting<W: Work> {
     asked: Vec<Asked<W>>,
+    /// How many have come.
+    come: u64,
     /// Whether somebody is about to take a turn for them.
     are_looked_after: bool,
 }
@@ -49,7 +64,7 @@ struct Waiting<W: Work> {
 impl<W: Work> Together<W> {
     /// `most` at once, in `turns` turns at the same time.
     pub fn new(work: W, most: usize, turns: usize) -> Self {
-        let waiting = Mutex::new(Waiting { asked: Vec::new(), are_looked_after: false });
+        let waiting = Mutex::new(Waiting { asked: Vec::new(), come: 0, are_looked_after: false });
         Self(Arc::new(Shared { work, waiting, turns: Semaphore::new(turns), most }))
     }
 
@@ -58,16 +73,36 @@ impl<W: Work> Together<W> {
     /// # Errors
     /// When it panicked.
     pub async fn done_for(&self, item: W::Item) -> Result<W::Done, BrokenOff> {
+        self.ask(item).1.await.map_err(|_| BrokenOff)
+    }
+
+    /// The same for whoever waits no longer than this for a turn to begin. One that has begun is waited for.
+    ///
+    /// # Errors
+    /// When there was no turn in time, or it panicked.
+    pub async fn done_in_time(&self, item: W::Item, patience: Duration) -> Result<W::Done, NotDone> {
+        let (number, mut answer) = self.ask(item);
+        let answered = match tokio::time::timeout(patience, &mut answer).await {
+            Ok(answered) => answered,
+            Err(_) if self.0.forget(number) => return Err(NotDone::NoTurn),
+            Err(_) => answer.await,
+        };
+        Ok(answered.map_err(|_| BrokenOff)?)
+    }
+
+    fn ask(&self, item: W::Item) -> (u64, oneshot::Receiver<W::Done>) {
         let (done, answer) = oneshot::channel();
-        let is_first = {
+        let (number, is_first) = {
             let mut waiting = self.0.waiting();
-            waiting.asked.push((item, done));
-            !std::mem::replace(&mut waiting.are_looked_after, true)
+            let number = waiting.come;
+            waiting.come += 1;
+            waiting.asked.push((number, item, done));
+            (number, !std::mem::replace(&mut waiting.are_looked_after, true))
         };
         if is_first {
             self.0.look_after();
         }
-        answer.await.map_err(|_| BrokenOff)
+        (number, answer)
     }
 }
 
@@ -75,6 +110,13 @@ impl<W: Work> Shared<W> {
     fn waiting(&self) -> MutexGuard<'_, Waiting<W>> {
         // Every entry is whole, whoever panicked.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it was still waiting for its turn; it is not any more.
+    fn forget(&self, number: u64) -> bool {
+        let asked = &mut self.waiting().asked;
+        let place = asked.iter().position(|(of, ..)| *of == number);
+        place.map(|place| asked.remove(place)).is_some()
     }
 
     fn look_after(self: &Arc<Self>) {
@@ -95,7 +137,8 @@ impl<W: Work> Shared<W> {
         if are_left {
             self.look_after();
         }
-        let (mut items, senders): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+        let (mut items, senders): (Vec<_>, Vec<_>) =
+            taken.into_iter().map(|(_, item, sender)| (item, sender)).unzip();
         if items.len() > 1
             && let Some(done) = self.work.for_all(&items).await
         {
@@ -177,5 +220,49 @@ mod tests {
         assert_eq!(together.done_for(2).await, Ok(4));
         let done = work.together.load(Ordering::Relaxed) * 2 + work.alone.load(Ordering::Relaxed);
         assert_eq!(done, 2);
+    }
+
+    /// Says when it has begun, and goes on when it is let.
+    struct Held {
+        begun: Semaphore,
+        go_on: Semaphore,
+        done: AtomicUsize,
+    }
+
+    impl Default for Held {
+        fn default() -> Self {
+            Self { begun: Semaphore::new(0), go_on: Semaphore::new(0), done: AtomicUsize::new(0) }
+        }
+    }
+
+    impl Work for Arc<Held> {
+        type Item = ();
+        type Done = ();
+
+        async fn for_all(&self, _: &[()]) -> Option<Vec<()>> {
+            None
+        }
+
+        async fn for_one(&self, (): ()) {
+            self.begun.add_permits(1);
+            self.go_on.acquire().await.expect("it is not closed").forget();
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_turn_in_time_is_told_and_nothing_is_done_for_them_later() {
+        let work = Arc::<Held>::default();
+        let together = Arc::new(Together::new(Arc::clone(&work), 100, 1));
+        let first = tokio::spawn({
+            let together = Arc::clone(&together);
+            async move { together.done_for(()).await }
+        });
+        work.begun.acquire().await.expect("it is not closed").forget();
+        assert_eq!(together.done_in_time((), Duration::ZERO).await, Err(NotDone::NoTurn));
+        work.go_on.add_permits(10);
+        assert_eq!(first.await.expect("no panic"), Ok(()));
+        assert_eq!(together.done_in_time((), Duration::from_secs(60)).await, Ok(()));
+        assert_eq!(work.done.load(Ordering::Relaxed), 2, "nothing for the one without a turn");
     }
 }

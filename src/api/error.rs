@@ -21,6 +21,7 @@ use crate::{
         python::estimator::Unreadable,
     },
     storage::StorageError,
+    together::NotDone,
 };
 
 /// How long a caller should wait for a database that cannot be reached.
@@ -345,6 +346,16 @@ impl ApiError {
             ProblemKind::ShuttingDown => Some(2),
             ProblemKind::QueueFull => Some(QUEUE_RETRY_SECONDS),
             _ => None,
+        }
+    }
+}
+
+impl From<NotDone> for ApiError {
+    /// Who gets no turn waits as if for a connection, and is told the same.
+    fn from(error: NotDone) -> Self {
+        match error {
+            NotDone::NoTurn => Self::Storage(StorageError::no_connection()),
+            NotDone::BrokenOff(error) => Self::Internal(error.to_string()),
         }
     }
 }

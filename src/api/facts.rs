@@ -12,7 +12,7 @@ use crate::{
         facts::{Facts, SnapshotFacts, SourceLimits, Wanted},
         ids::SnapshotId,
     },
-    together::BrokenOff,
+    storage::ACQUIRE_TIMEOUT,
 };
 
 /// What the rules read of one file: far more than any script or requirements file has.
@@ -24,8 +24,7 @@ const MAX_CONTENT_BYTES: u64 = 1 << 20;
 /// When the database or the artifact store fails.
 pub async fn look_up(state: &Scoped, wanted: Wanted) -> Result<Facts, ApiError> {
     let referents = Referents { project: state.principal.project.clone(), snapshot: wanted.snapshot.clone() };
-    let broken_off = |error: BrokenOff| ApiError::Internal(error.to_string());
-    let found = state.referents.done_for(referents).await.map_err(broken_off)??;
+    let found = state.referents.done_in_time(referents, ACQUIRE_TIMEOUT).await??;
     let snapshot = match &wanted.snapshot {
         Some(id) if found.has_snapshot => snapshot(state, id, &wanted.contents).await?,
         _ => None,

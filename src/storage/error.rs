@@ -46,6 +46,12 @@ impl StorageError {
         Self::Inconsistent(Inconsistency { table, column, row: row.to_string(), detail: detail.to_string() })
     }
 
+    /// There was no connection in time.
+    #[must_use]
+    pub const fn no_connection() -> Self {
+        Self::Unavailable(sqlx::Error::PoolTimedOut)
+    }
+
     /// Whether something was to be stored that needs what is gone: deleted, because it was old, after it was looked at.
     #[must_use]
     pub fn is_about_what_is_gone(&self) -> bool {

@@ -49,7 +49,7 @@ pub use schema::{MIGRATOR, SchemaError};
 pub const MAX_CONNECTIONS: u32 = 16;
 
 /// How long a request waits for a connection before it is told that the database is not available.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection that was in use so shortly before is taken as it is; of any other it is asked first whether it is still there, since the
 /// server may have been started anew. A server that ends within this time ends what it is asked next with an error, as it does with

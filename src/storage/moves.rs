@@ -11,7 +11,6 @@ use super::{
     error::json_text,
     events,
     leases::Lease,
-    notifications::{self, Hint},
     snapshots::to_i64,
     transitions::Written,
 };
@@ -142,14 +141,14 @@ impl Storage {
             events::append_all(&mut tx, &events).await?;
             note_starts(&mut tx, &written).await?;
             note_ends(&mut tx, &written).await?;
-            if written.iter().any(|(step, _)| step.ending().is_some()) {
-                // A place on the target is free.
-                notifications::notify(&mut tx, Hint::Work).await?;
-            }
         }
         let others =
             if written.len() < steps.len() { statuses(&mut tx, steps).await? } else { HashMap::new() };
+        let frees_places = written.iter().any(|(step, _)| step.ending().is_some());
         tx.commit().await?;
+        if frees_places {
+            self.tell_of_work();
+        }
         let outcome = |step: &Transition| {
             let run = step.lease.run_id;
             match (moved.contains_key(&run), others.get(&run)) {

@@ -14,7 +14,10 @@ use estimatord::{
 };
 use sqlx::PgPool;
 
-use crate::{accept, claimant, support::FixedClock};
+use crate::{
+    accept, claimant,
+    support::{self, FixedClock},
+};
 
 async fn admit(storage: &Storage, clock: &FixedClock, runs: usize) -> Vec<Claimed> {
     for _ in 0..runs {
@@ -66,7 +69,7 @@ async fn moves_of_one_run_that_are_written_at_once_are_each_in_its_history(pool:
         (ended.status, ended.exit_code, ended.started_at),
         (Status::Completed, Some(0), Some(started_at))
     );
-    let attempt = storage.list_run_attempts(run).await.expect("read").remove(0);
+    let attempt = support::shown(&storage, run).await.attempts.remove(0);
     assert_eq!((attempt.started_at, attempt.finished_at), (Some(started_at), ended.finished_at));
 
     // Written again, since the answer did not come: it is known to be there.

@@ -35,13 +35,13 @@ use crate::{
         run::Status,
     },
     storage::{
+        ACQUIRE_TIMEOUT,
         estimators::Estimator,
         idempotency::{Idempotency, Keyed},
         new_runs::{Insertion, NewRun},
         runs::Run as StoredRun,
         shown_runs::RunJson,
     },
-    together::BrokenOff,
 };
 
 /// Start a run
@@ -126,8 +126,7 @@ pub(super) async fn store(
         trace_parent: request_id::place(),
         audit: slip.map(|slip| slip.event(StatusCode::CREATED, state.clock.now())),
     });
-    let broken_off = |error: BrokenOff| ApiError::Internal(error.to_string());
-    let (insertion, waiting) = match state.acceptance.done_for(Arc::clone(&new)).await.map_err(broken_off)? {
+    let (insertion, waiting) = match state.acceptance.done_in_time(Arc::clone(&new), ACQUIRE_TIMEOUT).await? {
         Err(ApiError::Storage(error)) if error.is_about_what_is_gone() => {
             return Err(refused(vec![source_gone()]));
         }

@@ -17,8 +17,7 @@ use crate::{
         plan::Plan,
         run::{BlockedBy, Cause, Status, Waiting, blocked_by, may_be_blocked},
     },
-    storage::{runs as stored, shown_runs::ShownRun},
-    together::BrokenOff,
+    storage::{ACQUIRE_TIMEOUT, runs as stored, shown_runs::ShownRun},
 };
 
 /// How far a cancel is.
@@ -236,9 +235,8 @@ impl Run {
 
     /// Of the caller's run with this id, if there is one: read after it was asked for.
     pub(super) async fn find(state: &Scoped, id: RunId) -> Result<Option<Self>, ApiError> {
-        let broken_off = |error: BrokenOff| ApiError::Internal(error.to_string());
         let wanted = (state.principal.project.clone(), id);
-        match state.readings.done_for(wanted).await.map_err(broken_off)?? {
+        match state.readings.done_in_time(wanted, ACQUIRE_TIMEOUT).await?? {
             Some(run) => Ok(Self::of_all(state, vec![run]).await?.pop()),
             None => Ok(None),
         }
