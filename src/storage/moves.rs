@@ -7,12 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Storage, StorageError,
-    error::json_text,
-    events,
-    leases::Lease,
-    snapshots::to_i64,
-    transitions::Written,
+    Storage, StorageError, error::json_text, events, leases::Lease, snapshots::to_i64, transitions::Written,
 };
 use crate::domain::{
     ids::RunId,

@@ -51,7 +51,7 @@ async fn moves_of_one_run_that_are_written_at_once_are_each_in_its_history(pool:
     let started_at = clock.now() + TimeDelta::seconds(1);
     let steps = vec![Move::running(started_at), Move::to(Status::Finalizing), completed()];
     let at_once = write(lease, Status::Starting, steps, &clock);
-    assert_eq!(storage.move_runs(&[at_once.clone()]).await.expect("written"), [Written::Done]);
+    assert_eq!(storage.move_runs(std::slice::from_ref(&at_once)).await.expect("written"), [Written::Done]);
 
     let events = storage.list_run_events(run, 0, 100).await.expect("read");
     let history: Vec<(u64, Status)> = events.iter().map(|event| (event.sequence, event.status)).collect();

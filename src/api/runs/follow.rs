@@ -10,7 +10,6 @@ use axum::{
 use futures_util::{Stream, stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
-    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
@@ -22,7 +21,6 @@ use crate::{
         sse::{self, COMMENT, KEEP_ALIVE},
         state::Shared,
     },
-    artifacts::ArtifactsError,
     domain::run::LOG_SEGMENT_BYTES,
 };
 
@@ -47,8 +45,6 @@ pub(super) struct Follow {
     silent_since: Instant,
     /// Held while what was sent last is a large piece.
     large: Option<OwnedSemaphorePermit>,
-    /// What is read meanwhile.
-    ahead: Option<Ahead>,
     /// Given back when the stream is dropped.
     _permit: OwnedSemaphorePermit,
 }
@@ -76,7 +72,6 @@ impl Follow {
             format,
             silent_since: Instant::now(),
             large: None,
-            ahead: None,
             _permit: permit,
         })
     }
@@ -186,7 +181,6 @@ impl Follow {
     async fn piece(&mut self, seen: Seen) -> Result<Option<(u64, Bytes)>, ApiError> {
         let start = self.sent;
         let log = LogName { attempt: seen.attempt, ..self.log.clone() };
-        let ahead = self.ahead.take();
         if seen.end - start >= LARGE_PIECE_BYTES {
             self.large = self.state.large_piece_permit();
         }
@@ -200,17 +194,8 @@ impl Follow {
             return Ok(piece.map(|piece| (piece.next, piece.bytes)));
         }
         // It is kept for nobody else: how many there are of these is limited.
-        let bytes = match ahead.filter(|ahead| ahead.start == start && ahead.attempt == seen.attempt) {
-            Some(ahead) => ahead.bytes().await?,
-            None => log_reader::read(&self.state.artifacts, &log, start..start + LARGE_PIECE_BYTES).await?,
-        };
-        let piece = self.written_out(&log, start, seen, bytes)?;
-        if let Some((next, _)) = piece
-            && seen.end.saturating_sub(next) >= LARGE_PIECE_BYTES
-        {
-            self.ahead = Some(Ahead::begin(&self.state, log, next));
-        }
-        Ok(piece)
+        let bytes = log_reader::read(&self.state.artifacts, &log, start..start + LARGE_PIECE_BYTES).await?;
+        self.written_out(&log, start, seen, bytes)
     }
 
     /// What was read of a log from `start` on, as it is sent, and where what comes after it begins; none when nothing of it can be sent
@@ -244,29 +229,6 @@ impl Follow {
             }
         };
         Ok(Some((next, sent)))
-    }
-}
-
-/// A large piece that is read while the one before it is sent.
-struct Ahead {
-    attempt: u32,
-    start: u64,
-    read: JoinHandle<Result<Bytes, ArtifactsError>>,
-}
-
-impl Ahead {
-    fn begin(state: &Shared, log: LogName, start: u64) -> Self {
-        let (artifacts, attempt) = (state.artifacts.clone(), log.attempt);
-        let read = tokio::spawn(async move {
-            log_reader::read(&artifacts, &log, start..start + LARGE_PIECE_BYTES).await
-        });
-        Self { attempt, start, read }
-    }
-
-    async fn bytes(self) -> Result<Bytes, ApiError> {
-        let read =
-            self.read.await.map_err(|error| ApiError::Internal(format!("a read broke off: {error}")))?;
-        Ok(read?)
     }
 }
 
