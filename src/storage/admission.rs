@@ -49,17 +49,15 @@ impl Storage {
         let free = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "free!""#, ADMISSION_LOCK)
             .fetch_one(&mut *tx)
             .await?;
-        if !free {
-            return Ok(Vec::new());
-        }
         let chosen = match claimant.caller_limit {
+            _ if !free => Vec::new(),
             None => choose(&mut tx, claimant, order, room).await?,
             Some(limit) => choose_within(&mut tx, claimant, limit, order, room).await?,
         };
-        if chosen.is_empty() {
-            return Ok(Vec::new());
-        }
-        let admitted = admit(&mut tx, claimant, &chosen, now).await?;
+        let admitted =
+            if chosen.is_empty() { Vec::new() } else { admit(&mut tx, claimant, &chosen, now).await? };
+        // Also when there is nothing to write: a transaction that is only dropped ends when its connection is next used, and keeps
+        // the lock until then.
         tx.commit().await?;
         Ok(admitted)
     }

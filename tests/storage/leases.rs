@@ -304,3 +304,18 @@ async fn an_impossible_move_is_refused_by_the_database(pool: PgPool) {
     let refused = storage.move_run(&held.lease, Status::Preparing, &jump, clock.now()).await;
     assert!(matches!(refused, Err(StorageError::Refused(_))), "{refused:?}");
 }
+
+#[sqlx::test]
+async fn who_finds_nothing_to_admit_keeps_nobody_from_admitting(pool: PgPool) {
+    let storage = Storage::from_pool(pool);
+    let clock = FixedClock::default();
+    for _ in 0..20 {
+        // Nothing is there: the lock must be gone when this has been answered, whichever connection asks next.
+        let none = storage.admit_runs(&claimant("a"), Order::Priority, 10, clock.now()).await.expect("asked");
+        assert!(none.is_empty());
+        let admitted = admit_one(&storage, &clock).await;
+        let end = Ending { cause: Some(Cause::DispatchFailed), ..Ending::default() };
+        let end = Move::End { status: Status::Failed, ending: end };
+        storage.move_run(&admitted.lease, Status::Preparing, &end, clock.now()).await.expect("written");
+    }
+}
