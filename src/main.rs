@@ -13,10 +13,6 @@ use estimatord::{
     operate, telemetry,
 };
 
-/// A request is hundreds of small allocations on one thread and their release on another: a quarter of its time with the C library's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// After standard input, output and error.
 const FIRST_INHERITED: i32 = 3;
 
