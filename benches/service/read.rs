@@ -156,7 +156,7 @@ impl Reading<'_> {
                 value: ours.rate() / peers.rate(),
                 unit: "×",
                 goal: Goal::AtLeast(0.7),
-                floor: Some(Goal::AtLeast(0.2)),
+                floor: Some(Goal::AtLeast(0.08)),
             }],
         })
     }

@@ -35,18 +35,19 @@ pub fn measure(context: &Context) -> anyhow::Result<Vec<Figure>> {
     }
     let (ours, by_hand) = (Latencies::from(ours), Latencies::from(by_hand));
     let at = |latencies: &Latencies, share| milliseconds(latencies.at(share));
-    let more = |of, share, goal, floor| Outcome {
+    // Without a floor: what is broken where it is short shows in ratios, and never in seconds.
+    let more = |of, share, goal| Outcome {
         of,
         value: at(&ours, share) - at(&by_hand, share),
         unit: "ms more",
         goal: Goal::AtMost(goal),
-        floor: Some(Goal::AtMost(floor)),
+        floor: None,
     };
     let both = |latencies| format!("p50 {:.1} ms, p99 {:.1} ms", at(latencies, 0.5), at(latencies, 0.99));
     Ok(vec![Figure {
         what: format!("from the 201 to the first statement of the script, {starts} times"),
         ours: both(&ours),
         peer: format!("`python3 script` by hand: {}", both(&by_hand)),
-        outcomes: vec![more("p50", 0.5, 10.0, 1000.0), more("p99", 0.99, 50.0, 5000.0)],
+        outcomes: vec![more("p50", 0.5, 10.0), more("p99", 0.99, 50.0)],
     }])
 }
