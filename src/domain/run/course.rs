@@ -44,9 +44,9 @@ pub enum Act {
 
 impl Act {
     /// Whether it may be done while moves before it are not written yet. It reads what the attempt left and keeps that under the
-    /// lease: whoever takes the run over from the status before does it again.
+    /// lease: whoever takes the run over from the status before does it again. Writing takes them along.
     const fn may_precede_writing(&self) -> bool {
-        matches!(self, Self::Gather | Self::Verify | Self::Send)
+        matches!(self, Self::Gather | Self::Verify | Self::Send | Self::Write { .. })
     }
 }
 
@@ -161,11 +161,8 @@ impl Course {
     /// What is to be done next.
     #[must_use]
     pub fn act(&self) -> Act {
-        match self.wanted() {
-            Act::Write { from, steps } => Act::Write { from, steps },
-            wanted if wanted.may_precede_writing() => wanted,
-            wanted => self.unwritten().unwrap_or(wanted),
-        }
+        let wanted = self.wanted();
+        if wanted.may_precede_writing() { wanted } else { self.unwritten().unwrap_or(wanted) }
     }
 
     /// The writing of moves that are not written yet, for whoever takes long over the next act: people want to see how far the run is.
