@@ -21,7 +21,7 @@ use crate::{
     context::Context,
     database::Database,
     figure::{Figure, Goal, Outcome},
-    http::{Call, Connection},
+    http::Call,
     latencies::median,
     scripted::PYTHON,
     service::Service,
@@ -35,6 +35,9 @@ pub const ON_CLUSTER: &str = "--slurm-on-cluster";
 
 /// How long either may take for all of its jobs.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// As many as one request takes.
+const ACCEPTED_TOGETHER: usize = 100;
 
 /// Jobs that the controller took in a second.
 #[derive(Debug, Serialize, Deserialize)]
@@ -170,20 +173,22 @@ impl Stage {
         Ok(Self { service, snapshot })
     }
 
-    /// Has so many runs accepted, which takes a small part of the time that their jobs take.
+    /// Has so many runs accepted, as whoever has many hands them in: by the hundred.
     fn submit(&self, runs: u32) -> anyhow::Result<()> {
         let definition = json!({"source_directory": self.snapshot, "compute_target": "cluster",
             "entry_script": "train.py", "user_managed": true, "use_docker": false});
-        let body = json!({"experiment_name": "bench", "estimator": definition});
-        let call = Call::post("/v1/runs", &body, StatusCode::CREATED)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let mut connection = Connection::open(self.service.address()).await?;
-            for _ in 0..runs {
-                connection.ask(&call).await?;
-            }
-            Ok(())
-        })
+        let run = json!({"experiment_name": "bench", "estimator": definition});
+        let mut left = runs as usize;
+        while left > 0 {
+            let together = left.min(ACCEPTED_TOGETHER);
+            let body = json!({"runs": vec![&run; together]});
+            let answer = self.service.ask_json(&Call::post("/v1/runs/batch", &body, StatusCode::OK)?)?;
+            let items = answer["items"].as_array().context("a batch has items")?;
+            let refused = items.iter().find(|item| item["status"] != 201);
+            ensure!(items.len() == together && refused.is_none(), "not all were accepted: {answer:#}");
+            left -= together;
+        }
+        Ok(())
     }
 }
 

@@ -36,6 +36,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
+pub(in crate::backend) use self::environment::find_program;
 use self::{
     confinement::{Confinement, Places},
     layout::AttemptDir,

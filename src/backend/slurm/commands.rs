@@ -1,10 +1,10 @@
 //! Running Slurm's commands, each with an environment that was made for it.
 
-use std::{process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
-use super::super::BackendError;
+use super::super::{BackendError, process::find_program};
 use crate::domain::{
     compute_target::SlurmCommands,
     slurm::{self, ACCOUNTING_FIELDS, Job, QUEUE_FORMAT, Queue},
@@ -55,7 +55,9 @@ impl Commands {
         environment: &[(String, String)],
     ) -> Result<Said, BackendError> {
         let path = named.map_or(program, String::as_str);
-        let mut command = Command::new(path);
+        // By its place, a child is started without a copy of this process, which may be large.
+        let place = find_program(path, environment);
+        let mut command = Command::new(place.as_deref().unwrap_or(Path::new(path)));
         command.args(arguments).env_clear().envs(environment.iter().cloned()).current_dir("/");
         command.stdin(Stdio::null()).kill_on_drop(true);
         let unavailable = |why: String| BackendError::Unavailable(format!("{path}: {why}"));

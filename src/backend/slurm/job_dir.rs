@@ -14,6 +14,9 @@ use super::super::{
 };
 use crate::domain::slurm::{Begun, Witness};
 
+/// Where a [`Submission`] lies.
+const SUBMISSION: &str = "submission.json";
+
 /// That `sbatch` is about to be called, and what it answered.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Submission {
@@ -21,6 +24,9 @@ pub(super) struct Submission {
     pub(super) intended_at: DateTime<Utc>,
     /// The job's number, once it is known.
     pub(super) job: Option<u64>,
+    /// When `sbatch` answered with it; none where the job was found in the queue.
+    #[serde(default)]
+    pub(super) answered_at: Option<DateTime<Utc>>,
 }
 
 /// That the attempt was told to end.
@@ -62,11 +68,17 @@ impl JobDir {
     }
 
     pub(super) fn submission(&self) -> Result<Option<Submission>, BackendError> {
-        layout::read_json(&self.path.join("submission.json"))
+        layout::read_json(&self.path.join(SUBMISSION))
     }
 
     pub(super) fn write_submission(&self, submission: &Submission) -> Result<(), BackendError> {
-        self.write("submission.json", submission)
+        self.write(SUBMISSION, submission)
+    }
+
+    /// Keeps what `sbatch` answered. When the machine goes down at once it may be lost, and the job is found by its name.
+    pub(super) fn note_job(&self, submission: &Submission) -> Result<(), BackendError> {
+        let path = self.path.join(SUBMISSION);
+        layout::write_json_whole(&path, submission).map_err(|source| self.failed("write", source))
     }
 
     pub(super) fn stop(&self) -> Result<Option<Stop>, BackendError> {
@@ -122,6 +134,7 @@ impl JobDir {
         Ok(Witness {
             intended: submission.is_some(),
             submitted: submission.and_then(|submission| submission.job),
+            submitted_at: submission.and_then(|submission| submission.answered_at),
             barred: barred || cut_off,
             begun,
             ended: self.text("ended")?.and_then(|text| parse_ended(&text)),

@@ -13,7 +13,7 @@ mod script;
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tracing::{info, warn};
 
 use self::{
@@ -42,6 +42,9 @@ use crate::{
 /// How long killed processes may take to go before they are killed again.
 const KILL_AGAIN: TimeDelta = TimeDelta::seconds(10);
 
+/// How many `sbatch` run at once: the controller takes one job after the other, and keeps callers waiting who are too many.
+const SUBMITTING_AT_ONCE: usize = 4;
+
 /// Runs attempts on one Slurm cluster.
 #[derive(Clone, Debug)]
 pub struct SlurmBackend {
@@ -50,6 +53,8 @@ pub struct SlurmBackend {
     files: ProcessBackend,
     commands: Commands,
     queue: Arc<QueueCache>,
+    /// Turns at `sbatch`.
+    submitting: Arc<Semaphore>,
     /// How old the last look at the queue may be.
     look_interval: Duration,
 }
@@ -70,7 +75,8 @@ impl SlurmBackend {
         })?;
         let user = nix::unistd::geteuid().as_raw();
         let commands = Commands::new(target.commands.clone(), files.service_environment(), user);
-        Ok(Self { target: target.clone(), files, commands, queue: Arc::default(), look_interval })
+        let (queue, submitting) = (Arc::default(), Arc::new(Semaphore::new(SUBMITTING_AT_ONCE)));
+        Ok(Self { target: target.clone(), files, commands, queue, submitting, look_interval })
     }
 
     fn job_dir(&self, attempt: &Attempt) -> JobDir {
@@ -114,6 +120,9 @@ impl SlurmBackend {
         let witness = job_dir.witness(has_limit)?;
         let now = SystemClock.now();
         let recent = self.recent_look().await?;
+        if recent.of(&name).is_empty() && slurm::is_still_unseen(&witness, recent.began_at()) {
+            return Ok(Observation::Starting);
+        }
         if let Some(known) = slurm::found(&witness, recent.of(&name), now)
             // The script may have begun, and ended, between the two questions: the last word wants the witness read after it.
             && !(known.is_final() && witness.ended.is_none() && witness.intended)
@@ -229,25 +238,35 @@ impl SlurmBackend {
             let missing = io::Error::new(io::ErrorKind::NotFound, "the attempt was not prepared");
             return Err(job_dir.failed("submit", missing));
         }
-        let name = job_name(attempt.run_id, attempt.number);
-        let look = self.fresh_look().await?;
-        let mut jobs = look.of(&name).to_vec();
-        if before.is_some() && jobs.is_empty() {
-            jobs = self.commands.accounting(&name).await?;
-        }
-        let now = SystemClock.now();
-        let submission = before.unwrap_or(Submission { intended_at: now, job: None });
-        if let Some(job) = jobs.iter().max_by_key(|job| job.id) {
+        if let Some(before) = before
+            && let Some(job) = self.handed_in_before(attempt).await?
+        {
             let (run, id) = (attempt.run_id, job.id);
             info!(slurm.job = id, "run {run}: job {id} of Slurm is there already: it was handed in before");
-            return job_dir.write_submission(&Submission { job: Some(job.id), ..submission });
+            return job_dir.note_job(&Submission { job: Some(id), ..before });
         }
         let handed = script::write(self, attempt, environment, &directory, job_dir)
             .map_err(|source| job_dir.failed("write the script in", source))?;
+        // It is never closed.
+        let _turn = self.submitting.acquire().await;
+        let intended_at = before.map_or_else(|| SystemClock.now(), |before| before.intended_at);
+        let submission = Submission { intended_at, job: None, answered_at: None };
+        // From here on whoever takes over asks Slurm whether the job is there.
         job_dir.write_submission(&submission)?;
         let id = self.commands.submit(&handed.arguments, &handed.environment).await?;
         info!(slurm.job = id, "run {}: handed in as job {id} of Slurm", attempt.run_id);
-        job_dir.write_submission(&Submission { job: Some(id), ..submission })
+        job_dir.note_job(&Submission { job: Some(id), answered_at: Some(SystemClock.now()), ..submission })
+    }
+
+    /// The job of an attempt for which `sbatch` was called, or was about to be: what became of that is not known.
+    async fn handed_in_before(&self, attempt: &Attempt) -> Result<Option<Job>, BackendError> {
+        let name = job_name(attempt.run_id, attempt.number);
+        let look = self.fresh_look().await?;
+        let mut jobs = look.of(&name).to_vec();
+        if jobs.is_empty() {
+            jobs = self.commands.accounting(&name).await?;
+        }
+        Ok(jobs.into_iter().max_by_key(|job| job.id))
     }
 }
 

@@ -2,15 +2,21 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use tokio::{sync::Mutex, time::Instant};
 use tracing::warn;
 
 use super::{super::BackendError, commands::Commands};
-use crate::domain::slurm::Job;
+use crate::{
+    clock::{Clock as _, SystemClock},
+    domain::slurm::Job,
+};
 
 /// The jobs of one look, by their names.
 #[derive(Debug)]
 pub(super) struct Look {
+    /// By the clock that times in directories are of.
+    began_at: DateTime<Utc>,
     jobs: HashMap<String, Vec<Job>>,
 }
 
@@ -18,6 +24,11 @@ impl Look {
     /// The jobs of a name.
     pub(super) fn of(&self, name: &str) -> &[Job] {
         self.jobs.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// When it began: what was handed in later is not in it.
+    pub(super) const fn began_at(&self) -> DateTime<Utc> {
+        self.began_at
     }
 
     /// How many jobs there are.
@@ -47,7 +58,7 @@ impl QueueCache {
         {
             return result.clone().map_err(BackendError::Unavailable);
         }
-        let began = Instant::now();
+        let (began, began_at) = (Instant::now(), SystemClock.now());
         let result = commands.queue().await.map(|queue| {
             for line in &queue.odd {
                 warn!("squeue has a line that cannot be read, the others count: {line:?}");
@@ -56,7 +67,7 @@ impl QueueCache {
             for job in queue.jobs {
                 jobs.entry(job.name.clone()).or_default().push(job);
             }
-            Arc::new(Look { jobs })
+            Arc::new(Look { began_at, jobs })
         });
         let shared = result.map_err(|error| error.to_string());
         *last = Some((began, shared.clone()));

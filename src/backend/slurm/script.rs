@@ -40,7 +40,8 @@ pub(super) fn write(
     job_dir: &JobDir,
 ) -> io::Result<Handed> {
     let text = render::render(Format::Sbatch, &Subject { plan: &attempt.plan, definition: None }).text;
-    layout::write_atomically(&job_dir.script(), text.as_bytes())?;
+    // `sbatch` reads it at once, and Slurm keeps it: it is not needed after the machine went down.
+    layout::write_whole(&job_dir.script(), text.as_bytes())?;
     let log = match attempt.plan.launcher {
         Launcher::Single => STD_LOG,
         Launcher::Mpi => MPIRUN_LOG,

@@ -14,7 +14,7 @@ mod submission;
 pub use self::{
     accounting::{ACCOUNTING_FIELDS, parse_accounting},
     job::{Job, JobExit, parse_job},
-    outcome::{Begun, Witness, found, remembered},
+    outcome::{Begun, Witness, found, is_still_unseen, remembered},
     queue::{QUEUE_FORMAT, Queue, parse_queue},
     refusal::is_passing,
     state::{End, JobState, Meaning},

@@ -21,6 +21,8 @@ pub struct Witness {
     pub intended: bool,
     /// The job that `sbatch` answered with.
     pub submitted: Option<u64>,
+    /// When it answered.
+    pub submitted_at: Option<DateTime<Utc>>,
     /// Whether the start was taken before any job could: none of its jobs will do anything.
     pub barred: bool,
     /// The one job that has begun.
@@ -37,6 +39,15 @@ pub struct Witness {
     pub has_limit: bool,
     /// Why its script could not begin, where the job found out.
     pub start_error: Option<String>,
+}
+
+/// Whether a look at the queue that began then is older than the attempt's job, of which nothing else is known: that it lacks the job
+/// says nothing, and the next look will have it.
+#[must_use]
+pub fn is_still_unseen(witness: &Witness, looked_at: DateTime<Utc>) -> bool {
+    let is_told_to_end = witness.barred || witness.cancel_requested || witness.over_time;
+    let is_heard_of = witness.begun.is_some() || witness.ended.is_some() || is_told_to_end;
+    !is_heard_of && witness.submitted_at.is_some_and(|submitted| submitted >= looked_at)
 }
 
 /// What has become of an attempt by the jobs of its name that the controller has. None where it has none of an attempt that
@@ -256,6 +267,23 @@ mod tests {
     #[test]
     fn an_attempt_that_nobody_submitted_is_not_found_and_slurm_is_not_asked() {
         assert_eq!(known(&Witness::default(), &[], None), Observation::NotFound);
+    }
+
+    #[test]
+    fn a_look_from_before_the_job_says_nothing_of_it() {
+        let submitted = Witness { begun: None, submitted_at: Some(at(10)), ..witness() };
+        assert!(is_still_unseen(&submitted, at(9)) && is_still_unseen(&submitted, at(10)));
+        assert!(!is_still_unseen(&submitted, at(11)), "it should have been there");
+        let heard_of = [
+            Witness { begun: Some(Begun { job: Some(5), at: at(10) }), ..submitted.clone() },
+            Witness { ended: Some((0, at(10))), ..submitted.clone() },
+            Witness { cancel_requested: true, ..submitted.clone() },
+            Witness { over_time: true, ..submitted.clone() },
+            Witness { barred: true, ..submitted.clone() },
+            // Found in the queue by somebody: then it is gone from there.
+            Witness { submitted_at: None, ..submitted },
+        ];
+        assert!(heard_of.iter().all(|witness| !is_still_unseen(witness, at(9))));
     }
 
     #[test]

@@ -181,7 +181,7 @@ pub(super) fn digest(content: &[u8]) -> String {
 }
 
 /// The first program of that name on `PATH`.
-pub(super) fn find_program(name: &str, environment: &[(String, String)]) -> Option<PathBuf> {
+pub(in crate::backend) fn find_program(name: &str, environment: &[(String, String)]) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     let path = environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str())?;
     std::env::split_paths(path)
