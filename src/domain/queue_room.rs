@@ -9,10 +9,10 @@ const REPLICAS: u32 = 8;
 const GOOD_FOR: TimeDelta = TimeDelta::milliseconds(200);
 
 /// A long queue takes longer to count, and is counted less often.
-const GOOD_FOR_AT_MOST: TimeDelta = TimeDelta::seconds(2);
+const GOOD_FOR_AT_MOST: TimeDelta = TimeDelta::seconds(10);
 
-/// For each so many queued runs a count is good for a millisecond: some twenty times what they take to count.
-const COUNTED_A_MILLISECOND: u32 = 200;
+/// For each so many queued runs a count is good for a millisecond: some hundred times what they take to count.
+const COUNTED_A_MILLISECOND: u32 = 5;
 
 /// What is left of the room that a count has shown.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +30,12 @@ impl QueueRoom {
         let room = limit.saturating_sub(queued).saturating_sub(reserve);
         let by_length = TimeDelta::milliseconds((queued / COUNTED_A_MILLISECOND).into());
         Self { left: room / REPLICAS, counted_at: now, good_for: by_length.clamp(GOOD_FOR, GOOD_FOR_AT_MOST) }
+    }
+
+    /// The same after places were taken that the count may not have seen.
+    #[must_use]
+    pub const fn without(self, places: u32) -> Self {
+        Self { left: self.left.saturating_sub(places), ..self }
     }
 
     /// Takes places; whether there are so many for certain. If not, the queue has to be counted.
@@ -60,10 +66,13 @@ mod tests {
         assert!(room.takes(1100, at(0)) && !room.takes(1, at(0)));
         let mut room = QueueRoom::counted(1000, 10_000, 200, at(0));
         assert!(room.takes(1, at(199)) && !room.takes(1, at(200)) && !room.takes(1, at(-500)));
-        let mut long = QueueRoom::counted(100_000, 1_000_000, 200, at(0));
+        let mut long = QueueRoom::counted(2500, 1_000_000, 200, at(0));
         assert!(long.takes(1, at(499)) && !long.takes(1, at(500)) && !long.takes(1, at(-1)));
         let mut longest = QueueRoom::counted(1_000_000, 2_000_000, 200, at(0));
-        assert!(longest.takes(1, at(1999)) && !longest.takes(1, at(2000)));
+        assert!(longest.takes(1, at(9999)) && !longest.takes(1, at(10_000)));
+        let mut seen_later = QueueRoom::counted(1000, 10_000, 200, at(0)).without(1000);
+        assert!(seen_later.takes(100, at(0)) && !seen_later.takes(1, at(0)));
+        assert!(!QueueRoom::counted(1000, 10_000, 200, at(0)).without(5000).takes(1, at(0)));
         assert!(
             !QueueRoom::counted(9900, 10_000, 200, at(0)).takes(1, at(0)),
             "near the limit every run is counted"

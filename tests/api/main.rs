@@ -18,6 +18,7 @@ mod golden_cases;
 mod idempotency;
 mod log_filter;
 mod logs;
+mod long_queue;
 mod metrics;
 mod migration;
 mod pods;

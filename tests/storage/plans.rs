@@ -83,6 +83,11 @@ impl Notices {
 fn faults(plan: &Value, found: &mut Vec<String>) {
     match plan {
         Value::Object(members) => {
+            // Who goes first is a question to the whole queue.
+            let times = members.get("Actual Loops").and_then(Value::as_f64).unwrap_or_default();
+            if members.get("Node Type").is_some_and(|kind| kind == "WindowAgg") && times > 1.0 {
+                found.push(format!("the queue is put in order {times} times"));
+            }
             let relation = members.get("Relation Name").and_then(Value::as_str).unwrap_or_default();
             if LARGE.contains(&relation) {
                 if members.get("Node Type").is_some_and(|kind| kind == "Seq Scan") {
@@ -186,11 +191,11 @@ async fn reading(storage: &Storage, explained: &mut Explained) {
             let runs = project.list_runs(&filter, before, 51).await.expect("read");
             explained.look(what);
             let ids: Vec<Uuid> = runs.iter().map(|run| run.id.as_uuid()).collect();
-            storage.waiting(Some(&ids), None).await.expect("read");
+            storage.waiting(&ids, None).await.expect("read");
             explained.look("why the runs of a page wait");
         }
     }
-    storage.waiting(None, None).await.expect("read");
+    storage.all_waiting(None).await.expect("read");
     explained.look("why any run waits");
 }
 

@@ -58,7 +58,7 @@ async fn one_caller_takes_no_more_than_its_places_and_stands_in_nobody_s_way(poo
     let mut expected = vec![greedy[0], greedy[1], other];
     expected.sort();
     assert_eq!(ids, expected, "the third place is for whoever may have it");
-    let waiting = storage.waiting(Some(&[greedy[2].as_uuid()]), Some(2)).await.expect("read");
+    let waiting = storage.waiting(&[greedy[2].as_uuid()], Some(2)).await.expect("read");
     assert_eq!(waiting[&greedy[2]].caller, ("greedy".to_owned(), 2));
 }
 
@@ -110,7 +110,7 @@ async fn a_run_whose_node_is_away_says_where_it_is(pool: PgPool) {
     let run = accept(&storage, &clock, |_| {}).await;
     storage.admit_runs(&claimant("a"), Order::Priority, 10, clock.now()).await.expect("admitted");
     let away = async || {
-        let waiting = storage.waiting(None, None).await.expect("read");
+        let waiting = storage.all_waiting(None).await.expect("read");
         waiting[&run.id].node_away.as_ref().map(|(node, _)| node.clone())
     };
     assert_eq!(away().await, None);
@@ -144,7 +144,7 @@ async fn the_delay_before_an_attempt_does_not_count_as_waiting(pool: PgPool) {
     assert!((299.0..=301.0).contains(&left), "{left}");
     // And nobody is told that it goes first.
     let other = accept(&storage, &clock, |_| {}).await;
-    assert_eq!(storage.waiting(None, None).await.expect("read")[&other.id].ahead, 0);
+    assert_eq!(storage.all_waiting(None).await.expect("read")[&other.id].ahead, 0);
 }
 
 /// A server that gives statements and locks only so long is one that may have time later.

@@ -124,7 +124,7 @@ async fn why_a_run_waits_is_counted(pool: PgPool) {
     let second = accept(&storage, &clock, |_| {}).await;
     let urgent = accept(&storage, &clock, |run| run.priority = 5).await;
     let ids = [second.id.as_uuid(), urgent.id.as_uuid()];
-    let waiting = storage.waiting(Some(&ids), None).await.expect("read");
+    let waiting = storage.waiting(&ids, None).await.expect("read");
     assert_eq!(
         (waiting[&second.id].ahead, waiting[&second.id].active, waiting[&second.id].limit),
         (2, 0, None)
@@ -132,7 +132,7 @@ async fn why_a_run_waits_is_counted(pool: PgPool) {
     assert_eq!(waiting[&urgent.id].ahead, 0);
     // A target without a limit of its own has the one that workers apply.
     storage.record_process_health(true, "here", 2, clock.now()).await.expect("recorded");
-    assert_eq!(storage.waiting(Some(&ids), None).await.expect("read")[&second.id].limit, Some(2));
+    assert_eq!(storage.waiting(&ids, None).await.expect("read")[&second.id].limit, Some(2));
     // And as a run finds it that is about to come.
     let mut view = storage.queue_view().await.expect("read");
     let entrant = Entrant { compute_target: "local", priority: 0, caller: "", created_at: clock.now() };

@@ -432,7 +432,7 @@ async fn runs_with_a_target_of_their_own_share_one_limit(pool: PgPool) {
     }
     let waiting = stage.storage.of(&Default::default()).get_run(runs[8]).await.expect("read").expect("there");
     assert_eq!(waiting.status, Status::Queued);
-    let queue = stage.storage.waiting(Some(&[runs[8].as_uuid()]), None).await.expect("read");
+    let queue = stage.storage.waiting(&[runs[8].as_uuid()], None).await.expect("read");
     let queue = queue.get(&runs[8]).expect("it waits");
     assert_eq!((queue.active, queue.ahead), (8, 0));
     assert!(stage.statuses(runs[0]).await.starts_with(&[

@@ -101,7 +101,7 @@ async fn blocked(state: &ApiState) -> Result<Family<BlockLabels, Gauge>, Storage
     for code in BlockCode::ALL {
         counts.get_or_create(&BlockLabels { code: code.as_str() }).set(0);
     }
-    for waiting in state.installation.waiting(None, state.caller_limit).await?.values() {
+    for waiting in state.installation.all_waiting(state.caller_limit).await?.values() {
         if let Some(reason) = blocked_by(waiting).first() {
             counts.get_or_create(&BlockLabels { code: reason.code.as_str() }).inc();
         }

@@ -1,22 +1,16 @@
 //! Accepting runs for all requests that wait at the same moment: one question about the queue, one transaction, one commit.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-
-use super::Run;
+use super::{Run, outlook::Outlook};
 use crate::{
     api::error::ApiError,
     clock::Clock,
-    domain::{
-        queue_room::QueueRoom,
-        run::{Entrant, QueueView, Waiting},
-    },
+    domain::run::Waiting,
     storage::{
         Storage,
         idempotency::Recorded,
-        new_runs::{Inserted, Insertion, NewRun, UNDER_WAY},
-        runs::Run as StoredRun,
+        new_runs::{Inserted, Insertion, NewRun},
         shown_runs::ShownRun,
     },
     together::Work,
@@ -37,10 +31,7 @@ pub(in crate::api) struct Acceptance {
     storage: Storage,
     clock: Arc<dyn Clock>,
     max_queued_runs: u32,
-    caller_limit: Option<u32>,
-    room: Mutex<QueueRoom>,
-    /// How busy the targets were, and when that was looked at.
-    view: Mutex<Option<(DateTime<Utc>, QueueView)>>,
+    outlook: Arc<Outlook>,
 }
 
 impl Acceptance {
@@ -51,30 +42,13 @@ impl Acceptance {
         max_queued_runs: u32,
         caller_limit: Option<u32>,
     ) -> Self {
-        let (room, view) = (Mutex::default(), Mutex::default());
-        Self { storage, clock, max_queued_runs, caller_limit, room, view }
-    }
-
-    /// What each of the runs waits for, in their order.
-    async fn waiting(&self, new: &[Arc<NewRun>], now: DateTime<Utc>) -> Result<Vec<Waiting>, ApiError> {
-        let kept = self.view.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (at, mut view) = match kept.filter(|(at, view)| view.is_good_after(now - *at)) {
-            Some(kept) => kept,
-            None => (now, self.storage.queue_view().await?),
-        };
-        let enter = |new: &Arc<NewRun>| {
-            let StoredRun { compute_target, priority, caller, created_at, .. } = &new.run;
-            let entrant = Entrant { compute_target, priority: *priority, caller, created_at: *created_at };
-            view.enter(entrant, self.caller_limit)
-        };
-        let waiting = new.iter().map(enter).collect();
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, view));
-        Ok(waiting)
+        let outlook = Outlook::new(storage.clone(), Arc::clone(&clock), max_queued_runs, caller_limit);
+        Self { storage, clock, max_queued_runs, outlook }
     }
 
     async fn accept(&self, new: &[Arc<NewRun>]) -> Result<Option<Vec<Accepted>>, ApiError> {
         let now = self.clock.now();
-        let waiting = self.waiting(new, now).await?;
+        let waiting = self.outlook.waiting(new, now).await?;
         // Only an answer that is to be given again is stored, and has to be there beforehand.
         let answers = new
             .iter()
@@ -82,13 +56,10 @@ impl Acceptance {
             .map(|(new, waiting)| new.idempotency.as_ref().map(|_| answer(new, waiting)).transpose());
         let answers: Vec<Option<Recorded>> = answers.collect::<Result<_, _>>()?;
         let places = u32::try_from(new.len()).unwrap_or(u32::MAX);
-        let is_known = self.room.lock().unwrap_or_else(PoisonError::into_inner).takes(places, now);
-        let limit = (!is_known).then_some(self.max_queued_runs);
+        let limit = (!self.outlook.takes(places, now)).then_some(self.max_queued_runs);
         let Inserted { each, queued } = self.storage.insert_runs(new, &answers, limit).await?;
         if let Some(queued) = queued {
-            let queued = queued.saturating_add(places);
-            let room = QueueRoom::counted(queued, self.max_queued_runs, UNDER_WAY, now);
-            *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
+            self.outlook.counted(queued, places, now);
         }
         Ok(each.map(|each| each.into_iter().zip(waiting).collect()))
     }

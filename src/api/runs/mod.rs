@@ -13,6 +13,7 @@ pub mod log_files;
 mod log_reader;
 pub mod logs;
 pub mod metrics;
+mod outlook;
 pub mod outputs;
 pub mod patch;
 pub(in crate::api) mod placed;

@@ -254,7 +254,7 @@ impl Run {
         let waiting = if live.is_empty() {
             BTreeMap::new()
         } else {
-            state.installation.waiting(Some(&live), state.caller_limit).await?
+            state.installation.waiting(&live, state.caller_limit).await?
         };
         let view = |run: ShownRun| {
             // It may have gone on between the two questions: what is said of another status is not said of this one.

@@ -7,16 +7,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Status, Waiting, blocked::Since};
 
 /// Of as many live runs as this a view costs little, and is looked at anew for everybody.
-const SMALL: u64 = 1000;
+const SMALL: i64 = 1000;
 
-/// How old a view of more may be.
+/// How old a view of more gets before somebody looks again, and at least may be gone by.
 const GOOD_FOR: TimeDelta = TimeDelta::milliseconds(200);
 
 /// What takes longer to look at is looked at less often.
-const GOOD_FOR_AT_MOST: TimeDelta = TimeDelta::seconds(5);
+const GOOD_FOR_AT_MOST: TimeDelta = TimeDelta::seconds(10);
 
-/// For each so many live runs a view is good for a millisecond: some twenty times what they take to look at.
-const SEEN_A_MILLISECOND: u64 = 50;
+/// For each so many live runs a view is a millisecond older when it is time to look again: some twenty times what they take to look at.
+const SEEN_A_MILLISECOND: i64 = 20;
 
 /// A target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct QueueView {
     pub targets: BTreeMap<String, TargetView>,
     /// Runs that are due in the queue, by pool and priority.
     pub queued: BTreeMap<(String, i32), u64>,
+    /// All runs in the queue, those that wait for their next attempt as well.
+    pub queued_in_all: u64,
     /// Active runs, by pool and caller.
     pub active: BTreeMap<(String, String), u64>,
     /// When a worker was last heard of.
@@ -61,9 +63,19 @@ impl QueueView {
     /// Whether it can be gone by for runs that come `age` after it was looked at. What is exact costs as much as there are live runs.
     #[must_use]
     pub fn is_good_after(&self, age: TimeDelta) -> bool {
-        let live: u64 = self.queued.values().chain(self.active.values()).sum();
-        let by_size = TimeDelta::milliseconds(i64::try_from(live / SEEN_A_MILLISECOND).unwrap_or(i64::MAX));
-        live > SMALL && (TimeDelta::zero()..by_size.clamp(GOOD_FOR, GOOD_FOR_AT_MOST)).contains(&age)
+        let good_for = TimeDelta::milliseconds(self.live()).clamp(GOOD_FOR, GOOD_FOR_AT_MOST);
+        self.live() > SMALL && (TimeDelta::zero()..good_for).contains(&age)
+    }
+
+    /// Whether it is time to look again, so that nobody has to wait for that once it is no good any more.
+    #[must_use]
+    pub fn is_aging_after(&self, age: TimeDelta) -> bool {
+        age >= TimeDelta::milliseconds(self.live() / SEEN_A_MILLISECOND).clamp(GOOD_FOR, GOOD_FOR_AT_MOST / 2)
+    }
+
+    fn live(&self) -> i64 {
+        // So many that no run is missed fit into no database.
+        i64::try_from(self.queued.values().chain(self.active.values()).sum::<u64>()).unwrap_or(i64::MAX)
     }
 
     /// What a new run waits for; it goes behind those of its priority. It stands in the queue from now on.
@@ -113,6 +125,7 @@ mod tests {
         QueueView {
             targets: [("a".into(), target("p")), ("b".into(), target("p")), ("c".into(), target("q"))].into(),
             queued: [(("p".into(), 0), 3), (("p".into(), 5), 2), (("q".into(), 0), 7)].into(),
+            queued_in_all: 12,
             active: [
                 (("p".into(), "me".into()), 1),
                 (("p".into(), "you".into()), 1),
@@ -157,14 +170,17 @@ mod tests {
     fn a_large_view_is_good_for_a_while_and_a_small_one_for_nobody_else() {
         let mut view = view();
         assert!(!view.is_good_after(TimeDelta::zero()));
-        view.queued.insert(("p".into(), 1), SMALL);
-        assert!(view.is_good_after(TimeDelta::zero()) && view.is_good_after(TimeDelta::milliseconds(199)));
-        assert!(
-            !view.is_good_after(TimeDelta::milliseconds(200))
-                && !view.is_good_after(TimeDelta::milliseconds(-1))
-        );
-        view.queued.insert(("p".into(), 1), 100_000);
-        assert!(view.is_good_after(TimeDelta::milliseconds(1999)));
-        assert!(!view.is_good_after(TimeDelta::milliseconds(2001)));
+        let mut with = |queued, milliseconds| {
+            view.queued.insert(("p".into(), 1), queued);
+            let age = TimeDelta::milliseconds(milliseconds);
+            (view.is_good_after(age), view.is_aging_after(age))
+        };
+        assert_eq!(with(1000, 0), (true, false));
+        assert_eq!(with(1000, -1), (false, false), "a clock that was set back makes no view younger");
+        assert_eq!((with(1000, 199), with(1000, 200)), ((true, false), (true, true)));
+        assert_eq!((with(2000, 2000), with(2000, 3000)), ((true, true), (false, true)));
+        assert_eq!((with(40_000, 1999), with(40_000, 2002)), ((true, false), (true, true)));
+        assert_eq!((with(1_000_000, 4999), with(1_000_000, 5000)), ((true, false), (true, true)));
+        assert_eq!((with(1_000_000, 9999), with(1_000_000, 10_000)), ((true, true), (false, true)));
     }
 }
