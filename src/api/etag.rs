@@ -9,6 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
 
+/// What most answers fit into: a run with its plan, a verdict.
+const USUAL_BYTES: usize = 8 << 10;
+
 /// Lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
@@ -38,7 +41,9 @@ pub fn written(status: StatusCode, text: impl Into<Body>) -> axum::response::Res
 }
 
 fn text_of<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(value).map_err(|error| ApiError::Internal(error.to_string()))
+    let mut text = Vec::with_capacity(USUAL_BYTES);
+    serde_json::to_writer(&mut text, value).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(text)
 }
 
 fn tag_of(text: &[u8]) -> String {

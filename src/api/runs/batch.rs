@@ -4,6 +4,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
@@ -27,6 +28,9 @@ use crate::{
 
 /// What is judged well within the time that a request may take.
 const MAX_RUNS: usize = 100;
+
+/// How many are judged at once; they begin in their order.
+const AT_ONCE: usize = 32;
 
 /// The place in the list is put before it.
 const MAX_KEY_CHARACTERS: usize = 250;
@@ -92,14 +96,17 @@ pub async fn create_runs(state: Scoped, headers: HeaderMap, body: ApiJson) -> Re
     let instance = request_id::of(&headers, &*state.clock);
     let instance = instance.to_str().unwrap_or_default();
     let mut items = Vec::with_capacity(runs.len());
-    for (place, run) in runs.iter().enumerate() {
-        let answer = match run {
-            Value::Object(run) => {
-                let key = key.as_deref().map(|key| key_of(key, place, run, state.principal.caller()));
-                create_one(&state, key.as_ref(), run).await
-            }
-            other => Err(ApiError::Json(JsonError::NotAnObject { found: kind_of(other) })),
-        };
+    let each: Vec<_> = runs
+        .iter()
+        .enumerate()
+        .map(|(place, run)| {
+            let key = key.as_deref().map(|key| key_of(key, place, run, state.principal.caller()));
+            create_one(&state, key, run)
+        })
+        .collect();
+    // Those that are judged at the same time are accepted together.
+    let mut answers = stream::iter(each).buffered(AT_ONCE);
+    while let Some(answer) = answers.next().await {
         match answer {
             // What cannot be had for one cannot be had for the next: the caller sends the whole again.
             Err(error) if error.kind().status().is_server_error() => return Err(error),
@@ -131,9 +138,9 @@ fn read(body: &Map<String, Value>) -> Result<&Vec<Value>, ApiError> {
 }
 
 /// The key of one place of a batch.
-fn key_of(key: &str, place: usize, run: &Map<String, Value>, caller: String) -> Idempotency {
+fn key_of(key: &str, place: usize, run: &Value, caller: String) -> Idempotency {
     // Members keep the order in which they were sent, so the same request has the same text.
-    let text = Value::Object(run.clone()).to_string();
+    let text = run.to_string();
     Idempotency {
         scope: "create_runs",
         caller,
@@ -142,12 +149,11 @@ fn key_of(key: &str, place: usize, run: &Map<String, Value>, caller: String) -> 
     }
 }
 
-async fn create_one(
-    state: &Scoped,
-    key: Option<&Idempotency>,
-    run: &Map<String, Value>,
-) -> Result<RunBatchItem, ApiError> {
-    let (recorded, replayed) = match create::create(state, key, run, None).await? {
+async fn create_one(state: &Scoped, key: Option<Idempotency>, run: &Value) -> Result<RunBatchItem, ApiError> {
+    let Value::Object(run) = run else {
+        return Err(ApiError::Json(JsonError::NotAnObject { found: kind_of(run) }));
+    };
+    let (recorded, replayed) = match create::create(state, key.as_ref(), run, None).await? {
         Keyed::Done(recorded) => (recorded, false),
         Keyed::Replayed(recorded) => (recorded, true),
         Keyed::OtherBody => return Err(ApiError::IdempotencyKeyReused),
