@@ -116,6 +116,10 @@ const EXPIRED_AT_ONCE: u32 = 100;
 /// How many runs are claimed in one look: the first are begun while the next are claimed.
 const CLAIMED_AT_ONCE: u32 = 256;
 
+/// After how much of the poll interval a look is a round: all of those that nobody asked for are, jittered as they are. What a round sees to
+/// becomes due with time; a run that has just come does not wait for it.
+const ROUND: f64 = 0.8;
+
 /// How often places are given by age and not by priority.
 const OLDEST_FIRST: f64 = 0.2;
 
@@ -163,11 +167,17 @@ impl<B: Backend + 'static> Worker<B> {
 
         let runs = TaskTracker::new();
         let slots = Arc::new(Semaphore::new(context.settings.slots as usize));
+        let mut last_round: Option<Instant> = None;
         while !context.shutdown.is_cancelled() {
             // The future exists before the database is asked, so a wake-up in between is not lost.
             let woken = self.wakeup.notified();
             let asked = Instant::now();
-            match self.claim(&slots).await {
+            let is_due = |last: Instant| last.elapsed() >= context.settings.poll_interval.mul_f64(ROUND);
+            let is_round = last_round.is_none_or(is_due);
+            if is_round {
+                last_round = Some(asked);
+            }
+            match self.claim(&slots, is_round).await {
                 Ok(claimed) => {
                     let is_all = claimed.len() < CLAIMED_AT_ONCE as usize;
                     for claim in claimed {
@@ -196,9 +206,9 @@ impl<B: Backend + 'static> Worker<B> {
         helpers.wait().await;
     }
 
-    /// Claims as many runs as there are free slots, so that none is held without being worked on. Adoption comes
-    /// first: those runs have waited longer and hold places on their targets.
-    async fn claim(&self, slots: &Semaphore) -> Result<Vec<Claimed>, StorageError> {
+    /// Claims as many runs as there are free slots, so that none is held without being worked on. In a round it also sees to runs that
+    /// waited too long or whose worker is gone. Adoption comes first: those runs have waited longer and hold places on their targets.
+    async fn claim(&self, slots: &Semaphore, is_round: bool) -> Result<Vec<Claimed>, StorageError> {
         let context = &self.context;
         let claimant = Claimant {
             node: context.settings.node.clone(),
@@ -207,16 +217,19 @@ impl<B: Backend + 'static> Worker<B> {
             default_target_limit: context.settings.default_target_limit,
             caller_limit: context.settings.caller_limit,
         };
-        let expired = context.storage.expire_queued_runs(EXPIRED_AT_ONCE, context.clock.now()).await?;
-        if expired > 0 {
-            info!(runs = expired, "{expired} runs had waited in the queue for too long");
+        if is_round {
+            let expired = context.storage.expire_queued_runs(EXPIRED_AT_ONCE, context.clock.now()).await?;
+            if expired > 0 {
+                info!(runs = expired, "{expired} runs had waited in the queue for too long");
+            }
         }
         let room = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX).min(CLAIMED_AT_ONCE);
         if room == 0 {
             return Ok(Vec::new());
         }
         let now = context.clock.now();
-        let mut claimed = context.storage.adopt_runs(&claimant, room).await?;
+        let mut claimed =
+            if is_round { context.storage.adopt_runs(&claimant, room).await? } else { Vec::new() };
         let adopted = claimed.len();
         let left = room.saturating_sub(u32::try_from(claimed.len()).unwrap_or(u32::MAX));
         if left > 0 {

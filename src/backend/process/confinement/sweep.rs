@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    io,
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -53,7 +53,7 @@ pub(super) fn processes_of(user: u32) -> io::Result<Vec<descendants::Process>> {
 
 /// The users that a process is, was or could become: real, effective, saved and of the file system. None when it is gone.
 pub(super) fn user_ids(pid: i32) -> Vec<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = descendants::of_process(pid, "status").unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
     ids.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
