@@ -2,7 +2,7 @@
 # Two stages: the toolchain stays behind. The image has the service, and Python for the process backend; PostgreSQL is the
 # operator's own (DATABASE_URL).
 FROM rust:1.95-slim-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make python3 && rm -rf /var/lib/apt/lists/*
 # The image's own toolchain; rust-toolchain.toml would have rustup fetch formatter and lints, too.
 ENV RUSTUP_TOOLCHAIN=1.95.0
 # What writes the bill of materials; in the version of scripts/check-supply-chain.sh.

@@ -19,6 +19,8 @@ for purpose in "$@"; do
         have cargo || { echo "setup: Rust is missing: install it with rustup (https://rustup.rs), then try again" >&2; exit 1; }
         # A linker, and a C compiler for the TLS library.
         have cc || missing+=(gcc libc6-dev)
+        # What the allocator is built with.
+        have make || missing+=(make)
         ;;
     run)
         have python3 || missing+=(python3)

@@ -13,6 +13,11 @@ use estimatord::{
     operate, telemetry,
 };
 
+/// Requests are answered with many small pieces of memory that others give back: the C library's allocator takes a quarter of their time.
+/// How it is set up stands in `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// After standard input, output and error.
 const FIRST_INHERITED: i32 = 3;
 
