@@ -109,10 +109,13 @@ impl Reading<'_> {
             captured::statements(self.database, self.service, &Call::get(&format!("/v1/runs/{known}"))?)?;
         let (script, variables) = captured::script(&statements, |value| {
             let expression = many_runs::id_expression(":number");
-            match value.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-                Some(only) if only == known => Some(format!("ARRAY[{expression}]")),
-                _ => (value == known).then_some(expression),
+            let list = value.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+            let ids: Vec<&str> = list.into_iter().flat_map(|list| list.split(',')).collect();
+            // The service names one id several times.
+            if !ids.is_empty() && ids.iter().all(|id| *id == known) {
+                return Some(format!("array_fill({expression}, ARRAY[{}])", ids.len()));
             }
+            (value == known).then_some(expression)
         })?;
         ensure!(script.contains(":number"), "the id is in none of the statements: {script}");
         let script = format!("\\set number random(1, {ended})\n{script}");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Storage, StorageError, snapshots::to_u64};
+use super::{Storage, StorageError, shown_runs::as_expected, snapshots::to_u64};
 use crate::domain::{
     ids::RunId,
     run::{QueueView, TargetView, Waiting},
@@ -113,7 +113,7 @@ impl Storage {
                       "limit", reachable, health_since, health_detail,
                       (SELECT max(worker_seen_at) FROM compute_targets) AS worker_seen_at, now() AS "now!"
                FROM asked LEFT JOIN ranked ON ranked.id = asked.id"#,
-            runs,
+            &as_expected(runs.to_vec()),
         )
         .fetch_all(&self.pool)
         .await?;
