@@ -194,7 +194,9 @@ impl<B: Backend> Driver<'_, B> {
                     self.pause(self.length_of(pause)).await;
                     self.course.waited();
                 }
-                // Most runs wait at any time: what the acts need in memory is there only while they are done.
+                // Most runs wait at any time: what the acts need in memory is there only while they are done. Looking, which is done
+                // most often, needs the least, and is by itself.
+                act @ (Act::Watch | Act::Verify) => Box::pin(self.watch(&act)).await?,
                 act => Box::pin(self.take(act)).await?,
             }
         }
@@ -222,11 +224,6 @@ impl<B: Backend> Driver<'_, B> {
                 step.ends(outcome(&answer));
                 self.course.submitted(answer?);
             }
-            Act::Watch => {
-                ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
-                self.look().await?;
-            }
-            Act::Verify => self.look().await?,
             Act::Stop => self.stop().await?,
             Act::Gather => {
                 let step = self.step(Step::Collect);
@@ -260,9 +257,17 @@ impl<B: Backend> Driver<'_, B> {
                 self.course.written(status);
             }
             // Seen to by the caller.
-            Act::Wait(_) | Act::Leave(_) => {}
+            Act::Wait(_) | Act::Leave(_) | Act::Watch | Act::Verify => {}
         }
         Ok(())
+    }
+
+    /// Looks at what has become of the attempt, and brings over what it wrote where that is asked for.
+    async fn watch(&mut self, act: &Act) -> Result<(), Stop> {
+        if *act == Act::Watch {
+            ship(self.context, &self.lease, &self.attempt, &mut self.progress).await?;
+        }
+        self.look().await
     }
 
     /// Waits while nobody can be sure that the lease is still held: the database was not reached for too long, or the whole
