@@ -336,22 +336,27 @@ on_cluster! {
                 task.await.unwrap();
             }
         }
-        // Its last look may be older than the last submission.
-        let watching = cluster.backend_that_looks_every(Duration::from_secs(600));
-        let before = fs::read(&calls).unwrap().len();
+        assert!(!fs::exists(&calls).unwrap(), "a job that nobody handed in before is looked for");
         for _ in 0..3 {
             for attempt in &attempts {
-                let seen = watching.observe(attempt).await.unwrap();
+                let seen = backend.observe(attempt).await.unwrap();
                 assert!(matches!(seen, Observation::Queued { .. }), "{seen:?}");
             }
         }
-        assert_eq!(fs::read(&calls).unwrap().len() - before, 1, "calls of squeue for {number} jobs");
+        let mut late = cluster.attempt("exits.py", &["0"]);
+        late.plan.node_count = 3;
+        backend.prepare(&late, &scripts()).await.unwrap();
+        backend.ensure_submitted(&late, &environment).await.unwrap();
+        let seen = backend.observe(&late).await.unwrap();
+        assert!(matches!(seen, Observation::Starting), "the look is older than the job: {seen:?}");
+        attempts.push(late);
+        assert_eq!(fs::read(&calls).unwrap().len(), 1, "calls of squeue for {number} jobs");
         let all: Vec<String> = attempts.iter().flat_map(|attempt| {
             let submission = fs::read(cluster.job_dir(attempt).join("submission.json")).unwrap();
             let submission: serde_json::Value = serde_json::from_slice(&submission).unwrap();
             submission["job"].as_u64().map(|id| id.to_string())
         }).collect();
-        assert_eq!(all.len(), number);
+        assert_eq!(all.len(), attempts.len());
         for some in all.chunks(200) {
             slurm("scancel", &some.iter().map(String::as_str).collect::<Vec<_>>());
         }
