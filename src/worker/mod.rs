@@ -174,11 +174,11 @@ impl<B: Backend + 'static> Worker<B> {
             let asked = Instant::now();
             let is_due = |last: Instant| last.elapsed() >= context.settings.poll_interval.mul_f64(ROUND);
             let is_round = last_round.is_none_or(is_due);
-            if is_round {
-                last_round = Some(asked);
-            }
             match self.claim(&slots, is_round).await {
-                Ok(claimed) => {
+                Ok((claimed, is_seen_to)) => {
+                    if is_seen_to {
+                        last_round = Some(asked);
+                    }
                     let is_all = claimed.len() < CLAIMED_AT_ONCE as usize;
                     for claim in claimed {
                         self.start(claim, asked, &runs, &slots);
@@ -208,7 +208,8 @@ impl<B: Backend + 'static> Worker<B> {
 
     /// Claims as many runs as there are free slots, so that none is held without being worked on. In a round it also sees to runs that
     /// waited too long or whose worker is gone. Adoption comes first: those runs have waited longer and hold places on their targets.
-    async fn claim(&self, slots: &Semaphore, is_round: bool) -> Result<Vec<Claimed>, StorageError> {
+    /// Answers too whether all that a round sees to was seen to: there may have been no slot for it, or more than are claimed in one look.
+    async fn claim(&self, slots: &Semaphore, is_round: bool) -> Result<(Vec<Claimed>, bool), StorageError> {
         let context = &self.context;
         let claimant = Claimant {
             node: context.settings.node.clone(),
@@ -225,7 +226,7 @@ impl<B: Backend + 'static> Worker<B> {
         }
         let room = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX).min(CLAIMED_AT_ONCE);
         if room == 0 {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         let now = context.clock.now();
         let mut claimed =
@@ -238,7 +239,7 @@ impl<B: Backend + 'static> Worker<B> {
             claimed.extend(context.storage.admit_runs(&claimant, order, left, now).await?);
         }
         context.settings.figures.claimed(claimed.len() - adopted, adopted);
-        Ok(claimed)
+        Ok((claimed, is_round && left > 0))
     }
 
     fn start(&self, claimed: Claimed, asked: Instant, runs: &TaskTracker, slots: &Arc<Semaphore>) {

@@ -117,6 +117,30 @@ async fn of_a_batch_each_is_judged_by_itself_and_it_can_be_sent_again(pool: PgPo
     assert_eq!(app.get("/v1/runs").await.ok(200)["items"].as_array().expect("items").len(), 2);
 }
 
+/// Some are judged sooner than others: what is stored has to be read, and so has what a key was used for.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn the_runs_of_a_batch_stand_in_the_queue_as_in_the_request(pool: PgPool) {
+    let app = TestApp::new(pool);
+    let definition = app.definition().await;
+    let stored = app.post("/v1/estimators", &definition).await.ok(201)["id"].clone();
+    let run = |place: usize| match place % 3 {
+        0 => json!({"experiment_name": "e", "estimator": definition, "display_name": place.to_string()}),
+        _ => json!({"experiment_name": "e", "estimator_id": stored, "display_name": place.to_string()}),
+    };
+    let body = json!({"runs": (0..60).map(run).collect::<Vec<_>>()});
+    let headers = [("content-type", "application/json"), ("idempotency-key", "k")];
+    let text = Body::from(body.to_string());
+    let items = app.with_headers("POST", "/v1/runs/batch", &headers, text).await.ok(200);
+    let places: Vec<String> = (0..60).map(|place: usize| place.to_string()).collect();
+    let named = |run: &Value| run["display_name"].as_str().expect("a name").to_owned();
+    let answered: Vec<_> =
+        items["items"].as_array().expect("items").iter().map(|item| named(&item["run"])).collect();
+    assert_eq!(answered, places);
+    let listed = app.get("/v1/runs?limit=200").await.ok(200);
+    let listed: Vec<_> = listed["items"].as_array().expect("items").iter().rev().map(named).collect();
+    assert_eq!(listed, places);
+}
+
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn what_is_no_batch_is_refused(pool: PgPool) {
     let app = TestApp::new(pool);

@@ -9,7 +9,7 @@ use crate::{
     domain::run::Waiting,
     storage::{
         Storage,
-        idempotency::Recorded,
+        idempotency::{Keyed, Recorded},
         new_runs::{Inserted, Insertion, NewRun},
         shown_runs::ShownRun,
     },
@@ -57,7 +57,14 @@ impl Acceptance {
         let answers: Vec<Option<Recorded>> = answers.collect::<Result<_, _>>()?;
         let places = u32::try_from(new.len()).unwrap_or(u32::MAX);
         let limit = (!self.outlook.takes(places, now)).then_some(self.max_queued_runs);
-        let Inserted { each, queued } = self.storage.insert_runs(new, &answers, limit).await?;
+        let inserted = self.storage.insert_runs(new, &answers, limit).await;
+        let each = inserted.as_ref().ok().and_then(|inserted| inserted.each.as_deref()).unwrap_or_default();
+        let is_accepted = |one: Option<&Insertion>| {
+            matches!(one, Some(Insertion::Accepted | Insertion::Keyed(Keyed::Done(_))))
+        };
+        self.outlook
+            .leave((0..).zip(new).filter(|(place, _)| !is_accepted(each.get(*place))).map(|(_, new)| new));
+        let Inserted { each, queued } = inserted?;
         if let Some(queued) = queued {
             self.outlook.counted(queued, places, now);
         }

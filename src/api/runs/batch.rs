@@ -4,6 +4,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -29,7 +30,7 @@ use crate::{
 /// What is judged well within the time that a request may take.
 const MAX_RUNS: usize = 100;
 
-/// How many are judged at once; they begin in their order.
+/// How many are judged at once.
 const AT_ONCE: usize = 32;
 
 /// The place in the list is put before it.
@@ -95,18 +96,15 @@ pub async fn create_runs(state: Scoped, headers: HeaderMap, body: ApiJson) -> Re
     let runs = read(&body.members)?;
     let instance = request_id::of(&headers, &*state.clock);
     let instance = instance.to_str().unwrap_or_default();
-    let mut items = Vec::with_capacity(runs.len());
-    let each: Vec<_> = runs
-        .iter()
-        .enumerate()
-        .map(|(place, run)| {
-            let key = key.as_deref().map(|key| key_of(key, place, run, state.principal.caller()));
-            create_one(&state, key, run)
-        })
-        .collect();
-    // Those that are judged at the same time are accepted together.
-    let mut answers = stream::iter(each).buffered(AT_ONCE);
-    while let Some(answer) = answers.next().await {
+    let each: Vec<_> =
+        runs.iter().enumerate().map(|(place, run)| judge(&state, key.as_deref(), place, run)).collect();
+    let mut judged: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
+    put_in_order(&mut judged, state.clock.now());
+    // What is accepted at the same time is accepted together.
+    let each: Vec<_> = judged.into_iter().map(|judged| accept(&state, judged)).collect();
+    let answers: Vec<_> = stream::iter(each).buffered(MAX_RUNS).collect().await;
+    let mut items = Vec::with_capacity(answers.len());
+    for answer in answers {
         match answer {
             // What cannot be had for one cannot be had for the next: the caller sends the whole again.
             Err(error) if error.kind().status().is_server_error() => return Err(error),
@@ -149,11 +147,34 @@ fn key_of(key: &str, place: usize, run: &Value, caller: String) -> Idempotency {
     }
 }
 
-async fn create_one(state: &Scoped, key: Option<Idempotency>, run: &Value) -> Result<RunBatchItem, ApiError> {
-    let Value::Object(run) = run else {
+async fn judge(
+    state: &Scoped,
+    key: Option<&str>,
+    place: usize,
+    run: &Value,
+) -> Result<create::Candidacy, ApiError> {
+    let Value::Object(body) = run else {
         return Err(ApiError::Json(JsonError::NotAnObject { found: kind_of(run) }));
     };
-    let (recorded, replayed) = match create::create(state, key.as_ref(), run, None).await? {
+    let key = key.map(|key| key_of(key, place, run, state.principal.caller()));
+    create::candidacy(state, key.as_ref(), body).await
+}
+
+/// Has the runs come a moment after one another, as they stand in the request: whoever was judged first, that is their order in the queue.
+fn put_in_order(judged: &mut [Result<create::Candidacy, ApiError>], now: DateTime<Utc>) {
+    for (place, judged) in (0..).zip(judged) {
+        if let Ok(create::Candidacy::Fit(new)) = judged {
+            new.run.created_at = now + TimeDelta::microseconds(place);
+            new.run.queued_at = Some(new.run.created_at);
+        }
+    }
+}
+
+async fn accept(
+    state: &Scoped,
+    judged: Result<create::Candidacy, ApiError>,
+) -> Result<RunBatchItem, ApiError> {
+    let (recorded, replayed) = match create::accept(state, judged?, None).await? {
         Keyed::Done(recorded) => (recorded, false),
         Keyed::Replayed(recorded) => (recorded, true),
         Keyed::OtherBody => return Err(ApiError::IdempotencyKeyReused),

@@ -82,13 +82,43 @@ pub(super) async fn create(
     body: &Map<String, Value>,
     slip: Option<&Slip>,
 ) -> Result<Keyed, ApiError> {
+    accept(state, candidacy(state, key, body).await?, slip).await
+}
+
+/// A body that was looked at.
+pub(super) enum Candidacy {
+    /// The request with its key was answered before.
+    Earlier(Keyed),
+    /// It is fit to be accepted.
+    Fit(Box<Candidate>),
+}
+
+/// Judges a run that is to be accepted, unless the request with this key was answered before.
+pub(super) async fn candidacy(
+    state: &Scoped,
+    key: Option<&Idempotency>,
+    body: &Map<String, Value>,
+) -> Result<Candidacy, ApiError> {
     if let Some(earlier) = earlier(state, key).await? {
-        return Ok(earlier);
+        return Ok(Candidacy::Earlier(earlier));
     }
     let id = RunId::generate(state.clock.now(), entropy());
     let (run, estimator) = accepted(state, body::read(body), id).await?;
-    let new = Candidate { run, estimator, idempotency: key.cloned(), put_hash: None };
-    let stored = store(state, new, slip).await?;
+    Ok(Candidacy::Fit(Box::new(Candidate { run, estimator, idempotency: key.cloned(), put_hash: None })))
+}
+
+/// Accepts a run that was judged. `slip` is that of a request that is about this run alone.
+pub(super) async fn accept(
+    state: &Scoped,
+    candidacy: Candidacy,
+    slip: Option<&Slip>,
+) -> Result<Keyed, ApiError> {
+    let new = match candidacy {
+        Candidacy::Earlier(earlier) => return Ok(earlier),
+        Candidacy::Fit(new) => new,
+    };
+    let id = new.run.id;
+    let stored = store(state, *new, slip).await?;
     stored.ok_or_else(|| ApiError::Internal(format!("the id {id} was made twice")))
 }
 

@@ -86,12 +86,14 @@ impl Outlook {
     }
 
     fn enter(&self, view: &mut QueueView, new: &[Arc<NewRun>]) -> Vec<Waiting> {
-        let enter = |new: &Arc<NewRun>| {
-            let StoredRun { compute_target, priority, caller, created_at, .. } = &new.run;
-            let entrant = Entrant { compute_target, priority: *priority, caller, created_at: *created_at };
-            view.enter(entrant, self.caller_limit)
-        };
-        new.iter().map(enter).collect()
+        new.iter().map(|new| view.enter(entrant(new), self.caller_limit)).collect()
+    }
+
+    /// Takes out runs that were not accepted: nobody waits for them.
+    pub(super) fn leave<'a>(&self, refused: impl Iterator<Item = &'a Arc<NewRun>>) {
+        if let Some((_, view)) = &mut self.known().view {
+            refused.for_each(|new| view.leave(entrant(new)));
+        }
     }
 
     async fn look_again(self: Arc<Self>) {
@@ -128,4 +130,9 @@ impl Outlook {
             *missed = missed.saturating_add(places);
         }
     }
+}
+
+fn entrant(new: &NewRun) -> Entrant<'_> {
+    let StoredRun { compute_target, priority, caller, created_at, .. } = &new.run;
+    Entrant { compute_target, priority: *priority, caller, created_at: *created_at }
 }

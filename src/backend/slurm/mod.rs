@@ -45,6 +45,9 @@ const KILL_AGAIN: TimeDelta = TimeDelta::seconds(10);
 /// How many `sbatch` run at once: the controller takes one job after the other, and keeps callers waiting who are too many.
 const SUBMITTING_AT_ONCE: usize = 4;
 
+/// How long a turn at `sbatch` is waited for: then the run is looked at again, and asks once more.
+const TURN_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Runs attempts on one Slurm cluster.
 #[derive(Clone, Debug)]
 pub struct SlurmBackend {
@@ -247,8 +250,12 @@ impl SlurmBackend {
         }
         let handed = script::write(self, attempt, environment, &directory, job_dir)
             .map_err(|source| job_dir.failed("write the script in", source))?;
-        // It is never closed.
-        let _turn = self.submitting.acquire().await;
+        // With a controller that does not answer each turn takes long, and whoever waits for one may have been told to end meanwhile.
+        let turn = tokio::time::timeout(TURN_PATIENCE, self.submitting.acquire()).await;
+        let _turn = turn.map_err(|_| BackendError::Unavailable("others are being handed in".to_owned()))?;
+        if job_dir.stop()?.is_some() {
+            return Ok(());
+        }
         let intended_at = before.map_or_else(|| SystemClock.now(), |before| before.intended_at);
         let submission = Submission { intended_at, job: None, answered_at: None };
         // From here on whoever takes over asks Slurm whether the job is there.

@@ -116,6 +116,17 @@ impl QueueView {
     }
 }
 
+impl QueueView {
+    /// Takes out a run that was refused after it had entered.
+    pub fn leave(&mut self, run: Entrant<'_>) {
+        if let Some(target) = self.targets.get(run.compute_target)
+            && let Some(queued) = self.queued.get_mut(&(target.pool.clone(), run.priority))
+        {
+            *queued = queued.saturating_sub(1);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +169,18 @@ mod tests {
         let waiting = view.enter(entrant("b", 0), Some(4));
         assert_eq!((waiting.active, waiting.limit), (2, Some(2)));
         assert_eq!((waiting.caller, waiting.caller_limit), (("me".into(), 5), Some(4)));
+    }
+
+    #[test]
+    fn who_was_refused_is_before_nobody() {
+        let mut view = view();
+        let before = view.clone();
+        view.enter(entrant("a", 5), None);
+        view.leave(entrant("a", 5));
+        assert_eq!(view, before);
+        view.leave(entrant("made-for-it", 5));
+        view.leave(entrant("a", 77));
+        assert_eq!(view, before, "there is nobody to take out");
     }
 
     #[test]
