@@ -208,7 +208,7 @@ impl<B: Backend + 'static> Worker<B> {
 
     /// Claims as many runs as there are free slots, so that none is held without being worked on. In a round it also sees to runs that
     /// waited too long or whose worker is gone. Adoption comes first: those runs have waited longer and hold places on their targets.
-    /// Answers too whether all that a round sees to was seen to: there may have been no slot for it, or more than are claimed in one look.
+    /// Answers too whether all that a round sees to was seen to: there may have been no slot for it, or more than one look takes.
     async fn claim(&self, slots: &Semaphore, is_round: bool) -> Result<(Vec<Claimed>, bool), StorageError> {
         let context = &self.context;
         let claimant = Claimant {
@@ -218,11 +218,12 @@ impl<B: Backend + 'static> Worker<B> {
             default_target_limit: context.settings.default_target_limit,
             caller_limit: context.settings.caller_limit,
         };
-        if is_round {
-            let expired = context.storage.expire_queued_runs(EXPIRED_AT_ONCE, context.clock.now()).await?;
-            if expired > 0 {
-                info!(runs = expired, "{expired} runs had waited in the queue for too long");
-            }
+        let expired = match is_round {
+            true => context.storage.expire_queued_runs(EXPIRED_AT_ONCE, context.clock.now()).await?,
+            false => 0,
+        };
+        if expired > 0 {
+            info!(runs = expired, "{expired} runs had waited in the queue for too long");
         }
         let room = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX).min(CLAIMED_AT_ONCE);
         if room == 0 {
@@ -239,7 +240,8 @@ impl<B: Backend + 'static> Worker<B> {
             claimed.extend(context.storage.admit_runs(&claimant, order, left, now).await?);
         }
         context.settings.figures.claimed(claimed.len() - adopted, adopted);
-        Ok((claimed, is_round && left > 0))
+        let is_seen_to = is_round && left > 0 && expired < u64::from(EXPIRED_AT_ONCE);
+        Ok((claimed, is_seen_to))
     }
 
     fn start(&self, claimed: Claimed, asked: Instant, runs: &TaskTracker, slots: &Arc<Semaphore>) {
