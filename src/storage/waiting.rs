@@ -79,11 +79,10 @@ impl Storage {
             WaitingRow,
             r#"WITH asked AS MATERIALIZED (
                    SELECT runs.id, status, compute_target, pool, caller, node, queued_at, waits_for, waits_since, next_step_at,
-                          lease_expires_at, coalesce((backend_of_target->>'max_concurrent_runs')::bigint, default_limit) AS "limit",
+                          lease_expires_at, coalesce((target.backend->>'max_concurrent_runs')::bigint, target.default_limit) AS "limit",
                           reachable, health_since, health_detail
                    FROM runs
-                   JOIN (SELECT name, pool, backend AS backend_of_target, default_limit, reachable, health_since, health_detail
-                         FROM compute_targets) AS target ON target.name = runs.compute_target
+                   JOIN compute_targets AS target ON target.name = runs.compute_target
                    WHERE runs.id = ANY ($1) AND status NOT IN ('Completed', 'Failed', 'Canceled')
                ), active AS MATERIALIZED (
                    SELECT pool, caller, count(*) AS runs FROM runs

@@ -72,17 +72,8 @@ pub async fn create_run(state: Scoped, headers: HeaderMap, body: ApiJson) -> Res
         key,
         body_hash: body.hash,
     });
-    idempotency::answer(create(&state, key.as_ref(), &body.members, state.slip.as_ref()).await?)
-}
-
-/// Accepts a run, unless the request with this key did so before. `slip` is that of a request that is about this run alone.
-pub(super) async fn create(
-    state: &Scoped,
-    key: Option<&Idempotency>,
-    body: &Map<String, Value>,
-    slip: Option<&Slip>,
-) -> Result<Keyed, ApiError> {
-    accept(state, candidacy(state, key, body).await?, slip).await
+    let candidacy = candidacy(&state, key.as_ref(), &body.members).await?;
+    idempotency::answer(accept(&state, candidacy, state.slip.as_ref()).await?)
 }
 
 /// A body that was looked at.

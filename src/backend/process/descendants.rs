@@ -27,7 +27,7 @@ pub(super) struct Process {
 /// More than a file in `/proc` has that says something of one process.
 const PROC_BYTES: usize = 4096;
 
-/// A file of a process in `/proc`, in one piece: asked for bit by bit, as files of unknown size are, it takes ten times as many calls.
+/// A file of a process in `/proc`, in one piece: asked for bit by bit, as files of unknown size are, it takes several times as many calls.
 pub(super) fn of_process(pid: i32, file: &str) -> io::Result<String> {
     let mut text = String::with_capacity(PROC_BYTES);
     File::open(format!("/proc/{pid}/{file}"))?.take(u64::MAX).read_to_string(&mut text)?;

@@ -114,9 +114,7 @@ impl QueueView {
         }
         waiting
     }
-}
 
-impl QueueView {
     /// Takes out a run that was refused after it had entered.
     pub fn leave(&mut self, run: Entrant<'_>) {
         if let Some(target) = self.targets.get(run.compute_target)
